@@ -1,0 +1,110 @@
+//! One error type for the whole library: what was expected, what came, and what to do.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong through a user's input, a file, or a device.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// An operation was given tensors whose shapes do not fit.
+    #[error("{op}: {what}")]
+    Shape {
+        /// The operation, as in `conv2d`.
+        op: &'static str,
+        /// What was expected and what came, with the numbers.
+        what: String,
+    },
+
+    /// An option, a configuration or a request has a value that makes no sense.
+    #[error("{0}")]
+    Config(String),
+
+    /// Reading or writing a file failed.
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
+
+    /// A file is there, but not what it should be.
+    #[error("{path}: {what}", path = path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it and what would be right.
+        what: String,
+    },
+
+    /// A tensor of a checkpoint is missing, unknown, or of another shape.
+    #[error("{path}: tensor `{tensor}` {what}", path = path.display())]
+    Tensor {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The tensor's name in the file.
+        tensor: String,
+        /// What is wrong with it, with both shapes where they differ.
+        what: String,
+    },
+
+    /// No adapter answers to the request.
+    #[error("{0}")]
+    NoAdapter(String),
+
+    /// A tensor or a dispatch exceeds what the device allows.
+    #[error("{what} needs {needed}, but {limit} of this device is {allowed}")]
+    Limit {
+        /// The tensor or the dispatch.
+        what: String,
+        /// The limit, by wgpu's name.
+        limit: &'static str,
+        /// What it would take.
+        needed: u64,
+        /// What the device has.
+        allowed: u64,
+    },
+
+    /// The device has no room for a buffer.
+    #[error("out of GPU memory: {what} ({bytes} bytes); try a smaller batch, --microbatch or --two-pass")]
+    OutOfMemory {
+        /// What was to be made.
+        what: String,
+        /// How large it was.
+        bytes: u64,
+    },
+
+    /// The device was lost, or refused work. What had been saved is safe.
+    #[error("the GPU device failed: {0}; what was saved is safe, run the same command again to go on")]
+    Device(String),
+
+    /// The user asked to stop. State has been saved.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// A result with this library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An [`Error::Shape`] of `op`.
+    pub fn shape(op: &'static str, what: impl Into<String>) -> Self {
+        Error::Shape { op, what: what.into() }
+    }
+
+    /// An [`Error::Io`] at `path`; made for `map_err(Error::io(path))`.
+    pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_owned();
+        move |source| Error::Io { path, source }
+    }
+
+    /// An [`Error::Format`] of the file at `path`.
+    pub fn format(path: impl AsRef<Path>, what: impl Into<String>) -> Self {
+        Error::Format { path: path.as_ref().to_owned(), what: what.into() }
+    }
+
+    /// An [`Error::Tensor`] of the checkpoint at `path`.
+    pub fn tensor(path: impl AsRef<Path>, tensor: impl Into<String>, what: impl Into<String>) -> Self {
+        Error::Tensor { path: path.as_ref().to_owned(), tensor: tensor.into(), what: what.into() }
+    }
+}
