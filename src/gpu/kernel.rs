@@ -1,0 +1,173 @@
+//! Kernels and their compiled pipelines. A pipeline's key is (kernel, entry, storage type, constants).
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use crate::error::Result;
+
+use super::device::Gpu;
+use super::source;
+
+/// How a kernel uses a storage binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Access {
+    /// Only read.
+    Read,
+    /// Every element is written, none read.
+    Write,
+    /// Read and written: accumulated into or changed in place.
+    Update,
+}
+
+/// The storage type that a kernel's `elem` stands for. Arithmetic is f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Elem {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// 16-bit floats; the device must have `SHADER_F16`.
+    F16,
+}
+
+impl Elem {
+    /// Its name in WGSL.
+    pub fn wgsl(self) -> &'static str {
+        match self {
+            Elem::F32 => "f32",
+            Elem::F16 => "f16",
+        }
+    }
+}
+
+/// An entry point of a shader file and how it uses its bindings: storage buffers at bindings 0, 1, … of group 0
+/// in this order and, where the dispatch has parameters, one uniform buffer at the next binding.
+#[derive(Debug)]
+pub struct Kernel {
+    /// The name that profiles and labels show.
+    pub name: &'static str,
+    /// The file's text, from [`wgsl!`](crate::wgsl).
+    pub source: &'static str,
+    /// The entry point.
+    pub entry: &'static str,
+    /// One for each storage binding.
+    pub access: &'static [Access],
+}
+
+impl Kernel {
+    /// A kernel; made as a `const` beside its operation.
+    pub const fn new(
+        name: &'static str,
+        source: &'static str,
+        entry: &'static str,
+        access: &'static [Access],
+    ) -> Self {
+        Kernel { name, source, entry, access }
+    }
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Key {
+    source: usize,
+    entry: &'static str,
+    elem: Elem,
+    params: bool,
+    constants: Vec<(&'static str, u64)>,
+}
+
+/// A compiled kernel and the layout of its bindings.
+pub(super) struct Pipeline {
+    pub raw: wgpu::ComputePipeline,
+    pub layout: wgpu::BindGroupLayout,
+}
+
+/// Everything compiled so far on a device.
+#[derive(Default)]
+pub(super) struct Pipelines {
+    modules: Mutex<HashMap<(usize, Elem), wgpu::ShaderModule>>,
+    pipelines: Mutex<HashMap<Key, Arc<Pipeline>>>,
+}
+
+impl Gpu {
+    /// The pipeline of a kernel, compiled at its first use.
+    pub(super) fn pipeline(
+        &self,
+        kernel: &'static Kernel,
+        elem: Elem,
+        params: bool,
+        constants: &[(&'static str, f64)],
+    ) -> Result<Arc<Pipeline>> {
+        let key = Key {
+            // The text is static, so its address is its identity.
+            source: kernel.source.as_ptr() as usize,
+            entry: kernel.entry,
+            elem,
+            params,
+            constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
+        };
+        let pipelines = &self.0.pipelines;
+        if let Some(found) = pipelines.pipelines.lock().expect("no holder panics").get(&key) {
+            return Ok(found.clone());
+        }
+        let made = Arc::new(self.scoped(kernel.name, 0, || {
+            let module = {
+                let mut modules = pipelines.modules.lock().expect("no holder panics");
+                modules
+                    .entry((key.source, elem))
+                    .or_insert_with(|| {
+                        let text = source::join(kernel.source, elem);
+                        self.device().create_shader_module(wgpu::ShaderModuleDescriptor {
+                            label: Some(kernel.name),
+                            source: wgpu::ShaderSource::Wgsl(text.into()),
+                        })
+                    })
+                    .clone()
+            };
+            Ok(compile(self.device(), kernel, &module, params, constants))
+        })?);
+        pipelines.pipelines.lock().expect("no holder panics").insert(key, made.clone());
+        Ok(made)
+    }
+}
+
+fn compile(
+    device: &wgpu::Device,
+    kernel: &Kernel,
+    module: &wgpu::ShaderModule,
+    params: bool,
+    constants: &[(&'static str, f64)],
+) -> Pipeline {
+    let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
+        binding: binding as u32,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+        count: None,
+    };
+    let storage =
+        kernel.access.iter().enumerate().map(|(i, access)| {
+            entry(i, wgpu::BufferBindingType::Storage { read_only: *access == Access::Read })
+        });
+    let uniform = params.then(|| entry(kernel.access.len(), wgpu::BufferBindingType::Uniform));
+    let entries: Vec<_> = storage.chain(uniform).collect();
+    let layout = device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
+        label: Some(kernel.name),
+        entries: &entries,
+    });
+    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+        label: Some(kernel.name),
+        bind_group_layouts: &[Some(&layout)],
+        ..Default::default()
+    });
+    let raw = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+        label: Some(kernel.name),
+        layout: Some(&pipeline_layout),
+        module,
+        entry_point: Some(kernel.entry),
+        compilation_options: wgpu::PipelineCompilationOptions {
+            constants,
+            // Every kernel writes its workgroup memory before it reads it.
+            zero_initialize_workgroup_memory: false,
+        },
+        cache: None,
+    });
+    Pipeline { raw, layout }
+}

@@ -1,0 +1,36 @@
+//! The device and what runs on it: kernels, recordings, plans, memory, readback, timing.
+//!
+//! A [`Recording`] is plain data: kernels, values, workgroup counts. A [`Plan`] is a finished recording whose
+//! buffers were assigned by liveness and whose bind groups were built once; running it encodes
+//! `set_pipeline, set_bind_group, dispatch` and nothing else.
+//!
+//! Invariants: this layer never names a tensor, a shape or a layer of a network. It never installs a callback
+//! on a borrowed device and never waits unless a function's name says so (`read`, `wait`).
+
+mod adapter;
+mod buffer;
+mod device;
+mod kernel;
+mod liveness;
+mod plan;
+mod profiler;
+mod readback;
+mod recording;
+pub mod source;
+
+pub use adapter::{AdapterReport, DeviceChoice, adapters};
+pub use buffer::Buffer;
+pub use device::{Capabilities, Gpu, Rung, wanted_features, wanted_limits};
+pub use kernel::{Access, Elem, Kernel};
+pub use plan::Plan;
+pub use profiler::{KernelTime, Profile};
+pub use readback::Readback;
+pub use recording::{Binding, Dispatch, Recording, Storage, groups_over};
+
+/// The text of `shaders/NAME.wgsl`, embedded in the program.
+#[macro_export]
+macro_rules! wgsl {
+    ($name:literal) => {
+        include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/shaders/", $name, ".wgsl"))
+    };
+}
