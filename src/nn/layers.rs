@@ -1,0 +1,176 @@
+//! The layers that networks are built of. Each declares its parameters and records itself.
+
+use crate::error::Result;
+use crate::ops::{self, GroupNorm, QkvOrder};
+use crate::tensor::{Context, Tensor};
+
+use super::parameters::{Init, Layout, ParameterId, Parameters, Weights};
+
+/// Uniform in ±1/√fan_in: what the reference's layers start from.
+fn fan_in(inputs: usize) -> Init {
+    Init::Uniform(1.0 / (inputs as f32).sqrt())
+}
+
+/// A convolution with "same" padding.
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: ParameterId,
+    bias: ParameterId,
+    stride: usize,
+}
+
+impl Conv2d {
+    /// `kernel`x`kernel`, from `inputs` to `outputs` channels; `zero` starts it at zero.
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+        zero: bool,
+    ) -> Self {
+        let init = if zero { Init::Zero } else { fan_in(inputs * kernel * kernel) };
+        let shape = [kernel, kernel, inputs, outputs];
+        Conv2d {
+            weight: parameters.declare(format!("{name}.weight"), &shape, Layout::Conv2d, init),
+            bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
+            stride: 1,
+        }
+    }
+
+    /// The same with a stride.
+    pub fn stride(self, stride: usize) -> Self {
+        Conv2d { stride, ..self }
+    }
+
+    /// `[N, H, W, C]` to `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        ops::conv2d(cx, x, weights.get(self.weight), Some(weights.get(self.bias)), self.stride)
+    }
+}
+
+/// An affine map of the last axis.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: ParameterId,
+    bias: ParameterId,
+}
+
+impl Linear {
+    /// From `inputs` to `outputs` channels.
+    pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
+        Self::with(parameters, name, channels, Layout::Linear, false)
+    }
+
+    /// The same, held in files as a 1-d convolution of width 1, as attention layers do; `zero` starts it at zero.
+    pub fn conv1d(parameters: &mut Parameters, name: &str, channels: [usize; 2], zero: bool) -> Self {
+        Self::with(parameters, name, channels, Layout::Conv1d, zero)
+    }
+
+    fn with(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        layout: Layout,
+        zero: bool,
+    ) -> Self {
+        let init = if zero { Init::Zero } else { fan_in(inputs) };
+        Linear {
+            weight: parameters.declare(format!("{name}.weight"), &[inputs, outputs], layout, init),
+            bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
+        }
+    }
+
+    /// `[..., C]` to `[..., K]`.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        ops::linear(cx, x, weights.get(self.weight), Some(weights.get(self.bias)))
+    }
+}
+
+/// A group norm with its affine map, and what is fused with it.
+#[derive(Clone, Debug)]
+pub struct Norm {
+    gamma: ParameterId,
+    beta: ParameterId,
+    options: GroupNorm,
+}
+
+impl Norm {
+    /// Over `groups` groups of `channels` channels, eps 1e-5, followed by a SiLU if `silu`.
+    pub fn new(parameters: &mut Parameters, name: &str, channels: usize, groups: usize, silu: bool) -> Self {
+        Norm {
+            gamma: parameters.declare(format!("{name}.weight"), &[channels], Layout::Plain, Init::One),
+            beta: parameters.declare(format!("{name}.bias"), &[channels], Layout::Plain, Init::Zero),
+            options: GroupNorm { groups, eps: 1e-5, silu },
+        }
+    }
+
+    /// Normalises; `scale_shift` `[N, 2C]` makes it adaptive (AdaGN).
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        scale_shift: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (gamma, beta) = (weights.get(self.gamma), weights.get(self.beta));
+        ops::group_norm(cx, x, gamma, beta, scale_shift, &self.options)
+    }
+}
+
+/// A table of rows, one for each class.
+#[derive(Clone, Debug)]
+pub struct Embedding {
+    table: ParameterId,
+}
+
+impl Embedding {
+    /// `rows` rows of `channels`.
+    pub fn new(parameters: &mut Parameters, name: &str, rows: usize, channels: usize) -> Self {
+        let shape = [rows, channels];
+        Embedding { table: parameters.declare(format!("{name}.weight"), &shape, Layout::Plain, Init::Normal) }
+    }
+
+    /// The rows of `indices` `[N]`; an index past the table gives zeros.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, indices: &Tensor) -> Result<Tensor> {
+        ops::embedding(cx, weights.get(self.table), indices)
+    }
+}
+
+/// Self-attention over the pixels: x + proj(attention(qkv(norm(x)))).
+#[derive(Clone, Debug)]
+pub struct Attention {
+    norm: Norm,
+    qkv: Linear,
+    projection: Linear,
+    heads: usize,
+    order: QkvOrder,
+}
+
+impl Attention {
+    /// Over `channels` channels in `heads` heads.
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        channels: usize,
+        groups: usize,
+        heads: usize,
+        order: QkvOrder,
+    ) -> Self {
+        Attention {
+            norm: Norm::new(parameters, &format!("{name}.norm"), channels, groups, false),
+            qkv: Linear::conv1d(parameters, &format!("{name}.qkv"), [channels, 3 * channels], false),
+            projection: Linear::conv1d(parameters, &format!("{name}.proj_out"), [channels, channels], true),
+            heads,
+            order,
+        }
+    }
+
+    /// `[N, H, W, C]` to the same.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        let h = self.norm.forward(cx, weights, x, None)?;
+        let qkv = self.qkv.forward(cx, weights, &h)?;
+        let h = ops::attention(cx, &qkv, self.heads, self.order)?;
+        let h = self.projection.forward(cx, weights, &h)?;
+        ops::add(cx, x, &h, 1.0)
+    }
+}

@@ -1,0 +1,12 @@
+//! Parameters and layers; the UNet reads like its figure.
+//!
+//! Invariants: this layer never names `wgpu`, a file or a schedule. Names and file layouts of parameters are those of
+//! guided-diffusion's `state_dict`, so checkpoints people have can be read.
+
+pub mod layers;
+pub mod mlp;
+pub mod parameters;
+pub mod unet;
+
+pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters, Weights};
+pub use unet::{UNet, UNetConfig};

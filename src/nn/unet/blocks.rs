@@ -1,0 +1,146 @@
+//! The residual block and what changes resolution.
+
+use crate::error::Result;
+use crate::nn::layers::{Conv2d, Linear, Norm};
+use crate::nn::parameters::{Parameters, Weights};
+use crate::ops;
+use crate::tensor::{Context, Tensor};
+
+use super::Pass;
+use super::config::{TimeScaleShift, UNetConfig};
+
+/// What a residual block does to the resolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scale {
+    Same,
+    Down,
+    Up,
+}
+
+impl Scale {
+    fn apply(self, cx: &mut Context, x: Tensor) -> Result<Tensor> {
+        match self {
+            Scale::Same => Ok(x),
+            Scale::Down => ops::average_pool2(cx, &x),
+            Scale::Up => ops::upsample_nearest2(cx, &x),
+        }
+    }
+}
+
+/// GroupNorm → SiLU → [resample] → conv → AdaGN → SiLU → dropout → conv, plus the (resampled, projected) input.
+#[derive(Clone, Debug)]
+pub(super) struct ResBlock {
+    norm_in: Norm,
+    conv_in: Conv2d,
+    embedding: Linear,
+    norm_out: Norm,
+    conv_out: Conv2d,
+    skip: Option<Conv2d>,
+    scale: Scale,
+    adaptive: bool,
+    residual_scale: f32,
+    dropout: f32,
+    layer: u32,
+}
+
+impl ResBlock {
+    /// `layer` numbers the block among those with dropout.
+    pub fn new(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        scale: Scale,
+        config: &UNetConfig,
+        layer: u32,
+    ) -> Self {
+        let groups = config.norm_num_groups;
+        let adaptive = config.resnet_time_scale_shift == TimeScaleShift::ScaleShift;
+        let embedded = if adaptive { 2 * outputs } else { outputs };
+        let norm_in = Norm::new(parameters, &format!("{name}.in_layers.0"), inputs, groups, true);
+        let conv_in = Conv2d::new(parameters, &format!("{name}.in_layers.2"), [inputs, outputs], 3, false);
+        let embedding =
+            Linear::new(parameters, &format!("{name}.emb_layers.1"), [4 * config.model_channels, embedded]);
+        let norm_out = Norm::new(parameters, &format!("{name}.out_layers.0"), outputs, groups, true);
+        let conv_out = Conv2d::new(parameters, &format!("{name}.out_layers.3"), [outputs, outputs], 3, true);
+        let skip = (inputs != outputs).then(|| {
+            Conv2d::new(parameters, &format!("{name}.skip_connection"), [inputs, outputs], 1, false)
+        });
+        let residual_scale = if config.residual_scaling { std::f32::consts::FRAC_1_SQRT_2 } else { 1.0 };
+        ResBlock {
+            norm_in,
+            conv_in,
+            embedding,
+            norm_out,
+            conv_out,
+            skip,
+            scale,
+            adaptive,
+            residual_scale,
+            dropout: config.dropout,
+            layer,
+        }
+    }
+
+    /// `emb` is SiLU of the embedding, `[N, 4·channels]`.
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        emb: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let h = self.norm_in.forward(cx, weights, x, None)?;
+        let h = self.scale.apply(cx, h)?;
+        let x = self.scale.apply(cx, x.clone())?;
+        let h = self.conv_in.forward(cx, weights, &h)?;
+
+        let emb = self.embedding.forward(cx, weights, emb)?;
+        let h = if self.adaptive {
+            self.norm_out.forward(cx, weights, &h, Some(&emb))?
+        } else {
+            let h = ops::add_per_sample(cx, &h, &emb)?;
+            self.norm_out.forward(cx, weights, &h, None)?
+        };
+        let h = pass.dropout(cx, h, self.dropout, self.layer)?;
+        let h = self.conv_out.forward(cx, weights, &h)?;
+
+        let x = match &self.skip {
+            Some(skip) => skip.forward(cx, weights, &x)?,
+            None => x,
+        };
+        ops::add(cx, &x, &h, self.residual_scale)
+    }
+}
+
+/// One step of the way down or up.
+#[derive(Clone, Debug)]
+pub(super) enum Block {
+    Res(Box<ResBlock>),
+    Attention(Box<crate::nn::layers::Attention>),
+    /// The stem, or IDDPM's stride-2 convolution down.
+    Conv(Conv2d),
+    /// IDDPM's way up: nearest, then a convolution.
+    UpConv(Conv2d),
+}
+
+impl Block {
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        emb: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        match self {
+            Block::Res(block) => block.forward(cx, weights, x, emb, pass),
+            Block::Attention(block) => block.forward(cx, weights, x),
+            Block::Conv(conv) => conv.forward(cx, weights, x),
+            Block::UpConv(conv) => {
+                let x = ops::upsample_nearest2(cx, x)?;
+                conv.forward(cx, weights, &x)
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! What makes a UNet: widths, depths, attention, and the options of ADM and IDDPM.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How a level changes resolution.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resample {
+    /// Inside a residual block (BigGAN, ADM).
+    #[default]
+    Resnet,
+    /// A stride-2 convolution down, nearest and a convolution up (IDDPM).
+    Conv,
+}
+
+/// How the embedding enters a residual block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimeScaleShift {
+    /// AdaGN: GroupNorm(h)·(1 + scale) + shift.
+    #[default]
+    ScaleShift,
+    /// Added before the group norm.
+    Default,
+}
+
+/// The order of the qkv channels in attention.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum QkvLayout {
+    /// `[q,k,v][head][d]`.
+    #[default]
+    New,
+    /// `[head][q,k,v][d]`: most published files.
+    Legacy,
+}
+
+/// What the class that stands for "no condition" is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NullClass {
+    /// A learned row behind those of the classes.
+    #[default]
+    Learned,
+    /// The zero vector.
+    Zero,
+    /// There is none: the network was trained with its class always given.
+    Absent,
+}
+
+/// The architecture of a UNet, as `config.json` holds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UNetConfig {
+    /// Height and width of the pictures.
+    pub sample_size: usize,
+    /// Channels of the pictures: 1 or 3.
+    pub in_channels: usize,
+    /// Channels of the output: `in_channels`, or twice that with learned variances.
+    pub out_channels: usize,
+    /// The width that `channel_mult` multiplies, and the size of the sinusoidal embedding.
+    pub model_channels: usize,
+    /// The width of each level, as a multiple of `model_channels`.
+    pub channel_mult: Vec<f64>,
+    /// Residual blocks a level on the way down; one more on the way up.
+    pub layers_per_block: usize,
+    /// Feature-map sizes at which there is attention.
+    pub attention_resolutions: Vec<usize>,
+    /// Channels a head; `None` where `num_attention_heads` is given.
+    pub attention_head_dim: Option<usize>,
+    /// A fixed number of heads instead.
+    pub num_attention_heads: Option<usize>,
+    /// The order of the qkv channels.
+    pub qkv_order: QkvLayout,
+    /// Groups of the group norms.
+    pub norm_num_groups: usize,
+    /// Dropout inside residual blocks while training.
+    pub dropout: f32,
+    /// How resolution changes.
+    pub resample: Resample,
+    /// How the embedding enters.
+    pub resnet_time_scale_shift: TimeScaleShift,
+    /// Residual sums scaled by 1/√2.
+    pub residual_scaling: bool,
+    /// Classes; `None` for an unconditional network.
+    pub num_classes: Option<usize>,
+    /// What "no condition" is.
+    pub null_class: NullClass,
+}
+
+impl UNetConfig {
+    /// The width of each level.
+    pub fn widths(&self) -> Vec<usize> {
+        self.channel_mult.iter().map(|mult| (mult * self.model_channels as f64) as usize).collect()
+    }
+
+    /// The feature-map size of each level.
+    pub fn sizes(&self) -> Vec<usize> {
+        (0..self.channel_mult.len()).map(|level| self.sample_size >> level).collect()
+    }
+
+    /// Rows of the class embedding.
+    pub fn embedding_rows(&self) -> Option<usize> {
+        let classes = self.num_classes?;
+        Some(if self.null_class == NullClass::Learned { classes + 1 } else { classes })
+    }
+
+    /// The label that stands for "no condition": past the classes.
+    pub fn null_label(&self) -> u32 {
+        self.num_classes.unwrap_or(0) as u32
+    }
+
+    /// Heads of an attention over `channels` channels.
+    pub fn heads(&self, channels: usize) -> usize {
+        match (self.num_attention_heads, self.attention_head_dim) {
+            (Some(heads), _) => heads,
+            // A level narrower than a head is one head.
+            (None, Some(dim)) => (channels / dim).max(1),
+            (None, None) => 1,
+        }
+    }
+
+    /// Refuses what cannot be built, with the numbers.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::Config(what));
+        let levels = self.channel_mult.len();
+        if levels == 0 || self.layers_per_block == 0 || self.model_channels == 0 || self.sample_size == 0 {
+            return refuse("a UNet needs at least one level, one block a level, one channel and one pixel".into());
+        }
+        if levels > 16 || !self.sample_size.is_multiple_of(1 << (levels - 1)) {
+            let sizes: Vec<String> = halvings(self.sample_size, levels);
+            return refuse(format!(
+                "{} levels halve the picture {} times, but {} does not stay whole: {}; choose an image size that is a \
+                 multiple of {}, or fewer levels (--channel-mult)",
+                levels,
+                levels - 1,
+                self.sample_size,
+                sizes.join(" -> "),
+                1u64 << (levels - 1).min(63)
+            ));
+        }
+        for (level, width) in self.widths().into_iter().enumerate() {
+            if width == 0 || !width.is_multiple_of(self.norm_num_groups.max(1)) || self.norm_num_groups == 0 {
+                return refuse(format!(
+                    "level {level} has {width} channels, which {} norm groups do not divide (--norm-groups)",
+                    self.norm_num_groups
+                ));
+            }
+            let heads = self.heads(width);
+            if heads == 0 || !width.is_multiple_of(heads) {
+                return refuse(format!("level {level} has {width} channels, which {heads} heads do not divide"));
+            }
+            // The middle of the network always attends.
+            let attends = self.attention_resolutions.contains(&self.sizes()[level]) || level == levels - 1;
+            if attends && width / heads > 256 {
+                let dim = width / heads;
+                return refuse(format!("level {level} would have heads of {dim} channels; at most 256 are possible"));
+            }
+        }
+        for size in &self.attention_resolutions {
+            if !self.sizes().contains(size) {
+                return refuse(format!(
+                    "--attention {size} is not a feature-map size of this network; those are {:?}",
+                    self.sizes()
+                ));
+            }
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse(format!("dropout must lie in [0, 1), got {}", self.dropout));
+        }
+        Ok(())
+    }
+}
+
+fn halvings(size: usize, levels: usize) -> Vec<String> {
+    (0..levels.min(8)).map(|level| format!("{}", size as f64 / f64::from(1 << level))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::unet::tests::small;
+
+    #[test]
+    fn sizes_that_cannot_be_halved_are_refused_with_the_numbers() {
+        let config = UNetConfig { sample_size: 30, channel_mult: vec![1.0, 1.0, 1.0], attention_resolutions: vec![], ..small() };
+        let message = config.check().unwrap_err().to_string();
+        assert!(message.contains("30 -> 15 -> 7.5") && message.contains("multiple of 4"), "{message}");
+        let fits = UNetConfig { sample_size: 28, ..config };
+        fits.check().unwrap();
+        assert_eq!(fits.sizes(), [28, 14, 7]);
+    }
+
+    #[test]
+    fn what_does_not_divide_is_refused() {
+        for config in [
+            UNetConfig { norm_num_groups: 5, ..small() },
+            UNetConfig { num_attention_heads: Some(3), ..small() },
+            UNetConfig { attention_resolutions: vec![5], ..small() },
+            UNetConfig { dropout: 1.0, ..small() },
+            UNetConfig { channel_mult: vec![], ..small() },
+            UNetConfig { attention_head_dim: None, model_channels: 512, ..small() },
+        ] {
+            assert!(config.check().is_err(), "{config:?}");
+        }
+    }
+}
