@@ -13,6 +13,7 @@ use super::device::Gpu;
 pub struct Readback {
     gpu: Gpu,
     staging: wgpu::Buffer,
+    submission: Option<wgpu::SubmissionIndex>,
     mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
 }
 
@@ -30,8 +31,8 @@ impl Gpu {
         })?;
         let mut encoder = self.device().create_command_encoder(&Default::default());
         encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &staging, 0, bytes);
-        self.queue().submit([encoder.finish()]);
-        Ok(Readback::of(self, staging))
+        let submission = self.queue().submit([encoder.finish()]);
+        Ok(Readback { submission: Some(submission), ..Readback::of(self, staging) })
     }
 
     /// Reads bytes `range` of a buffer, waiting for them. Not for frame loops.
@@ -48,13 +49,15 @@ impl Readback {
             // The reader may be gone; then nobody wants the answer.
             let _ = sender.send(result);
         });
-        Readback { gpu: gpu.clone(), staging, mapped }
+        Readback { gpu: gpu.clone(), staging, submission: None, mapped }
     }
 
-    /// Waits for the device and takes the bytes.
+    /// Waits for the copy, not for what was submitted after it, and takes the bytes.
     #[cfg(not(target_arch = "wasm32"))]
-    pub fn wait(self) -> Result<Vec<u8>> {
-        self.gpu.wait()?;
+    pub fn wait(mut self) -> Result<Vec<u8>> {
+        let poll = wgpu::PollType::Wait { submission_index: self.submission.take(), timeout: None };
+        let polled = self.gpu.device().poll(poll);
+        polled.map_err(|error| Error::Device(error.to_string()))?;
         pollster::block_on(self.take())
     }
 

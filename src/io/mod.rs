@@ -1,1 +1,22 @@
-//! Under construction.
+//! Files that a training or a sampling leaves behind: tensors, images, plots.
+//!
+//! This layer knows how each file is laid out and how to replace one without ever leaving half of it.
+//! Invariant: it never knows what a tensor means, where it was computed, or what a step of training is; it gets
+//! bytes, names and numbers.
+
+pub mod atomic;
+//mod canvas;
+pub mod generations;
+//pub mod grid;
+pub mod npz;
+//pub mod plot;
+pub mod png;
+pub mod safetensors;
+
+pub use atomic::{AtomicFile, write_atomic};
+pub use generations::{generations, save_generation};
+//pub use grid::grid;
+pub use npz::{NpzImages, NpzWriter, read_npz_images};
+//pub use plot::{Panel, Series, loss_plot, panels};
+pub use png::{read_png_text, write_png};
+pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};

@@ -163,7 +163,7 @@ impl Parameters {
             Init::Zero => vec![0.0; spec.len()],
             Init::One => vec![1.0; spec.len()],
             Init::Uniform(bound) => random::init_uniform(seed, i as u64, spec.len(), bound),
-            Init::Normal => random::init_normal(seed, i as u64, spec.len()),
+            Init::Normal => random::init_normal(seed, i as u64, spec.len(), 1.0),
         };
         self.specs.iter().enumerate().map(start).collect()
     }

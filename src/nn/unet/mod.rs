@@ -306,7 +306,8 @@ pub(crate) mod tests {
         let plan = cx.finish("unet_a").unwrap();
         plan.run().unwrap();
 
-        golden.check_as("out", &download(&plan, &out), DType::F32, |want| want.nhwc());
+        golden.check_as("out.y", &download(&plan, &out), DType::F32, |want| want.nhwc());
+        golden.check_as("grad.x", &download(&plan, &dx), DType::F32, |want| want.nhwc());
         let values = gradients.read(gpu(), unet.parameters(), 0).unwrap();
         for (spec, values) in unet.parameters().specs().iter().zip(values) {
             let got = Array::new(&spec.file_shape(), spec.to_file(&values));

@@ -1,0 +1,49 @@
+//! The set that needs no download: 1797 handwritten digits of 8x8 grey pixels, inside the program.
+//!
+//! The file's values are the original counts of 0..=16 already spread over 0..=255.
+
+use std::path::Path;
+
+use super::{Parts, idx};
+use crate::error::Result;
+
+const IMAGES: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits-8x8-images-idx3-ubyte.gz"));
+const LABELS: &[u8] =
+    include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits-8x8-labels-idx1-ubyte.gz"));
+
+pub fn accepts(spec: &str) -> bool {
+    spec == "digits"
+}
+
+pub fn open(spec: &str) -> Result<Parts> {
+    idx::from_bytes(
+        spec,
+        (Path::new("digits (images)"), IMAGES),
+        Some((Path::new("digits (labels)"), LABELS)),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::data::Dataset;
+
+    #[test]
+    fn digits_are_whole() {
+        let set = Dataset::open("digits", None).unwrap();
+        assert_eq!((set.len(), set.num_classes(), set.channels), (1797, 10, 1));
+        assert_eq!((set.native_size(), set.image_size()), ((8, 8), 8));
+        assert_eq!(set.class_names[7], "7");
+        assert_eq!(set.labels()[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+        let mut darkest = 255;
+        let mut brightest = 0;
+        for i in 0..set.len() {
+            let image = set.decode(i).unwrap();
+            darkest = darkest.min(*image.pixels.iter().min().unwrap());
+            brightest = brightest.max(*image.pixels.iter().max().unwrap());
+        }
+        assert_eq!((darkest, brightest), (0, 255));
+        assert!(set.skipped().is_empty());
+        assert!(set.decode(1797).unwrap_err().to_string().contains("1797"));
+    }
+}

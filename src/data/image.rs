@@ -1,0 +1,65 @@
+//! An image as bytes in memory.
+
+use crate::error::{Error, Result};
+
+/// Pixels as bytes, rows from the top, channels innermost (HWC).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 1 (grey) or 3 (RGB).
+    pub channels: usize,
+    /// `height * width * channels` values of 0..=255, sRGB as stored.
+    pub pixels: Vec<u8>,
+}
+
+impl Image {
+    /// An image of given pixels.
+    ///
+    /// # Errors
+    /// When the number of bytes is not `width * height * channels`, or `channels` is neither 1 nor 3.
+    pub fn new(width: usize, height: usize, channels: usize, pixels: Vec<u8>) -> Result<Image> {
+        let needed = width.checked_mul(height).and_then(|area| area.checked_mul(channels));
+        if needed != Some(pixels.len()) || !matches!(channels, 1 | 3) {
+            let have = pixels.len();
+            let what =
+                format!("{have} bytes do not make an image of {width}x{height} with {channels} channels");
+            return Err(Error::shape("image", what));
+        }
+        Ok(Image { width, height, channels, pixels })
+    }
+
+    /// An image of one value throughout. `channels` is 1 or 3.
+    pub fn filled(width: usize, height: usize, channels: usize, value: u8) -> Image {
+        Image { width, height, channels, pixels: vec![value; width * height * channels] }
+    }
+
+    /// The same image with three channels; grey is repeated.
+    pub fn to_rgb(&self) -> Image {
+        let pixels = match self.channels {
+            3 => self.pixels.clone(),
+            _ => self.pixels.iter().flat_map(|&value| [value; 3]).collect(),
+        };
+        Image { width: self.width, height: self.height, channels: 3, pixels }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_are_checked() {
+        assert!(Image::new(3, 5, 1, vec![0; 15]).is_ok());
+        assert!(Image::new(3, 5, 3, vec![0; 15]).is_err());
+        assert!(Image::new(3, 5, 2, vec![0; 30]).is_err());
+        assert!(Image::new(usize::MAX, 5, 3, vec![]).is_err());
+    }
+
+    #[test]
+    fn grey_repeats() {
+        assert_eq!(Image::new(1, 2, 1, vec![7, 9]).unwrap().to_rgb().pixels, [7, 7, 7, 9, 9, 9]);
+    }
+}

@@ -1,0 +1,106 @@
+//! The last two states of a training, so that one damaged file does not end it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::write_atomic;
+use crate::error::{Error, Result};
+
+/// How many are kept.
+const KEPT: usize = 2;
+const EXTENSION: &str = "safetensors";
+
+/// Writes `dir/stem-NUMBER.safetensors` through `write`, all or nothing, and then deletes all but the newest two
+/// of that stem, never the one just written. Returns its path.
+///
+/// # Errors
+/// Those of `write` and of the disk; the older states are then all still there.
+pub fn save_generation(
+    dir: &Path,
+    stem: &str,
+    number: u64,
+    write: impl FnOnce(&mut dyn Write) -> Result<()>,
+) -> Result<PathBuf> {
+    let path = dir.join(format!("{stem}-{number:012}.{EXTENSION}"));
+    write_atomic(&path, write)?;
+    for (_, old) in generations(dir, stem)?.into_iter().skip(KEPT).filter(|(old, _)| *old != number) {
+        fs::remove_file(&old).map_err(Error::io(&old))?;
+    }
+    Ok(path)
+}
+
+/// The states of `stem` in `dir`, the newest (of the highest number) first. None if there is no such folder.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn generations(dir: &Path, stem: &str) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(dir))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(dir))?.path();
+        if let Some(number) = number_of(&path, stem) {
+            found.push((number, path));
+        }
+    }
+    found.sort_by(|a, b| b.cmp(a));
+    Ok(found)
+}
+
+/// The number in `stem-NUMBER.safetensors`, and None for any other name.
+fn number_of(path: &Path, stem: &str) -> Option<u64> {
+    let name = path.file_name()?.to_str()?;
+    let digits = name.strip_prefix(stem)?.strip_prefix('-')?.strip_suffix(EXTENSION)?.strip_suffix('.')?;
+    let all_digits = !digits.is_empty() && digits.bytes().all(|digit| digit.is_ascii_digit());
+    digits.parse().ok().filter(|_| all_digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn save(dir: &Path, number: u64) -> Result<PathBuf> {
+        save_generation(dir, "state", number, |writer| {
+            writer.write_all(&number.to_le_bytes()).map_err(Error::io(dir))
+        })
+    }
+
+    fn numbers(dir: &Path) -> Vec<u64> {
+        generations(dir, "state").unwrap().into_iter().map(|(number, _)| number).collect()
+    }
+
+    #[test]
+    fn two_are_kept_and_others_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        assert!(numbers(&run).is_empty());
+        fs::create_dir(&run).unwrap();
+        for name in
+            ["state-x.safetensors", "state-+7.safetensors", "other-000000000001.safetensors", "state.json"]
+        {
+            fs::write(run.join(name), "").unwrap();
+        }
+        assert!(save(&run, 12_800).unwrap().ends_with("state-000000012800.safetensors"));
+        save(&run, 25_600).unwrap();
+        save(&run, 1_000_000_000_000_007).unwrap();
+        assert_eq!(numbers(&run), [1_000_000_000_000_007, 25_600]);
+        // Going back to an earlier number must not delete what was just written.
+        save(&run, 3).unwrap();
+        assert_eq!(numbers(&run), [1_000_000_000_000_007, 25_600, 3]);
+        assert_eq!(fs::read_dir(&run).unwrap().count(), 3 + 4);
+    }
+
+    #[test]
+    fn a_failed_write_deletes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        save(dir.path(), 1).unwrap();
+        save(dir.path(), 2).unwrap();
+        let failed = save_generation(dir.path(), "state", 3, |_| Err(Error::Interrupted));
+        assert!(failed.is_err());
+        assert_eq!(numbers(dir.path()), [2, 1]);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

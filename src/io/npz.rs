@@ -1,0 +1,268 @@
+//! Sample batches as `.npz`, in the form that FID evaluators read: `arr_0` of u8 (N, H, W, 3), `arr_1` of i64
+//! labels (N).
+
+use std::io::{Cursor, Read, Write};
+use std::path::{Path, PathBuf};
+
+use npyz::{NpyFile, WriterBuilder};
+use zip::write::SimpleFileOptions;
+use zip::{CompressionMethod, ZipArchive, ZipWriter};
+
+use super::AtomicFile;
+use crate::error::{Error, Result};
+
+/// A header longer than this is no header of these arrays.
+const MAX_HEADER: usize = 4096;
+
+/// Writes images as they come; nothing is at the path until [`finish`](Self::finish).
+pub struct NpzWriter {
+    path: PathBuf,
+    zip: ZipWriter<AtomicFile>,
+    count: usize,
+    size: (usize, usize),
+    labels: Vec<i64>,
+}
+
+impl NpzWriter {
+    /// Starts a file of `count` images of `width` by `height` pixels.
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(path: impl AsRef<Path>, count: usize, width: usize, height: usize) -> Result<NpzWriter> {
+        let path = path.as_ref().to_owned();
+        let zip = ZipWriter::new(AtomicFile::create(&path)?);
+        let mut writer = NpzWriter { path, zip, count, size: (width, height), labels: Vec::new() };
+        writer.start::<u8>("arr_0.npy", &[count, height, width, 3])?;
+        Ok(writer)
+    }
+
+    /// Appends `images`, (N, H, W, C) with C of 1 or 3, and their N labels. Grey is repeated to three channels.
+    ///
+    /// # Errors
+    /// When the bytes do not fit the labels and the size, more images come than were announced, or the disk
+    /// refuses.
+    pub fn push(&mut self, images: &[u8], channels: usize, labels: &[u32]) -> Result<()> {
+        let (width, height) = self.size;
+        let fits = matches!(channels, 1 | 3) && images.len() == labels.len() * width * height * channels;
+        if !fits || self.labels.len() + labels.len() > self.count {
+            let (bytes, more, have, count) = (images.len(), labels.len(), self.labels.len(), self.count);
+            let what = format!(
+                "{bytes} bytes of {more} images of {width}x{height} with {channels} channels were pushed; \
+                 {have} of the announced {count} images had come before"
+            );
+            return Err(Error::shape("npz", what));
+        }
+        let written = if channels == 3 {
+            self.zip.write_all(images)
+        } else {
+            let rgb: Vec<u8> = images.iter().flat_map(|&value| [value; 3]).collect();
+            self.zip.write_all(&rgb)
+        };
+        written.map_err(Error::io(&self.path))?;
+        self.labels.extend(labels.iter().map(|&label| i64::from(label)));
+        Ok(())
+    }
+
+    /// Writes the labels and puts the file in its place.
+    ///
+    /// # Errors
+    /// When fewer images came than were announced, or the disk refuses.
+    pub fn finish(mut self) -> Result<()> {
+        if self.labels.len() != self.count {
+            let (have, count) = (self.labels.len(), self.count);
+            return Err(Error::shape("npz", format!("{have} images came, but {count} were announced")));
+        }
+        self.start::<i64>("arr_1.npy", &[self.count])?;
+        let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+        self.zip.write_all(&labels).map_err(Error::io(&self.path))?;
+        let path = self.path;
+        let file = self.zip.finish().map_err(|error| Error::io(&path)(error.into()))?;
+        file.commit()
+    }
+
+    /// Begins an array: its entry and its header. The elements are then written as they are.
+    fn start<T: npyz::AutoSerialize>(&mut self, name: &str, shape: &[usize]) -> Result<()> {
+        let bytes = shape.iter().fold(size_of::<T>() as u64, |bytes, &dim| bytes.saturating_mul(dim as u64));
+        // Stored: samples hardly shrink, and readers can map them. Beyond 4 GiB, minus room for a header, zip64.
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Stored)
+            .large_file(bytes > u64::from(u32::MAX) - (1 << 20));
+        self.zip.start_file(name, options).map_err(|error| Error::io(&self.path)(error.into()))?;
+        let shape: Vec<u64> = shape.iter().map(|&dim| dim as u64).collect();
+        // The header goes through memory, as the array's elements are counted here and not by npyz.
+        let mut header = Vec::new();
+        npyz::WriteOptions::new_header_only()
+            .dtype(T::default_dtype())
+            .shape(&shape)
+            .writer(&mut header)
+            .write_header_only()
+            .map_err(Error::io(&self.path))?;
+        self.zip.write_all(&header).map_err(Error::io(&self.path))
+    }
+}
+
+/// Images read back from a `.npz`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NpzImages {
+    /// N.
+    pub count: usize,
+    /// Pixels in a row.
+    pub width: usize,
+    /// Rows.
+    pub height: usize,
+    /// 1 or 3.
+    pub channels: usize,
+    /// (N, H, W, C).
+    pub images: Vec<u8>,
+    /// (N), or nothing where the file has no `arr_1`.
+    pub labels: Option<Vec<i64>>,
+}
+
+/// Reads `arr_0` and `arr_1` of a `.npz`.
+///
+/// # Errors
+/// When the file cannot be read, is damaged, or its arrays are not images (N, H, W, C) of u8 and N labels of i64.
+pub fn read_npz_images(path: impl AsRef<Path>) -> Result<NpzImages> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let mut zip = ZipArchive::new(std::io::BufReader::new(file))
+        .map_err(|error| Error::format(path, format!("is no .npz, or a damaged one: {error}")))?;
+    let Some((shape, images)) = read_array(path, &mut zip, "arr_0.npy", "|u1")? else {
+        return Err(Error::format(path, "has no arr_0, where the images should be"));
+    };
+    let &[count, height, width, channels @ (1 | 3)] = shape.as_slice() else {
+        return Err(Error::format(path, format!("arr_0 is {shape:?}, but images are (N, H, W, 1 or 3)")));
+    };
+    let labels = read_array(path, &mut zip, "arr_1.npy", "<i8")?;
+    if let Some((labels, _)) = labels.as_ref().filter(|(labels, _)| *labels != [count]) {
+        return Err(Error::format(
+            path,
+            format!("arr_1 is {labels:?}, but there are {count} images to label"),
+        ));
+    }
+    let integers = |bytes: Vec<u8>| bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+    let labels = labels.map(|(_, bytes)| integers(bytes));
+    Ok(NpzImages { count, width, height, channels, images, labels })
+}
+
+/// Shape and bytes of one array; None if there is none of that name.
+fn read_array<R: Read + std::io::Seek>(
+    path: &Path,
+    zip: &mut ZipArchive<R>,
+    name: &str,
+    dtype: &str,
+) -> Result<Option<(Vec<usize>, Vec<u8>)>> {
+    let bad = |what: String| Error::format(path, format!("{name} {what}"));
+    let Some(index) = zip.index_for_name(name) else { return Ok(None) };
+    let mut entry = zip.by_index(index).map_err(|error| bad(format!("cannot be read: {error}")))?;
+
+    let mut start = [0; 12];
+    entry.read_exact(&mut start).map_err(|error| bad(format!("ends too soon: {error}")))?;
+    // Version 1 has a length of two bytes and the text begins after ten; later ones have four.
+    let (text, length) = match start[6] {
+        1 => (10, usize::from(u16::from_le_bytes([start[8], start[9]]))),
+        _ => (12, u32::from_le_bytes([start[8], start[9], start[10], start[11]]) as usize),
+    };
+    if length > MAX_HEADER {
+        return Err(bad(format!("has a header of {length} bytes, or is no .npy")));
+    }
+    let mut header = start.to_vec();
+    let rest = (text + length).saturating_sub(start.len()) as u64;
+    entry.by_ref().take(rest).read_to_end(&mut header).map_err(|error| bad(error.to_string()))?;
+    let elements = claimed_elements(&header);
+    if elements.is_none_or(|elements| elements > u64::MAX >> 8) {
+        return Err(bad("has a header whose shape makes no sense".into()));
+    }
+    let parsed = NpyFile::new(Cursor::new(&header)).map_err(|error| bad(format!("is damaged: {error}")))?;
+    let (found, order) = (parsed.dtype().descr(), parsed.order());
+    if found.trim_matches('\'') != dtype || order != npyz::Order::C {
+        return Err(bad(format!(
+            "is of type {found} in {order:?} order, but '{dtype}' in C order is needed"
+        )));
+    }
+    let shape: Vec<usize> = parsed.shape().iter().map(|&dim| dim as usize).collect();
+    let width = if dtype == "<i8" { 8 } else { 1 };
+    let needed = parsed.len() * width;
+    // Grows as bytes come, so that a claim costs nothing until it is true.
+    let mut bytes = Vec::new();
+    entry.take(needed + 1).read_to_end(&mut bytes).map_err(|error| bad(format!("is damaged: {error}")))?;
+    if bytes.len() as u64 != needed {
+        let have = bytes.len();
+        return Err(bad(format!("of shape {shape:?} needs {needed} bytes, but has {have} or more")));
+    }
+    Ok(Some((shape, bytes)))
+}
+
+/// The product of the numbers after `shape` in an array's header; None if it overflows, which npyz, that
+/// multiplies them unchecked, must not see.
+fn claimed_elements(header: &[u8]) -> Option<u64> {
+    let text = String::from_utf8_lossy(header);
+    let shape = text.split_once("shape").map_or("", |(_, after)| after);
+    let shape = shape.split_once(')').map_or(shape, |(inside, _)| inside);
+    let numbers = shape.split(|c: char| !c.is_ascii_digit()).filter(|number| !number.is_empty());
+    // A size of 0 must not hide the overflow of the others.
+    numbers
+        .map(|number| number.parse::<u64>().ok())
+        .try_fold(1u64, |product, dim| product.checked_mul(dim?.max(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_come_back_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("samples.npz");
+        let mut writer = NpzWriter::create(&path, 5, 3, 7).unwrap();
+        let colour: Vec<u8> = (0..2 * 63).collect();
+        writer.push(&colour, 3, &[4, 0]).unwrap();
+        assert!(!path.exists());
+        let grey: Vec<u8> = (0..3 * 21).collect();
+        writer.push(&grey, 1, &[1, 2, 3]).unwrap();
+        writer.finish().unwrap();
+        let read = read_npz_images(&path).unwrap();
+        assert_eq!((read.count, read.width, read.height, read.channels), (5, 3, 7, 3));
+        assert_eq!(read.labels, Some(vec![4, 0, 1, 2, 3]));
+        assert_eq!(read.images[..126], colour);
+        assert_eq!(read.images[126..132], [0, 0, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn counts_must_agree_and_nothing_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npz");
+        let mut writer = NpzWriter::create(&path, 3, 1, 1).unwrap();
+        assert!(writer.push(&[0; 7], 3, &[0, 0]).is_err());
+        assert!(writer.push(&[0; 4], 1, &[0; 4]).is_err());
+        writer.push(&[9; 2], 1, &[0; 2]).unwrap();
+        assert!(writer.finish().unwrap_err().to_string().contains("2 images came, but 3"));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npz");
+        let open = |shape: &str, dtype: &str| {
+            let text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n");
+            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+            bytes.extend((text.len() as u16).to_le_bytes());
+            bytes.extend(text.as_bytes());
+            bytes.extend([1; 30]);
+            let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
+            zip.start_file("arr_0.npy", SimpleFileOptions::default()).unwrap();
+            zip.write_all(&bytes).unwrap();
+            zip.finish().unwrap();
+            read_npz_images(&path).map_err(|error| error.to_string())
+        };
+        assert_eq!(open("(1, 2, 5, 3)", "|u1").unwrap().labels, None);
+        for shape in ["(4294967296, 4294967296, 4294967296, 3)", "(0, 4294967296, 4294967296, 4294967296)"] {
+            assert!(open(shape, "|u1").unwrap_err().contains("arr_0"));
+        }
+        assert!(open("(1000000000, 100, 100, 3)", "|u1").unwrap_err().contains("30000000000000"));
+        assert!(open("(1, 2, 5, 3)", "<f4").unwrap_err().contains("<f4"));
+        assert!(open("(30,)", "|u1").unwrap_err().contains("(N, H, W"));
+        let _ = open(&"(".repeat(4000), "|u1");
+    }
+}

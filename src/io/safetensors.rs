@@ -1,0 +1,263 @@
+//! Safetensors: reading through the crate of that name, writing so that the same input gives the same bytes.
+//!
+//! The crate keeps metadata in a hash map, whose order differs from run to run, so the header is laid out here.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use ::safetensors::SafeTensors;
+use ::safetensors::tensor::{Metadata, TensorInfo};
+
+use super::write_atomic;
+use crate::error::{Error, Result};
+
+pub use ::safetensors::Dtype;
+
+/// One tensor to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct TensorBytes<'a> {
+    /// Its name in the file.
+    pub name: &'a str,
+    /// F32 or F16.
+    pub dtype: Dtype,
+    /// Sizes, slowest first.
+    pub shape: &'a [usize],
+    /// The elements, little-endian, row by row.
+    pub bytes: &'a [u8],
+}
+
+/// Writes a file of `tensors` and `metadata`, all or nothing. The same input gives the same bytes, in whatever
+/// order the tensors come.
+///
+/// # Errors
+/// When a tensor's bytes do not fit its shape, a name comes twice, or the disk refuses.
+pub fn write_safetensors(
+    path: impl AsRef<Path>,
+    tensors: &[TensorBytes],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let path = path.as_ref();
+    write_atomic(path, |writer| write_safetensors_to(writer, path, tensors, metadata))
+}
+
+/// [`write_safetensors`] into any writer; `path` is what errors name.
+///
+/// # Errors
+/// Those of [`write_safetensors`].
+pub fn write_safetensors_to(
+    writer: &mut dyn Write,
+    path: &Path,
+    tensors: &[TensorBytes],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let mut order: Vec<&TensorBytes> = tensors.iter().collect();
+    // Wide elements first keeps every tensor aligned to its element; then by name.
+    order.sort_by(|a, b| b.dtype.bitsize().cmp(&a.dtype.bitsize()).then(a.name.cmp(b.name)));
+    let json = |error: serde_json::Error| Error::Tensor {
+        path: path.to_owned(),
+        tensor: "header".into(),
+        what: error.to_string(),
+    };
+
+    let mut header: BTreeMap<&str, serde_json::Value> = BTreeMap::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__", serde_json::to_value(metadata).map_err(json)?);
+    }
+    let mut start = 0;
+    for tensor in &order {
+        check(path, tensor)?;
+        let data_offsets = (start, start + tensor.bytes.len());
+        start = data_offsets.1;
+        let info = TensorInfo { dtype: tensor.dtype, shape: tensor.shape.to_vec(), data_offsets };
+        if header.insert(tensor.name, serde_json::to_value(info).map_err(json)?).is_some() {
+            return Err(Error::tensor(path, tensor.name, "comes twice, or has the name kept for metadata"));
+        }
+    }
+    let mut header = serde_json::to_vec(&header).map_err(json)?;
+    header.resize(header.len().next_multiple_of(8), b' ');
+
+    let mut put = |bytes: &[u8]| writer.write_all(bytes).map_err(Error::io(path));
+    put(&(header.len() as u64).to_le_bytes())?;
+    put(&header)?;
+    order.iter().try_for_each(|tensor| put(tensor.bytes))
+}
+
+fn check(path: &Path, tensor: &TensorBytes) -> Result<()> {
+    let bits = tensor.shape.iter().try_fold(tensor.dtype.bitsize(), |product, &dim| product.checked_mul(dim));
+    if bits != tensor.bytes.len().checked_mul(8) {
+        let TensorBytes { name, dtype, shape, bytes } = tensor;
+        let what = format!("of shape {shape:?} and type {dtype:?} was given {} bytes", bytes.len());
+        return Err(Error::tensor(path, *name, what));
+    }
+    if tensor.name == "__metadata__" {
+        return Err(Error::tensor(path, tensor.name, "has the name that is kept for metadata"));
+    }
+    Ok(())
+}
+
+/// A file of tensors, read and checked.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    /// Where the tensors begin.
+    start: usize,
+    header: Metadata,
+    metadata: BTreeMap<String, String>,
+}
+
+impl SafetensorsFile {
+    /// Reads the file at `path` and checks its header against its size.
+    ///
+    /// # Errors
+    /// When it cannot be read, is cut short, or its header and its data do not fit each other.
+    pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsFile> {
+        let path = path.as_ref();
+        let bytes = std::fs::read(path).map_err(Error::io(path))?;
+        let (header_bytes, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
+            let len = bytes.len();
+            let what = format!("is no safetensors file, or is cut short or damaged ({len} bytes): {error}");
+            Error::format(path, what)
+        })?;
+        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
+        Ok(SafetensorsFile { path: path.to_owned(), bytes, start: 8 + header_bytes, header, metadata })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensors' names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = self.header.offset_keys();
+        names.sort();
+        names
+    }
+
+    /// The file's own notes.
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Type, shape and little-endian bytes of a tensor.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn tensor(&self, name: &str) -> Result<(Dtype, &[usize], &[u8])> {
+        let info = self.header.info(name).ok_or_else(|| {
+            let count = self.header.tensors().len();
+            Error::tensor(&self.path, name, format!("is not in the file, which holds {count} tensors"))
+        })?;
+        let (from, to) = info.data_offsets;
+        let bytes = self.bytes.get(self.start + from..self.start + to);
+        let bytes =
+            bytes.ok_or_else(|| Error::tensor(&self.path, name, "lies beyond the end of the file"))?;
+        Ok((info.dtype, &info.shape, bytes))
+    }
+
+    /// Shape and values of a tensor of f32, f16, bf16 or f64.
+    ///
+    /// # Errors
+    /// When there is none of that name, or it is of another type.
+    pub fn to_f32(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let (dtype, shape, bytes) = self.tensor(name)?;
+        let values = match dtype {
+            Dtype::F32 => values(bytes, f32::from_le_bytes),
+            Dtype::F16 => values(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+            Dtype::BF16 => values(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F64 => values(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
+            other => {
+                let what = format!("is of type {other:?}, but F32, F16, BF16 or F64 is needed");
+                return Err(Error::tensor(&self.path, name, what));
+            }
+        };
+        Ok((shape.to_vec(), values))
+    }
+}
+
+fn values<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn f32s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn f16s(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|&value| half::f16::from_f32(value).to_le_bytes()).collect()
+    }
+
+    fn notes() -> BTreeMap<String, String> {
+        ["z", "config", "a", "\"quoted\"", "ß"].map(|key| (key.into(), format!("{key} \n value"))).into()
+    }
+
+    #[test]
+    fn comes_back_and_is_the_same_in_any_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (dir.path().join("one"), dir.path().join("two"));
+        let (w, h, s) = (f32s(&[1.0, -2.5, 3.0, 0.1, 7.0, 8.0]), f16s(&[0.5, 2.0, -1.0]), f32s(&[9.0]));
+        let tensors = [
+            TensorBytes { name: "a.half", dtype: Dtype::F16, shape: &[3], bytes: &h },
+            TensorBytes { name: "w", dtype: Dtype::F32, shape: &[3, 2], bytes: &w },
+            TensorBytes { name: "b", dtype: Dtype::F32, shape: &[], bytes: &s },
+            TensorBytes { name: "none", dtype: Dtype::F32, shape: &[0, 5], bytes: &[] },
+        ];
+        write_safetensors(&one, &tensors, &notes()).unwrap();
+        let mut turned = tensors;
+        turned.reverse();
+        write_safetensors(&two, &turned, &notes()).unwrap();
+        assert_eq!(std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap());
+
+        let file = SafetensorsFile::open(&one).unwrap();
+        assert_eq!(file.names(), ["a.half", "b", "none", "w"]);
+        assert_eq!(file.metadata(), &notes());
+        assert_eq!(file.to_f32("w").unwrap(), (vec![3, 2], vec![1.0, -2.5, 3.0, 0.1, 7.0, 8.0]));
+        assert_eq!(file.to_f32("a.half").unwrap(), (vec![3], vec![0.5, 2.0, -1.0]));
+        assert_eq!(file.to_f32("b").unwrap(), (vec![], vec![9.0]));
+        assert_eq!(file.to_f32("none").unwrap(), (vec![0, 5], vec![]));
+        assert!(file.tensor("x").unwrap_err().to_string().contains("`x`"));
+        // The published crate reads the very same.
+        let bytes = std::fs::read(&one).unwrap();
+        assert_eq!(SafeTensors::deserialize(&bytes).unwrap().tensor("w").unwrap().data(), w);
+    }
+
+    #[test]
+    fn wider_and_narrower_types_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let wide: Vec<u8> = [0.25f64, -3.0].iter().flat_map(|value| value.to_le_bytes()).collect();
+        let brain = half::bf16::from_f32(1.5).to_le_bytes();
+        let tensors = [
+            TensorBytes { name: "brain", dtype: Dtype::BF16, shape: &[1], bytes: &brain },
+            TensorBytes { name: "wide", dtype: Dtype::F64, shape: &[2], bytes: &wide },
+            TensorBytes { name: "ints", dtype: Dtype::I32, shape: &[1], bytes: &[1, 0, 0, 0] },
+        ];
+        write_safetensors(&path, &tensors, &BTreeMap::new()).unwrap();
+        let file = SafetensorsFile::open(&path).unwrap();
+        assert_eq!(file.to_f32("brain").unwrap().1, [1.5]);
+        assert_eq!(file.to_f32("wide").unwrap().1, [0.25, -3.0]);
+        assert!(file.to_f32("ints").unwrap_err().to_string().contains("I32"));
+        assert!(file.metadata().is_empty());
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x");
+        let write = |tensors: &[TensorBytes]| write_safetensors(&path, tensors, &BTreeMap::new());
+        let short = TensorBytes { name: "w", dtype: Dtype::F32, shape: &[3], bytes: &[0; 8] };
+        assert!(write(&[short]).unwrap_err().to_string().contains("8 bytes"));
+        let good = TensorBytes { name: "w", dtype: Dtype::F32, shape: &[2], bytes: &[0; 8] };
+        assert!(write(&[good, good]).unwrap_err().to_string().contains("twice"));
+        assert!(write(&[TensorBytes { name: "__metadata__", ..good }]).is_err());
+        assert!(!path.exists());
+        std::fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
+        assert!(SafetensorsFile::open(&path).unwrap_err().to_string().contains("8 bytes"));
+    }
+}
