@@ -1,0 +1,109 @@
+//! `train.jsonl`: one line a step. No time and no path in it, so that a resumed run writes the same file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::io::write_atomic;
+
+/// What is known of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// Images seen, this step's included.
+    pub images: u64,
+    /// Mean squared error of the predicted noise, over the batch.
+    pub loss: f32,
+    /// Norm of the gradient before clipping.
+    pub grad_norm: f32,
+    /// The step's learning rate.
+    pub learning_rate: f32,
+    /// Whether the step was left out because a gradient was not finite.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+}
+
+/// The log of a training.
+pub struct Log {
+    path: PathBuf,
+    writer: BufWriter<File>,
+    records: Vec<StepRecord>,
+}
+
+impl Log {
+    /// Opens the log in `dir` and drops what was written after `images`, which a resumed run will do again.
+    pub fn open(dir: &Path, images: u64) -> Result<Log> {
+        let path = dir.join("train.jsonl");
+        let mut records = Vec::new();
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+            for (at, line) in text.lines().enumerate() {
+                match serde_json::from_str::<StepRecord>(line) {
+                    Ok(record) if record.images <= images => records.push(record),
+                    Ok(_) => {}
+                    // A killed run may leave half of its last line.
+                    Err(_) if at + 1 == text.lines().count() => {}
+                    Err(error) => return Err(Error::format(&path, format!("line {}: {error}", at + 1))),
+                }
+            }
+        }
+        write_atomic(&path, |writer| {
+            for record in &records {
+                writeln!(writer, "{}", line(record)).map_err(Error::io(&path))?;
+            }
+            Ok(())
+        })?;
+        let file = OpenOptions::new().append(true).open(&path).map_err(Error::io(&path))?;
+        Ok(Log { path, writer: BufWriter::new(file), records })
+    }
+
+    /// Appends a step.
+    pub fn push(&mut self, record: StepRecord) -> Result<()> {
+        self.records.push(record);
+        writeln!(self.writer, "{}", line(&record)).map_err(Error::io(&self.path))
+    }
+
+    /// Brings everything to the disk.
+    pub fn flush(&mut self) -> Result<()> {
+        self.writer.flush().map_err(Error::io(&self.path))
+    }
+
+    /// All steps so far.
+    pub fn records(&self) -> &[StepRecord] {
+        &self.records
+    }
+}
+
+fn line(record: &StepRecord) -> String {
+    serde_json::to_string(record).expect("a record of numbers is always representable")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(images: u64) -> StepRecord {
+        StepRecord { images, loss: 1.0 / images as f32, grad_norm: 0.5, learning_rate: 1e-3, skipped: false }
+    }
+
+    #[test]
+    fn resuming_drops_later_steps_and_half_a_line() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), 0).unwrap();
+        for step in 1..=5 {
+            log.push(record(step * 10)).unwrap();
+        }
+        log.flush().unwrap();
+        let path = dir.path().join("train.jsonl");
+        let whole = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() - 7]).unwrap();
+        let mut log = Log::open(dir.path(), 30).unwrap();
+        assert_eq!(log.records().len(), 3);
+        log.push(record(40)).unwrap();
+        log.push(record(50)).unwrap();
+        log.flush().unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    }
+}

@@ -1,0 +1,16 @@
+//! Joint training of a conditional and an unconditional model in one network (CFG, Algorithm 1).
+//!
+//! Read `trainer.rs` first: it is the whole flow on one page.
+//!
+//! Invariants: every random number is a function of (seed, image index); nothing is read back from the device but
+//! losses, with a fixed lag; what has been saved can be resumed byte for byte.
+
+mod log;
+mod options;
+mod state;
+mod step;
+mod trainer;
+
+pub use options::{PRESETS, Precision, Preset, TrainOptions};
+pub use step::{StepCost, TrainStep};
+pub use trainer::{Event, Outcome, Trainer};

@@ -1,0 +1,390 @@
+//! What determines a training: change any of it and the run is another one.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::{Crop, Dataset};
+use crate::error::{Error, Result};
+use crate::io::write_atomic;
+use crate::model::SamplingDefaults;
+use crate::nn::UNetConfig;
+use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
+
+/// The storage type of activations.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats, sums in 32.
+    F16,
+    /// The faster of the two on the device; until f16 training is there, f32.
+    #[default]
+    Auto,
+}
+
+impl std::str::FromStr for Precision {
+    type Err = Error;
+    fn from_str(text: &str) -> Result<Self> {
+        match text {
+            "f32" => Ok(Precision::F32),
+            "f16" => Ok(Precision::F16),
+            "auto" => Ok(Precision::Auto),
+            _ => Err(Error::Config(format!("precision {text:?} is none of f32, f16, auto"))),
+        }
+    }
+}
+
+/// Everything that determines a training. Saved as `train.json`; a folder is resumed only under the same options.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainOptions {
+    /// The data set's name.
+    pub data: String,
+    /// A hash of its listing.
+    pub data_fingerprint: String,
+    /// The classes' names.
+    pub class_names: Vec<String>,
+    /// The network.
+    pub unet: UNetConfig,
+    /// Random crops instead of central ones.
+    pub random_crop: bool,
+    /// Random horizontal flips.
+    pub flip: bool,
+    /// Images a step.
+    pub batch: usize,
+    /// Images at a time on the device; divides `batch`.
+    pub microbatch: usize,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Images over which the learning rate rises linearly from zero.
+    pub warmup_images: u64,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// The largest gradient norm; 0 for none.
+    pub grad_clip: f64,
+    /// Images in all.
+    pub images: u64,
+    /// The probability of leaving the label out.
+    pub unconditional_probability: f64,
+    /// Rates of the exponential moving averages, the first being the model's.
+    pub ema_rates: Vec<f64>,
+    /// λ at the noisy end.
+    pub log_snr_min: f64,
+    /// λ at the clean end.
+    pub log_snr_max: f64,
+    /// Storage type of activations.
+    pub precision: Precision,
+    /// The seed of everything.
+    pub seed: u64,
+    /// Images between sample pictures; 0 for none.
+    pub sample_every: u64,
+    /// Images between saved states.
+    pub save_every: u64,
+    /// Written into the model's configuration.
+    pub sampling: SamplingDefaults,
+}
+
+/// A named set of defaults, and what came out of it.
+pub struct Preset {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Base width, multipliers, blocks a level, attention sizes, norm groups, dropout.
+    pub unet: (usize, &'static [f64], usize, &'static [usize], usize, f32),
+    /// Channels a head.
+    pub head_dim: usize,
+    /// Batch and microbatch.
+    pub batch: (usize, usize),
+    /// Learning rate, warm-up in images.
+    pub learning_rate: (f64, u64),
+    /// Images in all.
+    pub images: u64,
+    /// Averages.
+    pub ema_rates: &'static [f64],
+    /// Steps and variance exponent of sampling.
+    pub sampling: (usize, f64),
+}
+
+/// The presets. `digits` is what `quickstart` runs; `custom` is where every other data set starts.
+pub const PRESETS: &[Preset] = &[
+    Preset {
+        name: "digits",
+        about: "8x8 grey digits in minutes on two CPU cores",
+        unet: (32, &[1.0, 1.0], 1, &[4], 8, 0.0),
+        head_dim: 32,
+        batch: (32, 32),
+        learning_rate: (2e-3, 640),
+        images: 12_800,
+        ema_rates: &[0.985],
+        sampling: (64, 0.3),
+    },
+    Preset {
+        name: "custom",
+        about: "32x32 to 64x64 pictures on one GPU",
+        unet: (64, &[1.0, 2.0, 3.0, 4.0], 2, &[16, 8], 32, 0.1),
+        head_dim: 64,
+        batch: (64, 64),
+        learning_rate: (2e-4, 10_000),
+        images: 2_000_000,
+        ema_rates: &[0.999, 0.9999],
+        sampling: (256, 0.3),
+    },
+    Preset {
+        name: "cifar10",
+        about: "IDDPM's CIFAR-10 network: 128 channels, mult 1,2,2,2, three blocks",
+        unet: (128, &[1.0, 2.0, 2.0, 2.0], 3, &[16, 8], 32, 0.3),
+        head_dim: 64,
+        batch: (128, 128),
+        learning_rate: (1e-4, 10_000),
+        images: 64_000_000,
+        ema_rates: &[0.9999],
+        sampling: (256, 0.3),
+    },
+    Preset {
+        name: "imagenet64",
+        about: "ADM's 64x64 network: 192 channels, mult 1,2,3,4, three blocks, 296M parameters",
+        unet: (192, &[1.0, 2.0, 3.0, 4.0], 3, &[32, 16, 8], 32, 0.1),
+        head_dim: 64,
+        batch: (2048, 32),
+        learning_rate: (3e-4, 100_000),
+        images: 1_105_920_000,
+        ema_rates: &[0.9999],
+        sampling: (256, 0.3),
+    },
+];
+
+impl Preset {
+    /// The preset of a name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] listing the names.
+    pub fn named(name: &str) -> Result<&'static Preset> {
+        PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
+            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
+            Error::Config(format!("there is no preset {name:?}; there are {}", names.join(", ")))
+        })
+    }
+
+    /// The options of a training of this preset on a data set.
+    pub fn options(&self, dataset: &Dataset, seed: u64) -> TrainOptions {
+        let (model_channels, mult, layers_per_block, attention, norm_num_groups, dropout) = self.unet;
+        let size = dataset.image_size();
+        let sizes: Vec<usize> = (0..mult.len()).map(|level| size >> level).collect();
+        TrainOptions {
+            data: dataset.name.clone(),
+            data_fingerprint: dataset.fingerprint(),
+            class_names: dataset.class_names.clone(),
+            unet: UNetConfig {
+                sample_size: size,
+                in_channels: dataset.channels,
+                out_channels: dataset.channels,
+                model_channels,
+                channel_mult: mult.to_vec(),
+                layers_per_block,
+                // The preset names sizes of its own pictures; others attend where they have such a size.
+                attention_resolutions: attention.iter().copied().filter(|s| sizes.contains(s)).collect(),
+                attention_head_dim: Some(self.head_dim),
+                num_attention_heads: None,
+                qkv_order: QkvLayout::New,
+                norm_num_groups,
+                dropout,
+                resample: Resample::Resnet,
+                resnet_time_scale_shift: TimeScaleShift::ScaleShift,
+                residual_scaling: false,
+                num_classes: Some(dataset.num_classes()),
+                null_class: NullClass::Learned,
+            },
+            random_crop: false,
+            flip: false,
+            batch: self.batch.0,
+            microbatch: self.batch.1,
+            learning_rate: self.learning_rate.0,
+            warmup_images: self.learning_rate.1,
+            weight_decay: 0.0,
+            grad_clip: 1.0,
+            images: self.images,
+            unconditional_probability: 0.1,
+            ema_rates: self.ema_rates.to_vec(),
+            log_snr_min: -20.0,
+            log_snr_max: 20.0,
+            precision: Precision::Auto,
+            seed,
+            sample_every: 0,
+            save_every: 100_000,
+            sampling: SamplingDefaults {
+                steps: self.sampling.0,
+                variance_exponent: self.sampling.1,
+                clip: "static".into(),
+            },
+        }
+    }
+}
+
+impl TrainOptions {
+    /// Refuses what cannot be trained, with the numbers.
+    pub fn check(&self) -> Result<()> {
+        self.unet.check()?;
+        let refuse = |what: String| Err(Error::Config(what));
+        if self.batch == 0 || self.microbatch == 0 || !self.batch.is_multiple_of(self.microbatch) {
+            return refuse(format!(
+                "a batch of {} images does not consist of microbatches of {}",
+                self.batch, self.microbatch
+            ));
+        }
+        if self.images == 0 || self.save_every == 0 {
+            return refuse("--images and --save-every must be at least 1".into());
+        }
+        for (name, value, good) in [
+            ("--lr", self.learning_rate, self.learning_rate > 0.0),
+            ("--weight-decay", self.weight_decay, self.weight_decay >= 0.0),
+            ("--grad-clip", self.grad_clip, self.grad_clip >= 0.0),
+            (
+                "--p-uncond",
+                self.unconditional_probability,
+                (0.0..=1.0).contains(&self.unconditional_probability),
+            ),
+        ] {
+            if !good || !value.is_finite() {
+                return refuse(format!("{name} cannot be {value}"));
+            }
+        }
+        if self.ema_rates.is_empty() || self.ema_rates.len() > 4 {
+            return refuse(format!("--ema takes one to four rates, got {}", self.ema_rates.len()));
+        }
+        for (i, rate) in self.ema_rates.iter().enumerate() {
+            if !(0.0..1.0).contains(rate) {
+                return refuse(format!("an average's rate must lie in [0, 1), got {rate}"));
+            }
+            if self.ema_rates[..i].contains(rate) {
+                return refuse(format!("--ema names the rate {rate} twice"));
+            }
+        }
+        if self.precision == Precision::F16 {
+            return refuse("training in f16 is not there yet; use --precision f32 or auto".into());
+        }
+        crate::diffusion::ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?;
+        Ok(())
+    }
+
+    /// How images are cropped.
+    pub fn crop(&self) -> Crop {
+        if self.random_crop { Crop::Random } else { Crop::Center }
+    }
+
+    /// The learning rate of the step after `images` images.
+    pub fn learning_rate_at(&self, images: u64) -> f64 {
+        let end = (images + self.batch as u64) as f64;
+        self.learning_rate * (end / self.warmup_images.max(1) as f64).min(1.0)
+    }
+
+    /// Writes `train.json` into `dir`, or compares with the one that is there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming every option that differs. More images than before are no difference: the run goes on.
+    pub fn settle(&self, dir: &Path) -> Result<()> {
+        let path = dir.join("train.json");
+        let mine = serde_json::to_value(self).map_err(|e| Error::format(&path, e.to_string()))?;
+        if path.exists() {
+            let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+            let theirs: serde_json::Value =
+                serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+            let mut differences = Vec::new();
+            compare("", &theirs, &mine, &mut differences);
+            let more = |line: &String| {
+                let old = theirs["images"].as_u64().unwrap_or(0);
+                line.starts_with("images:") && self.images > old
+            };
+            differences.retain(|line| !more(line));
+            if !differences.is_empty() {
+                return Err(Error::Config(format!(
+                    "{} was begun with other options; resume with the same ones or choose another --out:\n  {}",
+                    dir.display(),
+                    differences.join("\n  ")
+                )));
+            }
+            if theirs == mine {
+                return Ok(());
+            }
+        }
+        let text = serde_json::to_string_pretty(&mine).map_err(|e| Error::format(&path, e.to_string()))?;
+        write_atomic(&path, |writer| {
+            writer.write_all(text.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(Error::io(&path))
+        })
+    }
+}
+
+/// Lists `path: there X, now Y` for each leaf that differs.
+fn compare(path: &str, theirs: &serde_json::Value, mine: &serde_json::Value, into: &mut Vec<String>) {
+    if let (Some(a), Some(b)) = (theirs.as_object(), mine.as_object()) {
+        let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
+        keys.sort();
+        keys.dedup();
+        for key in keys {
+            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            let missing = serde_json::Value::Null;
+            compare(&inner, a.get(key).unwrap_or(&missing), b.get(key).unwrap_or(&missing), into);
+        }
+    } else if theirs != mine {
+        into.push(format!("{path}: there {theirs}, now {mine}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digits() -> TrainOptions {
+        let dataset = Dataset::open("digits", None).unwrap();
+        Preset::named("digits").unwrap().options(&dataset, 0)
+    }
+
+    #[test]
+    fn every_preset_is_sound() {
+        let dataset = Dataset::open("digits", Some(64)).unwrap();
+        for preset in PRESETS {
+            preset.options(&dataset, 0).check().unwrap();
+        }
+    }
+
+    #[test]
+    fn other_options_are_refused_by_name_and_more_images_go_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = digits();
+        options.settle(dir.path()).unwrap();
+        options.settle(dir.path()).unwrap();
+        let mut other = options.clone();
+        other.unet.model_channels = 64;
+        other.learning_rate = 0.5;
+        let message = other.settle(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("unet.model_channels: there 32, now 64"), "{message}");
+        assert!(message.contains("learning_rate: there 0.002, now 0.5"), "{message}");
+        let more = TrainOptions { images: options.images + 1, ..options.clone() };
+        more.settle(dir.path()).unwrap();
+        assert!(options.settle(dir.path()).unwrap_err().to_string().contains("images: there"));
+    }
+
+    #[test]
+    fn the_learning_rate_rises_over_the_warm_up() {
+        let options = TrainOptions { warmup_images: 320, batch: 32, learning_rate: 1.0, ..digits() };
+        assert_eq!(options.learning_rate_at(0), 0.1);
+        assert_eq!(options.learning_rate_at(288), 1.0);
+        assert_eq!(options.learning_rate_at(1 << 40), 1.0);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for options in [
+            TrainOptions { batch: 32, microbatch: 5, ..digits() },
+            TrainOptions { learning_rate: f64::NAN, ..digits() },
+            TrainOptions { unconditional_probability: 1.5, ..digits() },
+            TrainOptions { ema_rates: vec![], ..digits() },
+            TrainOptions { ema_rates: vec![1.0], ..digits() },
+            TrainOptions { log_snr_min: 3.0, log_snr_max: 2.0, ..digits() },
+        ] {
+            assert!(options.check().is_err());
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The state of a training on the device, and its files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Gpu};
+use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_safetensors_to};
+use crate::model::{load_values, model_tensors};
+use crate::nn::{Arena, Parameters};
+
+/// The stem of state files: `state-000000012800.safetensors`.
+const STEM: &str = "state";
+
+/// Parameters, gradients, moments and averages on the device, and how far the training is.
+pub struct TrainState {
+    /// The values trained.
+    pub parameters: Arena,
+    /// Their gradients; zero between steps.
+    pub gradients: Arena,
+    /// AdamW's first moment.
+    pub first_moment: Arena,
+    /// AdamW's second moment.
+    pub second_moment: Arena,
+    /// One copy for each averaging rate.
+    pub averages: Arena,
+    /// What the optimiser keeps on the device: count of good steps, running powers of β, loss scale.
+    pub optimizer: Buffer,
+    /// Images seen.
+    pub images: u64,
+}
+
+impl TrainState {
+    /// The state before the first step.
+    pub fn new(gpu: &Gpu, parameters: &Parameters, rates: usize, seed: u64, optimizer: &[u8]) -> Result<Self> {
+        let state = Self::empty(gpu, parameters, rates, optimizer)?;
+        let values = parameters.initial_values(seed);
+        state.parameters.write(gpu, 0, &values)?;
+        for copy in 0..rates {
+            state.averages.write(gpu, copy, &values)?;
+        }
+        Ok(state)
+    }
+
+    fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &[u8]) -> Result<Self> {
+        Ok(TrainState {
+            parameters: parameters.arena(gpu, "parameters", 1)?,
+            gradients: parameters.arena(gpu, "gradients", 1)?,
+            first_moment: parameters.arena(gpu, "first moment", 1)?,
+            second_moment: parameters.arena(gpu, "second moment", 1)?,
+            averages: parameters.arena(gpu, "averages", rates)?,
+            optimizer: gpu.buffer_with("optimizer state", optimizer)?,
+            images: 0,
+        })
+    }
+
+    /// Writes the state of `dir` after its images, all or nothing, keeping one older generation.
+    pub fn save(&self, gpu: &Gpu, parameters: &Parameters, rates: &[f64], dir: &Path) -> Result<()> {
+        let mut tensors = Vec::new();
+        for (prefix, arena) in [
+            ("param/", &self.parameters),
+            ("first_moment/", &self.first_moment),
+            ("second_moment/", &self.second_moment),
+        ] {
+            tensors.extend(model_tensors(parameters, &arena.read(gpu, parameters, 0)?, prefix));
+        }
+        for (copy, rate) in rates.iter().enumerate() {
+            let values = self.averages.read(gpu, parameters, copy)?;
+            tensors.extend(model_tensors(parameters, &values, &format!("ema-{rate}/")));
+        }
+        let optimizer = gpu.read(&self.optimizer, 0..self.optimizer.bytes())?;
+        tensors.push(("optimizer".into(), vec![optimizer.len() / 4], optimizer));
+        let metadata = BTreeMap::from([("images".to_owned(), self.images.to_string())]);
+        let views: Vec<TensorBytes<'_>> = tensors
+            .iter()
+            .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
+            .collect();
+        let path = dir.join(STEM);
+        save_generation(dir, STEM, self.images, |writer| write_safetensors_to(writer, &path, &views, &metadata))?;
+        Ok(())
+    }
+
+    /// The newest state of `dir`; `None` if there is none yet.
+    ///
+    /// # Errors
+    /// When the newest file is damaged: its error, and the older generation that can be gone back to.
+    pub fn load(
+        gpu: &Gpu,
+        parameters: &Parameters,
+        rates: &[f64],
+        dir: &Path,
+        optimizer: &[u8],
+    ) -> Result<Option<Self>> {
+        let found = generations(dir, STEM)?;
+        let Some((_, newest)) = found.first() else { return Ok(None) };
+        let state = Self::read(gpu, parameters, rates, newest, optimizer).map_err(|error| match found.get(1) {
+            Some((images, older)) => Error::format(
+                newest,
+                format!(
+                    "{error}. The state before it, {} ({images} images), is there: delete the damaged file to go on \
+                     from that one",
+                    older.display()
+                ),
+            ),
+            None => error,
+        })?;
+        Ok(Some(state))
+    }
+
+    fn read(
+        gpu: &Gpu,
+        parameters: &Parameters,
+        rates: &[f64],
+        path: &Path,
+        optimizer: &[u8],
+    ) -> Result<Self> {
+        let file = SafetensorsFile::open(path)?;
+        let images = file.metadata().get("images").and_then(|text| text.parse().ok());
+        let images = images.ok_or_else(|| Error::format(path, "does not say how many images were seen"))?;
+        let (shape, _, bytes) = file.tensor("optimizer").map(|(_, shape, bytes)| (shape, (), bytes))?;
+        if bytes.len() != optimizer.len().next_multiple_of(16) {
+            let expected = optimizer.len().next_multiple_of(16) / 4;
+            return Err(Error::tensor(path, "optimizer", format!("is {shape:?}, expected [{expected}]")));
+        }
+        let state = Self { images, ..Self::empty(gpu, parameters, rates.len(), bytes)? };
+        for (prefix, arena) in [
+            ("param/", &state.parameters),
+            ("first_moment/", &state.first_moment),
+            ("second_moment/", &state.second_moment),
+        ] {
+            arena.write(gpu, 0, &load_values(&file, parameters, prefix)?)?;
+        }
+        for (copy, rate) in rates.iter().enumerate() {
+            let values = load_values(&file, parameters, &format!("ema-{rate}/"))?;
+            state.averages.write(gpu, copy, &values)?;
+        }
+        Ok(state)
+    }
+}
