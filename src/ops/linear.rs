@@ -33,7 +33,7 @@ mod tests {
     use crate::testing::{Array, Golden, check_gradients, dtypes, gpu, rungs};
 
     fn run_linear(case: &Case) -> (Array, Vec<Array>) {
-        run(case, |cx, x, w, bias| linear(cx, x, w, bias))
+        run(case, linear)
     }
 
     #[test]

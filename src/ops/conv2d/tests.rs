@@ -64,10 +64,10 @@ fn reference(case: &Case, stride: usize) -> [Array; 4] {
     let mut db = vec![0f64; filters];
     for pixel in 0..batch * out_h * out_w {
         let (n, oy, ox) = (pixel / (out_h * out_w), pixel / out_w % out_h, pixel % out_w);
-        for k in 0..filters {
+        for (k, db) in db.iter_mut().enumerate() {
             let out = pixel * filters + k;
             y[out] += f64::from(bias.data[k]);
-            db[k] += f64::from(case.gy.data[out]);
+            *db += f64::from(case.gy.data[out]);
             for tap in 0..kernel * kernel {
                 let iy = (oy * stride + tap / kernel).wrapping_sub((kernel - 1) / 2);
                 let ix = (ox * stride + tap % kernel).wrapping_sub((kernel - 1) / 2);
