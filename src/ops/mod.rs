@@ -6,7 +6,11 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod conv2d;
+mod linear;
 mod silu;
 
 pub use add::{add, add_into};
+pub use conv2d::conv2d;
+pub use linear::linear;
 pub use silu::silu;

@@ -1,0 +1,63 @@
+//! The forward pass and the input gradient: both gather, for every output pixel, the input pixels its taps see.
+//! One shader family does both; see `shaders/conv2d.wgsl` for the formula.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::Result;
+use crate::gpu::{Access, Kernel};
+use crate::tensor::{Context, DType, Tensor};
+use crate::wgsl;
+
+use super::Params;
+
+const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
+const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
+
+const NAIVE: [Kernel; 2] = [
+    Kernel::new("conv2d", wgsl!("conv2d"), "gather", READS),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d"), "gather", ADDS),
+];
+const TRANSPOSE: Kernel =
+    Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
+
+/// Which of the two a gather is, for its name in profiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    Forward,
+    InputGradient,
+}
+
+/// y = bias + gather of x with w, or y += that if `params.accumulate`.
+pub(super) fn gather(
+    cx: &mut Context,
+    direction: Direction,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    y: &Tensor,
+    params: Params,
+) {
+    // Without a bias its binding holds the weights; the kernel does not read it.
+    let bias = bias.unwrap_or(w);
+    let kernel = &NAIVE[direction as usize];
+    cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params).variant("naive").over(y.len(), 64);
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Turn {
+    taps: u32,
+    in_c: u32,
+    out_c: u32,
+    unused: u32,
+}
+
+/// The weights of the input gradient: taps in reverse order, `[K, C]` each.
+pub(super) fn turned(cx: &mut Context, w: &Tensor, forward: Params) -> Result<Tensor> {
+    let shape = [forward.kernel, forward.kernel, forward.out_c, forward.in_c].map(|extent| extent as usize);
+    let turned = cx.output("conv2d turned weights", &shape, DType::F32)?;
+    let taps = forward.kernel * forward.kernel;
+    let params = Turn { taps, in_c: forward.in_c, out_c: forward.out_c, unused: 0 };
+    cx.launch(&TRANSPOSE).bind(w).bind(&turned).params(&params).over(w.len(), 64);
+    Ok(turned)
+}

@@ -1,0 +1,159 @@
+//! 2-D convolution, 1x1 or 3x3, stride 1 or 2, "same" padding (k-1)/2.
+//!
+//! y[n,oy,ox,k] = bias[k] + Σ_{ky,kx,c} x[n, oy·stride+ky-pad, ox·stride+kx-pad, c]·w[ky,kx,c,k]
+//!
+//! x `[N, H, W, C]`, w `[Kh, Kw, C, K]`, bias `[K]`, y `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`. Storage of x and y is f32 or
+//! f16, that of parameters and their gradients f32; sums are f32.
+//!
+//! Input gradient: the same gather over dy with turned weights ([`gather`]). Weight gradient: dw[ky,kx,c,k] =
+//! Σ x·dy over pixels, bias gradient: column sums of dy ([`weight_gradient`]).
+
+mod gather;
+mod weight_gradient;
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::tensor::{Context, DType, Tensor};
+
+use gather::{Direction, gather, turned};
+use weight_gradient::{bias_gradient, weight_gradient};
+
+/// What every kernel of this family is told: `in` is what is read, `out` what is written (or, for weight
+/// gradients, x and dy).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    kernel: u32,
+    step: u32,
+    spread: u32,
+    pad: u32,
+    accumulate: u32,
+    has_bias: u32,
+    unused: [u32; 3],
+}
+
+impl Params {
+    /// Those of the gather that makes dx of dy.
+    fn reversed(self) -> Self {
+        Params {
+            in_h: self.out_h,
+            in_w: self.out_w,
+            in_c: self.out_c,
+            out_h: self.in_h,
+            out_w: self.in_w,
+            out_c: self.in_c,
+            step: 1,
+            spread: self.step,
+            has_bias: 0,
+            ..self
+        }
+    }
+}
+
+/// Convolution of `x` `[N, H, W, C]` with `w` `[Kh, Kw, C, K]` (Kh = Kw = 1 or 3), plus `bias` `[K]`.
+///
+/// # Errors
+/// [`Error::Shape`] when shapes, types or the stride do not fit.
+pub fn conv2d(
+    cx: &mut Context,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+) -> Result<Tensor> {
+    let [batch, height, width, channels] = x.nhwc("conv2d")?;
+    let (kernel, filters) = check(x, w, bias, stride)?;
+    let (out_h, out_w) = (height.div_ceil(stride), width.div_ceil(stride));
+    let mut params = Params {
+        batch: batch as u32,
+        in_h: height as u32,
+        in_w: width as u32,
+        in_c: channels as u32,
+        out_h: out_h as u32,
+        out_w: out_w as u32,
+        out_c: filters as u32,
+        kernel: kernel as u32,
+        step: stride as u32,
+        spread: 1,
+        pad: (kernel as u32 - 1) / 2,
+        accumulate: 0,
+        has_bias: u32::from(bias.is_some()),
+        unused: [0; 3],
+    };
+    if kernel == 1 && stride == 1 {
+        // Pixels do not see each other: one row of them all fills tiles best.
+        let pixels = params.batch * params.in_h * params.in_w;
+        params = Params { batch: 1, in_h: 1, in_w: pixels, out_h: 1, out_w: pixels, ..params };
+    }
+    let y = cx.output("conv2d", &[batch, out_h, out_w, filters], x.dtype())?;
+    gather(cx, Direction::Forward, x, w, bias, &y, params);
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
+    cx.backward(&y, &inputs, {
+        let (x, w, bias) = (x.clone(), w.clone(), bias.cloned());
+        move |cx, dy| {
+            if let Some(bias) = &bias
+                && let Some(db) = cx.grad_target(bias)?
+            {
+                bias_gradient(cx, dy, &db)?;
+            }
+            if let Some(dw) = cx.grad_target(&w)? {
+                weight_gradient(cx, &x, dy, &dw, params)?;
+            }
+            if let Some(dx) = cx.grad_target(&x)? {
+                let turned = turned(cx, &w, params)?;
+                let params = Params { accumulate: dx.flag(), ..params.reversed() };
+                gather(cx, Direction::InputGradient, dy, &turned, None, &dx.tensor, params);
+            }
+            Ok(())
+        }
+    });
+    Ok(y)
+}
+
+/// The kernel's side and the number of output channels.
+fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<(usize, usize)> {
+    let fail = |what: String| Err(Error::shape("conv2d", what));
+    let [batch, height, width, channels] = x.nhwc("conv2d")?;
+    let &[kernel, kernel_w, w_channels, filters] = w.shape() else {
+        return fail(format!("expected weights [Kh, Kw, C, K] (four dimensions), got {:?}", w.shape()));
+    };
+    if kernel != kernel_w || ![1, 3].contains(&kernel) {
+        return fail(format!("the kernel must be 1x1 or 3x3, got weights {:?}", w.shape()));
+    }
+    if channels != w_channels {
+        return fail(format!(
+            "x {:?} has {channels} channels but the weights {:?} take {w_channels}",
+            x.shape(),
+            w.shape()
+        ));
+    }
+    if ![1, 2].contains(&stride) {
+        return fail(format!("the stride must be 1 or 2, got {stride}"));
+    }
+    if batch * height * width * channels * filters == 0 {
+        return fail(format!("empty input: x is {:?}, the weights {:?}", x.shape(), w.shape()));
+    }
+    if let Some(bias) = bias
+        && bias.shape() != [filters]
+    {
+        return fail(format!("expected a bias [{filters}], got {:?}", bias.shape()));
+    }
+    if x.dtype() == DType::U32 {
+        return fail("x must be f32 or f16, got U32".to_owned());
+    }
+    if let Some(other) = [w].into_iter().chain(bias).find(|tensor| tensor.dtype() != DType::F32) {
+        return fail(format!("weights and bias must be f32, got {:?} of {:?}", other.dtype(), other.shape()));
+    }
+    Ok((kernel, filters))
+}
+
+#[cfg(test)]
+pub(super) mod tests;
