@@ -6,7 +6,9 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod group_norm;
 mod silu;
 
 pub use add::{add, add_into};
+pub use group_norm::{GroupNorm, group_norm};
 pub use silu::silu;
