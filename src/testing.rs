@@ -176,9 +176,21 @@ pub fn forward_backward_on(
     gy: &Array,
     op: impl FnOnce(&mut Context, &[Tensor]) -> Result<Tensor>,
 ) -> (Array, Vec<Array>) {
+    forward_backward_mixed(rung, &vec![dtype; inputs.len()], inputs, gy, op)
+}
+
+/// As [`forward_backward_on`], with a type for each input: parameters may stay f32 where activations are f16.
+pub fn forward_backward_mixed(
+    rung: Rung,
+    dtypes: &[DType],
+    inputs: &[Array],
+    gy: &Array,
+    op: impl FnOnce(&mut Context, &[Tensor]) -> Result<Tensor>,
+) -> (Array, Vec<Array>) {
     let mut cx = Context::with_tape(gpu());
     cx.set_rung(rung);
-    let inputs: Vec<Tensor> = inputs.iter().map(|array| array.upload(&cx, dtype)).collect();
+    let inputs: Vec<Tensor> =
+        inputs.iter().zip(dtypes).map(|(array, &dtype)| array.upload(&cx, dtype)).collect();
     inputs.iter().for_each(|input| cx.watch(input));
     let y = op(&mut cx, &inputs).unwrap();
     let gy = gy.reshape(y.shape()).upload(&cx, y.dtype());

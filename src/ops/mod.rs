@@ -7,10 +7,12 @@
 
 mod add;
 mod conv2d;
+mod group_norm;
 mod linear;
 mod silu;
 
 pub use add::{add, add_into};
 pub use conv2d::conv2d;
+pub use group_norm::{GroupNorm, group_norm};
 pub use linear::linear;
 pub use silu::silu;
