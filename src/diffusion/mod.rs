@@ -1,1 +1,24 @@
-//! Under construction.
+//! What a diffusion computes: schedules, posteriors, guidance, clips, and a toy with closed forms. Formulas only.
+//!
+//! All of it is f64 on the host; the kernels receive per-step and per-sample numbers in f32. Section and equation
+//! numbers are those of Ho & Salimans, "Classifier-Free Diffusion Guidance", arXiv 2207.12598 (CFG).
+//!
+//! Names: `log_snr` is λ = log(α²/σ²), never called t or σ; `alpha`, `sigma` with α² + σ² = 1; `guidance_weight` is
+//! the paper's w, `guidance_scale` is 1 + w.
+//!
+//! Invariant: nothing here knows a GPU, a layer of a network, a tensor or a file.
+
+pub mod clip;
+pub mod guidance;
+pub mod posterior;
+pub mod reference;
+pub mod schedule;
+// pub mod toy;
+pub mod train_draws;
+
+pub use clip::Clip;
+pub use guidance::{Evaluations, Guidance};
+pub use posterior::{StepCoefficients, StepScalars, ancestral_steps};
+pub use reference::guided_step;
+pub use schedule::ContinuousSchedule;
+pub use train_draws::{SampleDraw, TrainDraws};
