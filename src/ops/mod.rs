@@ -6,7 +6,11 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod concat;
+mod resample;
 mod silu;
 
 pub use add::{add, add_into};
+pub use concat::concat;
+pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
