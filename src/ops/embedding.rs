@@ -34,11 +34,19 @@ struct Params {
 /// [`Error::Shape`] unless the table is `[R, D]` of f32 and the indices `[N]` of u32.
 pub fn embedding(cx: &mut Context, table: &Tensor, indices: &Tensor) -> Result<Tensor> {
     let (&[rows, width], &[count]) = (table.shape(), indices.shape()) else {
-        let what = format!("expected a table [R, D] and indices [N], got {:?}, {:?}", table.shape(), indices.shape());
+        let what = format!(
+            "expected a table [R, D] and indices [N], got {:?}, {:?}",
+            table.shape(),
+            indices.shape()
+        );
         return Err(Error::shape("embedding", what));
     };
     if table.dtype() != DType::F32 || indices.dtype() != DType::U32 {
-        let what = format!("the table must be F32 and the indices U32, got {:?}, {:?}", table.dtype(), indices.dtype());
+        let what = format!(
+            "the table must be F32 and the indices U32, got {:?}, {:?}",
+            table.dtype(),
+            indices.dtype()
+        );
         return Err(Error::shape("embedding", what));
     }
     let y = cx.output("embedding", &[count, width], DType::F32)?;

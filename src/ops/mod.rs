@@ -7,10 +7,14 @@
 
 mod add;
 mod concat;
+mod embedding;
 mod resample;
 mod silu;
+mod timestep_embedding;
 
 pub use add::{add, add_into};
 pub use concat::concat;
+pub use embedding::embedding;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
+pub use timestep_embedding::timestep_embedding;
