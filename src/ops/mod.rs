@@ -6,13 +6,21 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod concat;
 mod conv2d;
+mod embedding;
 mod group_norm;
 mod linear;
+mod resample;
 mod silu;
+mod timestep_embedding;
 
 pub use add::{add, add_into};
+pub use concat::concat;
 pub use conv2d::conv2d;
+pub use embedding::embedding;
 pub use group_norm::{GroupNorm, group_norm};
 pub use linear::linear;
+pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
+pub use timestep_embedding::timestep_embedding;
