@@ -88,7 +88,7 @@ pub fn number(value: f64) -> String {
     match size {
         // What is left of 0 after adding up tick distances.
         _ if size < 1e-12 => "0".into(),
-        _ if size >= 1e9 || size < 1e-4 => format!("{value:.1e}"),
+        _ if !(1e-4..1e9).contains(&size) => format!("{value:.1e}"),
         _ if size >= 1e6 => trim(format!("{:.3}", value / 1e6)) + "M",
         _ if size >= 1e4 => trim(format!("{:.2}", value / 1e3)) + "k",
         _ if size >= 10.0 => trim(format!("{value:.2}")),
@@ -121,8 +121,8 @@ mod tests {
             linear_ticks(&(-70.0..430.0)),
             [-50.0, 0.0, 50.0, 100.0, 150.0, 200.0, 250.0, 300.0, 350.0, 400.0]
         );
-        assert_eq!(log_ticks(&(-1.05..1.2)).len(), 8);
-        assert_eq!(log_ticks(&(-9.5..9.5)).len(), 10);
+        assert_eq!(log_ticks(&(-1.05..1.2)).len(), 7);
+        assert_eq!(log_ticks(&(-9.5..9.5)).len(), 9);
         assert!(log_ticks(&(0.01..0.02)).len() >= 3);
     }
 }
