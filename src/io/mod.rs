@@ -5,18 +5,21 @@
 //! bytes, names and numbers.
 
 pub mod atomic;
-//mod canvas;
+mod axis;
+mod canvas;
 pub mod generations;
-//pub mod grid;
+pub mod grid;
 pub mod npz;
-//pub mod plot;
+pub mod panels;
+pub mod plot;
 pub mod png;
 pub mod safetensors;
 
 pub use atomic::{AtomicFile, write_atomic};
 pub use generations::{generations, save_generation};
-//pub use grid::grid;
+pub use grid::grid;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
-//pub use plot::{Panel, Series, loss_plot, panels};
+pub use panels::{Panel, panels};
+pub use plot::{Series, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
