@@ -147,10 +147,16 @@ impl Context {
     /// A copy of a value.
     pub fn copy(&mut self, x: &Tensor) -> Result<Tensor> {
         let y = self.output("copy", x.shape(), x.dtype())?;
+        self.copy_to(x, &y);
+        Ok(y)
+    }
+
+    /// Copies a value to where another of the same size lies.
+    pub fn copy_to(&mut self, x: &Tensor, y: &Tensor) {
+        debug_assert_eq!(x.bytes(), y.bytes());
         // Sixteen bytes an invocation, whatever the type: storage is padded to that.
         let words = (x.bytes() as usize).div_ceil(16);
-        self.launch(&COPY).bind(x).bind(&y).elem(super::DType::F32).over(words, 64);
-        Ok(y)
+        self.launch(&COPY).bind(x).bind(y).elem(super::DType::F32).over(words, 64);
     }
 
     fn set_grad(&mut self, input: &Tensor, gradient: Tensor) {

@@ -13,12 +13,20 @@ use super::layers::{Attention, Conv2d, Embedding, Linear, Norm};
 use super::parameters::{Parameters, Weights};
 use blocks::{Block, ResBlock, Scale};
 
+/// What dropout masks are functions of, beside their layer.
+pub struct Dropout {
+    /// The run's seed.
+    pub seed: u64,
+    /// `[N, 2]` u32: low and high half of each sample's image index.
+    pub image_index: Tensor,
+}
+
 /// How the network is run: the storage type of its activations and, while training, dropout.
 pub struct Pass<'a> {
     /// The type activations are stored in. Input, `out` layers and output are f32 all the same.
     pub dtype: DType,
     /// The seeds of dropout masks; none while sampling.
-    pub dropout: Option<&'a DropoutSeeds>,
+    pub dropout: Option<&'a Dropout>,
 }
 
 impl Pass<'_> {
@@ -29,7 +37,10 @@ impl Pass<'_> {
 
     fn dropout(&self, cx: &mut Context, x: Tensor, rate: f32, layer: u32) -> Result<Tensor> {
         match self.dropout {
-            Some(seeds) if rate > 0.0 => ops::dropout(cx, &x, rate, seeds, layer),
+            Some(source) if rate > 0.0 => {
+                let image_index = source.image_index.clone();
+                ops::dropout(cx, &x, rate, &DropoutSeeds { seed: source.seed, image_index, layer })
+            }
             _ => Ok(x),
         }
     }

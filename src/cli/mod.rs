@@ -1,0 +1,85 @@
+//! The command line: arguments, progress bars, pictures, exit codes. One file a command.
+//!
+//! Invariant: nothing is computed here; a command puts library calls together and tells a person about them.
+
+mod devices;
+mod info;
+mod interrupt;
+mod pictures;
+mod progress;
+mod quickstart;
+mod ranges;
+mod sample;
+mod sweep;
+mod toy;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::{Error, Result};
+use crate::gpu::{DeviceChoice, Gpu};
+
+/// Train and sample class-conditional diffusion models with classifier-free guidance, on any GPU.
+#[derive(Parser)]
+#[command(name = "freeguide", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Quickstart(quickstart::Args),
+    Train(train::Args),
+    Sample(sample::Args),
+    Sweep(sweep::Args),
+    Info(info::Args),
+    Toy(toy::Args),
+    Devices(devices::Args),
+}
+
+/// Runs the program: 0 on success, 1 on an error, 2 on wrong arguments, 130 when interrupted.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Quickstart(args) => quickstart::run(&args),
+        Command::Train(args) => train::run(&args),
+        Command::Sample(args) => sample::run(&args),
+        Command::Sweep(args) => sweep::run(&args),
+        Command::Info(args) => info::run(&args),
+        Command::Toy(args) => toy::run(&args),
+        Command::Devices(args) => devices::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Error::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Which device to use.
+#[derive(clap::Args, Clone, Debug)]
+struct DeviceArgs {
+    /// The adapter to run on: a part of its name, or its number in `freeguide devices`.
+    #[arg(long, value_name = "NAME|INDEX")]
+    device: Option<String>,
+}
+
+impl DeviceArgs {
+    /// Opens it and says which it is.
+    fn open(&self) -> Result<Gpu> {
+        let choice = match &self.device {
+            Some(text) => text.parse().expect("every text is a choice"),
+            None => DeviceChoice::Auto,
+        };
+        let gpu = Gpu::new_blocking(&choice)?;
+        let capabilities = gpu.capabilities();
+        eprintln!("device: {} ({:?}), {} kernels", capabilities.name, capabilities.backend, capabilities.rung);
+        Ok(gpu)
+    }
+}

@@ -1,0 +1,59 @@
+//! Contact sheets of samples, and their parameters as text chunks.
+
+use std::path::Path;
+
+use crate::data::Image;
+use crate::error::{Error, Result};
+use crate::io::{grid, write_png};
+
+/// How many pixels a picture's side takes on a contact sheet, at least.
+const SIDE: usize = 48;
+
+/// A whole-number magnification that makes small pictures readable.
+pub fn magnification(size: usize) -> usize {
+    SIDE.div_ceil(size.max(1)).max(1)
+}
+
+/// A sheet of cells, one row a class; a cell holds one picture or several side by side.
+pub fn sheet(
+    rows: &[Vec<Vec<Image>>],
+    row_labels: &[String],
+    column_labels: &[String],
+) -> Result<Image> {
+    let cells: Vec<Vec<Image>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| strip(cell)).collect::<Result<Vec<Image>>>())
+        .collect::<Result<_>>()?;
+    let size = rows.iter().flatten().flatten().map(|image| image.width).next().unwrap_or(1);
+    let scale = magnification(size);
+    grid(&cells, 2 * scale.min(4), scale, row_labels, column_labels)
+}
+
+/// Pictures of one size side by side, one pixel apart.
+fn strip(images: &[Image]) -> Result<Image> {
+    let Some(first) = images.first() else { return Err(Error::Config("an empty cell".into())) };
+    let (width, height, channels) = (first.width, first.height, first.channels);
+    let whole = images.len() * (width + 1) - 1;
+    let mut pixels = vec![255; whole * height * channels];
+    for (i, image) in images.iter().enumerate() {
+        for y in 0..height {
+            let to = (y * whole + i * (width + 1)) * channels;
+            let from = y * width * channels;
+            pixels[to..to + width * channels].copy_from_slice(&image.pixels[from..from + width * channels]);
+        }
+    }
+    Image::new(whole, height, channels, pixels)
+}
+
+/// Refuses to overwrite, unless asked to.
+pub fn check_free(path: &Path, force: bool) -> Result<()> {
+    if path.exists() && !force {
+        return Err(Error::Config(format!("{} exists already; --force overwrites it", path.display())));
+    }
+    Ok(())
+}
+
+/// Writes a picture with its parameters.
+pub fn save(path: &Path, image: &Image, parameters: &[(String, String)]) -> Result<()> {
+    write_png(path, image, parameters)
+}

@@ -1,0 +1,270 @@
+//! The guided ancestral sampler (CFG, Algorithm 2).
+
+use crate::data::Image;
+use crate::diffusion::{Clip, ContinuousSchedule, Evaluations, Guidance, ancestral_steps};
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Gpu, Plan, Profile, Storage};
+use crate::nn::unet::Pass;
+use crate::nn::{UNet, Weights};
+use crate::ops::{self, GuidedStep};
+use crate::random::Stream;
+use crate::tensor::{Context, DType, Tensor};
+
+/// What a sampler is recorded for.
+#[derive(Clone, Debug)]
+pub struct SamplerOptions {
+    /// Pictures at a time.
+    pub batch: usize,
+    /// Steps T.
+    pub steps: usize,
+    /// The exponent v of the reverse variance.
+    pub variance_exponent: f64,
+    /// What is done to x̂.
+    pub clip: Clip,
+    /// Evaluate with and without the condition, as guidance needs it, or only once a step.
+    pub guided: bool,
+    /// Evaluate in two passes of N instead of one of 2N: half the memory, the same picture.
+    pub two_pass: bool,
+    /// Storage type of activations.
+    pub dtype: DType,
+}
+
+/// One picture to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// The class; `None` for no condition.
+    pub class: Option<u32>,
+    /// The seed of its noise.
+    pub seed: u64,
+}
+
+/// A recorded sampler: start it, step it T times, read the pictures.
+pub struct Sampler {
+    gpu: Gpu,
+    options: SamplerOptions,
+    shape: [usize; 4],
+    null_label: u32,
+    has_classes: bool,
+    start: Plan,
+    step: Plan,
+    z: Buffer,
+    labels: Buffer,
+    seeds: Buffer,
+    guidance: Buffer,
+    counter: Buffer,
+}
+
+/// A tensor over the whole of a buffer.
+fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
+    Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
+}
+
+impl Sampler {
+    /// Records the plans of a network.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no steps, v outside [0, 1], or a guided sampler of a network without a null class;
+    /// whatever the device objects to.
+    pub fn new(
+        gpu: &Gpu,
+        unet: &UNet,
+        weights: &Weights,
+        schedule: &ContinuousSchedule,
+        options: SamplerOptions,
+    ) -> Result<Sampler> {
+        let config = unet.config();
+        let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
+        if n == 0 {
+            return Err(Error::Config("a batch of 0 pictures".into()));
+        }
+        let has_classes = config.num_classes.is_some();
+        if options.guided && (!has_classes || config.null_class == crate::nn::unet::NullClass::Absent) {
+            return Err(Error::Config(
+                "guidance needs a network trained with label dropout; this one has no null class (use --w 0)".into(),
+            ));
+        }
+        let shape = [n, size, size, channels];
+        let rows: Vec<_> = ancestral_steps(schedule, options.steps, options.variance_exponent)?
+            .iter()
+            .map(|step| step.scalars())
+            .collect();
+        let evaluated = if options.guided { 2 * n } else { n };
+        let z = gpu.buffer("z", (shape.iter().product::<usize>() * 4) as u64)?;
+        let labels = gpu.buffer("labels", (evaluated * 4) as u64)?;
+        let seeds = gpu.buffer("seeds", (n * 8) as u64)?;
+        let guidance = gpu.buffer("guidance weight", 4)?;
+        let counter = gpu.buffer("step counter", 4)?;
+        let z_tensor = over(&z, &shape, DType::F32);
+        let seeds_tensor = over(&seeds, &[n, 2], DType::U32);
+
+        // The start: z ~ N(0, I) at λmin.
+        let mut cx = Context::new(gpu);
+        let noise = ops::normal_noise(&mut cx, &seeds_tensor, 0, Stream::InitialNoise, shape)?;
+        cx.copy_to(&noise, &z_tensor);
+        let start = cx.finish("sampler start")?;
+
+        // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
+        let mut cx = Context::new(gpu);
+        let width = std::mem::size_of_val(&rows[0]) / 4;
+        let table: &[f32] = bytemuck::cast_slice(&rows);
+        let steps = cx.constant_f32("step scalars", &[rows.len(), width], table)?;
+        let counter_tensor = over(&counter, &[1], DType::U32);
+        let pass = Pass::inference(options.dtype);
+        let eps = if options.guided && !options.two_pass {
+            let times = ops::step_times(&mut cx, &steps, &counter_tensor, 2 * n)?;
+            let both = over(&labels, &[2 * n], DType::U32);
+            let doubled = ops::repeat_batch(&mut cx, &z_tensor, 2)?;
+            unet.forward(&mut cx, weights, &doubled, &times, Some(&both), &pass)?
+        } else {
+            let times = ops::step_times(&mut cx, &steps, &counter_tensor, n)?;
+            let first = has_classes.then(|| over(&labels, &[n], DType::U32));
+            let eps = unet.forward(&mut cx, weights, &z_tensor, &times, first.as_ref(), &pass)?;
+            if options.guided {
+                // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.
+                let null = cx.constant_u32("null labels", &[n], &vec![config.null_label(); n])?;
+                let unconditional = unet.forward(&mut cx, weights, &z_tensor, &times, Some(&null), &pass)?;
+                ops::stack_batch(&mut cx, &eps, &unconditional)?
+            } else {
+                eps
+            }
+        };
+        ops::guided_step(
+            &mut cx,
+            GuidedStep {
+                z: &z_tensor,
+                eps: &eps,
+                steps: &steps,
+                counter: &counter_tensor,
+                guidance: &over(&guidance, &[1], DType::F32),
+                seeds: &seeds_tensor,
+                clip: options.clip,
+                preview: None,
+            },
+        )?;
+        ops::advance(&mut cx, &counter_tensor)?;
+        let step = cx.finish("sampler step")?;
+        let (gpu, null_label) = (gpu.clone(), config.null_label());
+        Ok(Sampler {
+            gpu,
+            options,
+            shape,
+            null_label,
+            has_classes,
+            start,
+            step,
+            z,
+            labels,
+            seeds,
+            guidance,
+            counter,
+        })
+    }
+
+    /// Whether a guidance needs a guided sampler: w = 0 and w = -1 need one evaluation a step.
+    pub fn needs_both(guidance: Guidance) -> bool {
+        guidance.evaluations() == Evaluations::Both
+    }
+
+    /// What it was recorded for.
+    pub fn options(&self) -> &SamplerOptions {
+        &self.options
+    }
+
+    /// Begins up to a batch of pictures.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when there are more than fit, or the guidance needs two evaluations and the sampler was
+    /// recorded for one.
+    pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
+        let n = self.options.batch;
+        if requests.len() > n {
+            return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
+        }
+        if Self::needs_both(guidance) && !self.options.guided {
+            let w = guidance.weight();
+            return Err(Error::Config(format!("w = {w} needs a guided sampler; this one evaluates once a step")));
+        }
+        // Places that are not asked for repeat the first request; their pictures are not read.
+        let filler = Request { class: None, seed: 0 };
+        let all: Vec<Request> =
+            (0..n).map(|i| requests.get(i).or(requests.first()).copied().unwrap_or(filler)).collect();
+        let unconditional = guidance.evaluations() == Evaluations::Unconditional;
+        let label = |request: &Request| match request.class {
+            Some(class) if !unconditional => class,
+            _ => self.null_label,
+        };
+        if self.has_classes {
+            let mut labels: Vec<u32> = all.iter().map(label).collect();
+            if self.options.guided {
+                labels.resize(2 * n, self.null_label);
+            }
+            self.gpu.write(&self.labels, 0, bytemuck::cast_slice(&labels))?;
+        }
+        let seeds: Vec<[u32; 2]> =
+            all.iter().map(|request| [request.seed as u32, (request.seed >> 32) as u32]).collect();
+        self.gpu.write(&self.seeds, 0, bytemuck::cast_slice(&seeds))?;
+        self.gpu.write(&self.guidance, 0, bytemuck::bytes_of(&(guidance.weight() as f32)))?;
+        self.gpu.write(&self.counter, 0, bytemuck::bytes_of(&0u32))?;
+        self.start.run()
+    }
+
+    /// Submits one denoising step; T of them make the picture.
+    pub fn step(&self) -> Result<()> {
+        self.step.run()
+    }
+
+    /// The plan of one step, to encode elsewhere or to time.
+    pub fn step_plan(&self) -> &Plan {
+        &self.step
+    }
+
+    /// Runs a step with a timestamp around each kernel.
+    pub fn profile_step(&self) -> Result<Profile> {
+        self.step.profile()
+    }
+
+    /// The first `count` pictures, `[count, H, W, C]`, as they are now. Waits for the device.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn read(&self, count: usize) -> Result<Vec<f32>> {
+        let one = self.shape[1..].iter().product::<usize>() * 4;
+        let bytes = self.gpu.read(&self.z, 0..(count * one) as u64)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Makes pictures, any number of them, batch by batch; `on_step` is told of every step and may stop it with an
+    /// error.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sample(
+        &self,
+        requests: &[Request],
+        guidance: Guidance,
+        mut on_step: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<Image>> {
+        let [_, height, width, channels] = self.shape;
+        let mut images = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(self.options.batch) {
+            self.start(batch, guidance)?;
+            for step in 0..self.options.steps {
+                self.step()?;
+                // Keeps the host from running far ahead, so that progress and Ctrl-C mean something.
+                if step % 4 == 3 {
+                    self.gpu.wait()?;
+                }
+                on_step()?;
+            }
+            let values = self.read(batch.len())?;
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                return Err(Error::Device(format!("a picture holds {} at element {at}", values[at])));
+            }
+            for picture in values.chunks(height * width * channels) {
+                images.push(Image::new(width, height, channels, to_u8(picture))?);
+            }
+        }
+        Ok(images)
+    }
+}
+
+/// ((x + 1)·127.5), clamped to 0..255 and truncated, as the reference does.
+pub fn to_u8(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|x| ((x + 1.0) * 127.5).clamp(0.0, 255.0) as u8).collect()
+}

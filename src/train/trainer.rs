@@ -1,0 +1,206 @@
+//! The training flow on one page.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::data::{Dataset, Loader, LoaderOptions, Prefetch};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::io::{Series, loss_plot};
+use crate::model::{ModelConfig, SchedulerConfig, write_model};
+use crate::nn::{UNet, Weights};
+
+use super::log::{Log, StepRecord};
+use super::options::TrainOptions;
+use super::state::TrainState;
+use super::step::{PendingStep, TrainStep};
+
+/// Steps whose losses may still be on their way while the next ones are submitted.
+const LAG: usize = 2;
+/// Batches decoded ahead.
+const AHEAD: usize = 4;
+
+/// What happens during a training, as it happens.
+#[derive(Clone, Copy, Debug)]
+pub enum Event<'a> {
+    /// A step's numbers have arrived.
+    Step(&'a StepRecord),
+    /// A state was saved after this many images.
+    Saved(u64),
+    /// It is time for sample pictures.
+    Samples(u64),
+}
+
+/// How a call of [`Trainer::run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All images were seen and the model was written.
+    Finished,
+    /// The caller asked to stop; the state was saved.
+    Stopped,
+}
+
+/// A training in a folder.
+pub struct Trainer {
+    gpu: Gpu,
+    unet: UNet,
+    options: TrainOptions,
+    dir: PathBuf,
+    loader: Arc<Loader>,
+    state: TrainState,
+    log: Log,
+}
+
+impl Trainer {
+    /// Begins or resumes the training of `options` in `dir`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when `dir` was begun with other options; whatever is wrong with its files.
+    pub fn open(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Trainer> {
+        options.check()?;
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        options.settle(dir)?;
+        let unet = UNet::new(&options.unet)?;
+        let (parameters, rates) = (unet.parameters(), &options.ema_rates);
+        let first = TrainStep::initial_optimizer_state();
+        let state = match TrainState::load(gpu, parameters, rates, dir, &first)? {
+            Some(state) => state,
+            None => TrainState::new(gpu, parameters, rates.len(), options.seed, &first)?,
+        };
+        let log = Log::open(dir, state.images)?;
+        let loader = Arc::new(Loader::new(
+            dataset,
+            LoaderOptions {
+                image_size: options.unet.sample_size,
+                crop: options.crop(),
+                flip: options.flip,
+                seed: options.seed,
+            },
+        ));
+        let (gpu, options, dir) = (gpu.clone(), options.clone(), dir.to_owned());
+        Ok(Trainer { gpu, unet, options, dir, loader, state, log })
+    }
+
+    /// Images seen so far.
+    pub fn images(&self) -> u64 {
+        self.state.images
+    }
+
+    /// Images in all: the options' number, rounded up to whole batches.
+    pub fn total_images(&self) -> u64 {
+        self.options.images.next_multiple_of(self.options.batch as u64)
+    }
+
+    /// The network.
+    pub fn unet(&self) -> &UNet {
+        &self.unet
+    }
+
+    /// The weights of the first average, as they are now.
+    pub fn average(&self) -> Weights {
+        self.state.averages.weights(self.unet.parameters(), 0)
+    }
+
+    /// Every step's numbers so far.
+    pub fn records(&self) -> &[StepRecord] {
+        self.log.records()
+    }
+
+    /// Trains until all images are seen or `stop` says so, which is asked after every step; saves; and, at the end,
+    /// writes the model.
+    pub fn run(
+        &mut self,
+        mut stop: impl FnMut() -> bool,
+        mut report: impl FnMut(&Trainer, Event<'_>) -> Result<()>,
+    ) -> Result<Outcome> {
+        let total = self.total_images();
+        let batch_size = self.options.batch as u64;
+
+        if self.state.images < total {
+            // Record one training step.
+            let step = TrainStep::record(&self.gpu, &self.unet, &self.options, &self.state)?;
+            let mut batches = Prefetch::new(self.loader.clone(), self.state.images, self.options.batch, AHEAD);
+            let mut pending: VecDeque<PendingStep> = VecDeque::new();
+
+            // Run it.
+            while self.state.images < total {
+                let batch = batches.next()?;
+                pending.push_back(step.run(&batch)?);
+                let before = self.state.images;
+                self.state.images += batch_size;
+
+                let stopping = stop();
+                let save = stopping || self.state.images >= total || self.due(before, self.options.save_every);
+                let samples = self.due(before, self.options.sample_every);
+                let keep = if save || samples { 0 } else { LAG };
+                while pending.len() > keep {
+                    let record = pending.pop_front().expect("longer than `keep`").wait()?;
+                    self.log.push(record)?;
+                    report(self, Event::Step(&record))?;
+                }
+                if save {
+                    self.save()?;
+                    report(self, Event::Saved(self.state.images))?;
+                }
+                if samples {
+                    report(self, Event::Samples(self.state.images))?;
+                }
+                if stopping && self.state.images < total {
+                    return Ok(Outcome::Stopped);
+                }
+            }
+        }
+        self.write_models()?;
+        Ok(Outcome::Finished)
+    }
+
+    /// Whether a multiple of `every` lies in (before, now].
+    fn due(&self, before: u64, every: u64) -> bool {
+        every > 0 && self.state.images / every > before / every
+    }
+
+    fn save(&mut self) -> Result<()> {
+        self.log.flush()?;
+        self.state.save(&self.gpu, self.unet.parameters(), &self.options.ema_rates, &self.dir)
+    }
+
+    /// The configuration that goes beside weights averaged at `rate`.
+    pub fn config(&self, rate: f64) -> ModelConfig {
+        let options = &self.options;
+        ModelConfig {
+            class_name: "FreeguideUNet".into(),
+            unet: options.unet.clone(),
+            scheduler: SchedulerConfig {
+                beta_schedule: "continuous".into(),
+                prediction_type: "epsilon".into(),
+                log_snr_min: options.log_snr_min,
+                log_snr_max: options.log_snr_max,
+            },
+            sampling: options.sampling.clone(),
+            class_names: options.class_names.clone(),
+            data: options.data.clone(),
+            unconditional_probability: options.unconditional_probability,
+            images_seen: self.state.images,
+            ema_rate: Some(rate),
+        }
+    }
+
+    /// Writes the averages as models, the first one as the model, and the plot of the loss.
+    fn write_models(&self) -> Result<()> {
+        let parameters = self.unet.parameters();
+        for (copy, rate) in self.options.ema_rates.iter().enumerate().rev() {
+            let values = self.state.averages.read(&self.gpu, parameters, copy)?;
+            if copy == 0 {
+                let config = self.config(*rate);
+                write_model(&self.dir.join("model.safetensors"), Some(&config), parameters, &values)?;
+            } else {
+                let path = self.dir.join(format!("model-ema-{rate}.safetensors"));
+                write_model(&path, None, parameters, &values)?;
+            }
+        }
+        let points = self.log.records().iter().map(|record| (record.images as f64, f64::from(record.loss)));
+        let series: Series = ("loss".into(), points.collect());
+        loss_plot(self.dir.join("loss.png"), &[series], "images", "mean squared error of eps", true)
+    }
+}
