@@ -193,6 +193,11 @@ impl Plan {
     /// # Errors
     /// [`Error::Device`] where the device has no timestamps.
     pub fn seconds(&self, times: usize) -> Result<f64> {
+        self.seconds_of(0..self.len(), times)
+    }
+
+    /// As [`Plan::seconds`], for the dispatches of `range` alone.
+    pub fn seconds_of(&self, range: Range<usize>, times: usize) -> Result<f64> {
         let mut profiler = Profiler::new(&self.gpu, 1)?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
         {
@@ -201,7 +206,7 @@ impl Plan {
                 timestamp_writes: Some(profiler.around(0)),
             });
             for _ in 0..times {
-                for step in &self.steps {
+                for step in &self.steps[range.clone()] {
                     encode_step(&mut pass, step);
                 }
             }

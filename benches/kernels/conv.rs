@@ -1,0 +1,47 @@
+//! Convolutions at the shapes UNets have: forward, input gradient, weight and bias gradient.
+
+use freeguide::ops::conv2d;
+use freeguide::tensor::DType;
+
+use crate::harness::{Bench, Work};
+
+/// N, C, H = W, K, and the kernel's side.
+type Shape = (usize, usize, usize, usize, usize);
+
+const REAL: &[Shape] = &[
+    (16, 192, 64, 192, 3),
+    (16, 384, 32, 384, 3),
+    (16, 768, 8, 768, 3),
+    (1, 192, 64, 192, 3),
+    (16, 384, 32, 1152, 1),
+];
+const SMALL: &[Shape] = &[(64, 32, 8, 32, 3), (16, 64, 8, 64, 3), (64, 32, 8, 96, 1)];
+
+pub fn run(bench: &mut Bench) {
+    let shapes = if bench.is_software() { SMALL } else { REAL };
+    for &(n, c, side, k, kernel) in shapes {
+        let shape = format!("{n}x{side}x{side}x{c} to {k}");
+        let work = Work::Flops(2.0 * (n * side * side * c * k * kernel * kernel) as f64);
+        let name = |what: &str| format!("{kernel}x{kernel} {what}");
+        let (x_shape, w_shape) = ([n, side, side, c], [kernel, kernel, c, k]);
+        for &dtype in bench.dtypes() {
+            bench.measure("conv", &name("forward"), &shape, dtype, work, |r| {
+                let (x, w) = (r.random(&x_shape, dtype)?, r.random(&w_shape, DType::F32)?);
+                let bias = r.random(&[k], DType::F32)?;
+                conv2d(&mut r.cx, &x, &w, Some(&bias), 1).map(drop)
+            });
+            bench.measure("conv", &name("input gradient"), &shape, dtype, work, |r| {
+                let (x, w) = (r.random(&x_shape, dtype)?, r.random(&w_shape, DType::F32)?);
+                r.cx.watch(&x);
+                let y = conv2d(&mut r.cx, &x, &w, None, 1)?;
+                r.backward_of(&y)
+            });
+            bench.measure("conv", &name("weight gradient"), &shape, dtype, work, |r| {
+                let (x, w) = (r.random(&x_shape, dtype)?, r.parameter(&w_shape)?);
+                let bias = r.parameter(&[k])?;
+                let y = conv2d(&mut r.cx, &x, &w, Some(&bias), 1)?;
+                r.backward_of(&y)
+            });
+        }
+    }
+}

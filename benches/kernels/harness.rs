@@ -1,0 +1,251 @@
+//! Recordings timed by the GPU, inside criterion.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, SamplingMode};
+use freeguide::Result;
+use freeguide::autograd::backprop_from;
+use freeguide::gpu::{DeviceChoice, Gpu, Plan};
+use freeguide::tensor::{Context, DType, Tensor};
+use freeguide::wgpu;
+
+use crate::report::{self, Row};
+
+/// Below the time after which some systems take a GPU for hung, and long enough for clocks to rise.
+const SUBMISSION_SECONDS: f64 = 0.1;
+
+/// What a run has to do at the least, for its rate: multiplications and additions, or bytes read and written once.
+#[derive(Clone, Copy)]
+pub enum Work {
+    Flops(f64),
+    Bytes(f64),
+}
+
+/// The benchmarks of one device.
+pub struct Bench {
+    pub gpu: Gpu,
+    criterion: Criterion,
+    rows: Vec<Row>,
+}
+
+impl Bench {
+    pub fn new() -> Self {
+        let gpu = Gpu::new_blocking(&DeviceChoice::Auto).expect("benchmarks need a GPU adapter");
+        let software = gpu.capabilities().kind == wgpu::DeviceType::Cpu;
+        let (samples, warm_up, measured) = if software { (10, 200, 700) } else { (30, 400, 1500) };
+        let criterion = Criterion::default()
+            .sample_size(samples)
+            .warm_up_time(Duration::from_millis(warm_up))
+            .measurement_time(Duration::from_millis(measured))
+            .nresamples(2000)
+            .without_plots()
+            .configure_from_args();
+        Bench { gpu, criterion, rows: Vec::new() }
+    }
+
+    /// Whether this is a software adapter, for which shapes are small.
+    pub fn is_software(&self) -> bool {
+        self.gpu.capabilities().kind == wgpu::DeviceType::Cpu
+    }
+
+    /// The storage types worth measuring: f16 too on GPUs that have it.
+    pub fn dtypes(&self) -> &'static [DType] {
+        let both = self.gpu.capabilities().f16 && !self.is_software();
+        if both { &[DType::F32, DType::F16] } else { &[DType::F32] }
+    }
+
+    /// Measures what `record` records after its last [`Recorder::start_here`], under `family/name/shape dtype`.
+    pub fn measure(
+        &mut self,
+        family: &str,
+        name: &str,
+        shape: impl std::fmt::Display,
+        dtype: DType,
+        work: Work,
+        record: impl Fn(&mut Recorder) -> Result<()>,
+    ) {
+        let plan = |recorder: &Gpu| Timed::record(recorder, &record);
+        self.measure_plan(family, name, format!("{shape} {}", report::dtype(dtype)), dtype, work, plan);
+    }
+
+    /// As [`Bench::measure`], for a plan made elsewhere.
+    pub fn measure_plan(
+        &mut self,
+        family: &str,
+        name: &str,
+        shape: String,
+        dtype: DType,
+        work: Work,
+        make: impl Fn(&Gpu) -> Result<Timed>,
+    ) {
+        let gpu = self.gpu.clone();
+        let warm_up = Duration::from_millis(if self.is_software() { 200 } else { 400 });
+        // Nothing is made for a benchmark that the filter leaves out: criterion never calls the closure then.
+        let mut timed: Option<Timed> = None;
+        let mut samples: Vec<f64> = Vec::new();
+        let mut warming = Vec::new();
+        let mut group = self.criterion.benchmark_group(family);
+        group.sampling_mode(SamplingMode::Flat);
+        group.bench_function(format!("{name}/{shape}"), |bencher| {
+            let timed = timed.get_or_insert_with(|| {
+                make(&gpu).unwrap_or_else(|error| panic!("{family}/{name}/{shape}: {error}"))
+            });
+            bencher.iter_custom(|times| {
+                let seconds = timed.seconds(times as usize).expect("it ran before");
+                let kept = if timed.begun.elapsed() > warm_up { &mut samples } else { &mut warming };
+                kept.push(seconds / times as f64);
+                Duration::from_secs_f64(seconds)
+            });
+        });
+        group.finish();
+        if let Some(timed) = timed {
+            let samples = if samples.is_empty() { warming } else { samples };
+            let (bench, rung) = (format!("{family}/{name}"), timed.variants());
+            self.rows.push(Row { bench, shape, dtype, rung, seconds: median(samples), work });
+        }
+        self.gpu.trim();
+    }
+
+    /// Measures without criterion, for ceilings that the filter left out.
+    pub fn quickly(&self, record: impl Fn(&mut Recorder) -> Result<()>) -> f64 {
+        let mut timed = Timed::record(&self.gpu, &record).expect("a ceiling fits every device");
+        let (mut samples, begun) = (Vec::new(), Instant::now());
+        while samples.len() < 5 || begun.elapsed() < Duration::from_millis(800) {
+            samples.push(timed.seconds(1).expect("it ran before"));
+        }
+        // The first half warms up.
+        let half = samples.len() / 2;
+        median(samples.split_off(half))
+    }
+
+    /// Prints the table and, where asked to, keeps it.
+    pub fn finish(mut self) {
+        self.criterion.final_summary();
+        let measured = std::env::args().any(|arg| arg == "--bench")
+            && !std::env::args().any(|arg| arg == "--test" || arg == "--list");
+        if measured && !self.rows.is_empty() {
+            let rows = std::mem::take(&mut self.rows);
+            report::finish(&self, rows);
+        }
+    }
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+/// A recording, or the part of it that is measured.
+pub struct Timed {
+    gpu: Gpu,
+    plan: Plan,
+    range: Range<usize>,
+    estimate: f64,
+    begun: Instant,
+}
+
+impl Timed {
+    /// A recording.
+    pub fn record(gpu: &Gpu, record: &impl Fn(&mut Recorder) -> Result<()>) -> Result<Self> {
+        let mut recorder = Recorder { cx: Context::with_tape(gpu), seed: 1, first: 0 };
+        record(&mut recorder)?;
+        let range = recorder.first..recorder.cx.len();
+        Timed::new(gpu, recorder.cx.finish("bench")?, range)
+    }
+
+    /// Dispatches `range` of a plan, which is run once as a whole, so that what they read is there.
+    pub fn new(gpu: &Gpu, plan: Plan, range: Range<usize>) -> Result<Self> {
+        plan.run()?;
+        gpu.wait()?;
+        let mut timed = Timed { gpu: gpu.clone(), plan, range, estimate: 1.0, begun: Instant::now() };
+        timed.estimate = timed.once(1)?;
+        Ok(timed)
+    }
+
+    /// Seconds for all of `times` runs, in submissions of a bearable length.
+    fn seconds(&mut self, times: usize) -> Result<f64> {
+        let (mut total, mut done) = (0.0, 0);
+        while done < times {
+            let most = (SUBMISSION_SECONDS / self.estimate.max(1e-7)) as usize;
+            let now = (times - done).min(most.max(1));
+            let seconds = self.once(now)?;
+            self.estimate = seconds / now as f64;
+            total += seconds;
+            done += now;
+        }
+        Ok(total)
+    }
+
+    fn once(&self, times: usize) -> Result<f64> {
+        if self.gpu.capabilities().timestamps {
+            return Ok(self.plan.seconds_of(self.range.clone(), times)? * times as f64);
+        }
+        let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
+        (0..times).for_each(|_| self.plan.encode(&mut encoder, self.range.clone()));
+        let commands = encoder.finish();
+        let begun = Instant::now();
+        self.gpu.queue().submit([commands]);
+        self.gpu.wait()?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+
+    /// The variants of the kernels that run, from their labels.
+    fn variants(&self) -> String {
+        let labels = self.plan.labels().skip(self.range.start).take(self.range.len());
+        let mut seen: Vec<&str> = Vec::new();
+        for variant in labels.filter_map(|label| Some(label.split_once(' ')?.1)) {
+            if !seen.contains(&variant) {
+                seen.push(variant);
+            }
+        }
+        if seen.is_empty() { "-".to_owned() } else { seen.join(" + ") }
+    }
+}
+
+/// A recording under way, with tensors to record it of.
+pub struct Recorder {
+    pub cx: Context,
+    seed: u64,
+    first: usize,
+}
+
+impl Recorder {
+    /// Uniform in [-1, 1), exact in f16.
+    pub fn random(&mut self, shape: &[usize], dtype: DType) -> Result<Tensor> {
+        self.seed += 1;
+        let mut state = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let values = (0..shape.iter().product()).map(|_: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            ((state >> 54) as f32 - 512.0) / 512.0
+        });
+        match dtype {
+            DType::F16 => {
+                let values: Vec<half::f16> = values.map(half::f16::from_f32).collect();
+                self.cx.constant("random", shape, dtype, bytemuck::cast_slice(&values))
+            }
+            _ => self.cx.constant_f32("random", shape, &values.collect::<Vec<f32>>()),
+        }
+    }
+
+    /// A random f32 parameter whose gradient is wanted, added to what is there, as in training.
+    pub fn parameter(&mut self, shape: &[usize]) -> Result<Tensor> {
+        let (parameter, gradient) = (self.random(shape, DType::F32)?, self.random(shape, DType::F32)?);
+        self.cx.track_parameter(&parameter, &gradient);
+        Ok(parameter)
+    }
+
+    /// What was recorded up to here is only run once, not measured.
+    pub fn start_here(&mut self) {
+        self.first = self.cx.len();
+    }
+
+    /// Records the backward pass alone of what made `y`, from random gradients.
+    pub fn backward_of(&mut self, y: &Tensor) -> Result<()> {
+        let dy = self.random(y.shape(), y.dtype())?;
+        self.start_here();
+        backprop_from(&mut self.cx, y, &dy)
+    }
+}

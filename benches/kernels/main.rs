@@ -1,0 +1,26 @@
+//! How fast the kernels are, and how far from what the adapter can do.
+//!
+//! `cargo bench` measures everything, `cargo bench -- conv` what has "conv" in its name. Times are GPU timestamps around
+//! many runs of one recording; where the adapter has none, the wall clock around submit and wait. After criterion's own
+//! output comes one table: shares are of the copy or the matrix product that this adapter itself reached.
+//!
+//! `FREEGUIDE_BENCH_RECORD=1` appends the table to `benches/results/ADAPTER.csv`, dated `FREEGUIDE_BENCH_DATE` if set.
+//! The adapter is the one the library would choose: `WGPU_ADAPTER_NAME` picks another.
+
+mod ceilings;
+mod conv;
+mod elementwise;
+mod group_norm;
+mod harness;
+mod report;
+
+use harness::Bench;
+
+fn main() {
+    let mut bench = Bench::new();
+    ceilings::run(&mut bench);
+    conv::run(&mut bench);
+    group_norm::run(&mut bench);
+    elementwise::run(&mut bench);
+    bench.finish();
+}
