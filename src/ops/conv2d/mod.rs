@@ -37,7 +37,10 @@ struct Params {
     pad: u32,
     accumulate: u32,
     has_bias: u32,
-    unused: [u32; 3],
+    /// Weight gradients: pixels a split, and how many splits.
+    chunk: u32,
+    splits: u32,
+    unused: u32,
 }
 
 impl Params {
@@ -86,7 +89,9 @@ pub fn conv2d(
         pad: (kernel as u32 - 1) / 2,
         accumulate: 0,
         has_bias: u32::from(bias.is_some()),
-        unused: [0; 3],
+        chunk: 0,
+        splits: 0,
+        unused: 0,
     };
     if kernel == 1 && stride == 1 {
         // Pixels do not see each other: one row of them all fills tiles best.
