@@ -6,9 +6,13 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod attention;
 mod group_norm;
 mod silu;
+mod softmax;
 
 pub use add::{add, add_into};
+pub use attention::{QkvOrder, attention};
 pub use group_norm::{GroupNorm, group_norm};
 pub use silu::silu;
+pub use softmax::softmax;
