@@ -6,6 +6,7 @@
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
 mod add;
+mod attention;
 mod concat;
 mod conv2d;
 mod embedding;
@@ -13,9 +14,11 @@ mod group_norm;
 mod linear;
 mod resample;
 mod silu;
+mod softmax;
 mod timestep_embedding;
 
 pub use add::{add, add_into};
+pub use attention::{QkvOrder, attention};
 pub use concat::concat;
 pub use conv2d::conv2d;
 pub use embedding::embedding;
@@ -23,4 +26,5 @@ pub use group_norm::{GroupNorm, group_norm};
 pub use linear::linear;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
+pub use softmax::softmax;
 pub use timestep_embedding::timestep_embedding;
