@@ -7,14 +7,18 @@
 
 mod add;
 mod concat;
+mod dropout;
 mod embedding;
+mod mse;
 mod resample;
 mod silu;
 mod timestep_embedding;
 
 pub use add::{add, add_into};
 pub use concat::concat;
+pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
+pub use mse::{mse, mse_per_sample};
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
 pub use timestep_embedding::timestep_embedding;
