@@ -13,7 +13,7 @@ pub mod guidance;
 pub mod posterior;
 pub mod reference;
 pub mod schedule;
-// pub mod toy;
+pub mod toy;
 pub mod train_draws;
 
 pub use clip::Clip;

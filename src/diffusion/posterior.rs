@@ -244,7 +244,7 @@ mod tests {
         let last = steps[127];
         assert!(last.is_last);
         assert_eq!((last.log_snr, last.mean_z, last.mean_x, last.noise_sd), (20.0, 0.0, 1.0, 0.0));
-        relative(steps[0].inverse_alpha, 22026.465_817_506, 1e-12, "1/alpha of the first step");
+        relative(steps[0].inverse_alpha, 22_026.465_817_506, 1e-12, "1/alpha of the first step");
         assert!(steps.windows(2).all(|pair| pair[0].time_embedding > pair[1].time_embedding));
         let scalars = steps[3].scalars();
         assert_eq!(scalars.mean_x, steps[3].mean_x as f32);

@@ -1,4 +1,4 @@
-//! The f64 reference of the fused step: combine, x̂, clip, mean, noise (CFG, Algorithm 2, lines 3-6).
+//! The f64 reference of the fused step: combine, x̂, clip, mean, noise (the body of the loop of CFG, Algorithm 2).
 //!
 //! The kernel that does all of it at once is tested against this; the order of operations here is the specification.
 

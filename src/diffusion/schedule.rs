@@ -8,7 +8,7 @@ use std::f64::consts::FRAC_PI_2;
 
 use crate::{Error, Result};
 
-/// The largest |λ| that is accepted: beyond it σ² or α² is no longer a normal number in f32.
+/// The largest |λ| that is accepted: σ² or α² then nears the smallest normal f32, e^-87.
 const LOG_SNR_LIMIT: f64 = 80.0;
 
 /// The schedule of λ between two bounds.
@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn the_noisy_end_keeps_its_digits() {
-        close(1.0 / alpha_of_log_snr(-20.0), 22026.465_817_506_11, 1e-9);
+        close(1.0 / alpha_of_log_snr(-20.0), 22_026.465_817_506_11, 1e-9);
         let schedule = ContinuousSchedule::default();
         close(schedule.alpha(1.0) / alpha_of_log_snr(-20.0), 1.0, 1e-15);
     }
