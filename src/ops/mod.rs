@@ -8,19 +8,24 @@
 mod add;
 mod concat;
 mod dropout;
+mod dynamic_threshold;
 mod embedding;
+mod guided_step;
 mod mse;
 mod noised;
 mod resample;
 mod silu;
+mod step_counter;
 mod timestep_embedding;
 
 pub use add::{add, add_into};
 pub use concat::concat;
 pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
+pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use mse::{mse, mse_per_sample};
 pub use noised::{Images, noised, normal_noise};
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
+pub use step_counter::{advance, step_times};
 pub use timestep_embedding::timestep_embedding;
