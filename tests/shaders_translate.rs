@@ -1,0 +1,260 @@
+//! Every shader, without a GPU: it validates with what a device without features has (with f16 for f16 storage), every
+//! entry point translates to SPIR-V, Metal's language and HLSL, and it stays within WebGPU's default limits.
+//! Then a few rules of the house: no shader is left over, no file grows past what can be read.
+
+use std::path::{Path, PathBuf};
+
+use freeguide::gpu::{Elem, source};
+use naga::back::{PipelineConstants, hlsl, msl, spv};
+use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
+use naga::{AddressSpace, Module, ShaderStage};
+
+/// WebGPU's default limits.
+const WORKGROUP_BYTES: u32 = 16 * 1024;
+const INVOCATIONS: u32 = 256;
+const STORAGE_BUFFERS: usize = 8;
+
+/// Lines past which a file asks to be split.
+const SHADER_LINES: usize = 250;
+const RUST_LINES: usize = 450;
+
+/// Values of the `override` constants without a default.
+const CONSTANTS: &[(&str, f64)] = &[];
+
+struct Shader {
+    name: String,
+    text: String,
+}
+
+fn root(folder: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)
+}
+
+fn shaders() -> Vec<Shader> {
+    let entries = std::fs::read_dir(root("shaders")).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut found: Vec<Shader> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "wgsl"))
+        .map(|path| Shader {
+            name: path.file_stem().unwrap().to_str().unwrap().to_owned(),
+            text: std::fs::read_to_string(&path).unwrap(),
+        })
+        .collect();
+    assert!(!found.is_empty());
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+impl Shader {
+    /// Library files have none; they are seen through those that import them.
+    fn has_entry_points(&self) -> bool {
+        self.text.contains("@compute")
+    }
+
+    /// The storage types it is for: f16 too where it says `elem`.
+    fn elems(&self) -> Vec<Elem> {
+        let code = self.text.lines().map(|line| line.split("//").next().unwrap_or_default());
+        let mut words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
+        if words.any(|word| word == "elem") { vec![Elem::F32, Elem::F16] } else { vec![Elem::F32] }
+    }
+
+    /// Experimental matrix units: nothing but Vulkan has them in a form naga can translate to.
+    fn is_cooperative(&self) -> bool {
+        self.text.contains("enable wgpu_cooperative_matrix;")
+    }
+
+    fn capabilities(&self, text: &str) -> Capabilities {
+        // `unpack2x16float` and `pack2x16float` are part of WebGPU itself.
+        let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+        allowed.set(Capabilities::SHADER_FLOAT16, text.contains("enable f16;"));
+        if self.is_cooperative() {
+            allowed |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+            allowed.set(Capabilities::SHADER_INT16, text.contains("enable wgpu_int16;"));
+        }
+        allowed
+    }
+}
+
+/// Calls `check` with every entry point alone, its overrides resolved, and what is wrong with any of them.
+fn for_every_entry_point(check: impl Fn(&Shader, Elem, &Module, &ModuleInfo) -> Result<(), String>) {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for shader in shaders().iter().filter(|shader| shader.has_entry_points()) {
+        for elem in shader.elems() {
+            let text = source::join(&shader.text, elem);
+            let label = format!("{}.wgsl ({})", shader.name, elem.wgsl());
+            let module = match naga::front::wgsl::parse_str(&text) {
+                Ok(module) => module,
+                Err(error) => {
+                    wrong.push(format!("{label}: {}", error.emit_to_string(&text)));
+                    continue;
+                }
+            };
+            let allowed = shader.capabilities(&text);
+            let info = match Validator::new(ValidationFlags::all(), allowed).validate(&module) {
+                Ok(info) => info,
+                Err(error) => {
+                    wrong.push(format!("{label}: {}", error.emit_to_string(&text)));
+                    continue;
+                }
+            };
+            let mut constants = PipelineConstants::default();
+            for (_, constant) in module.overrides.iter().filter(|(_, constant)| constant.init.is_none()) {
+                let name = constant.name.clone().unwrap_or_default();
+                match CONSTANTS.iter().find(|(known, _)| *known == name) {
+                    Some((_, value)) => drop(constants.insert(name, *value)),
+                    None => wrong.push(format!("{label}: override {name} has no default; give it one")),
+                }
+            }
+            for entry in &module.entry_points {
+                let chosen = Some((ShaderStage::Compute, entry.name.as_str()));
+                let resolved =
+                    naga::back::pipeline_constants::process_overrides(&module, &info, chosen, &constants);
+                let checked = resolved
+                    .map_err(|error| error.to_string())
+                    .and_then(|(module, info)| check(shader, elem, &module, &info));
+                if let Err(what) = checked {
+                    wrong.push(format!("{label}, {}: {what}", entry.name));
+                }
+                seen += 1;
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert!(seen > 10, "only {seen} entry points were found");
+}
+
+#[test]
+fn every_entry_point_translates_to_every_backend() {
+    for_every_entry_point(|shader, elem, module, info| {
+        let name = module.entry_points[0].name.clone();
+        let chosen = Some((ShaderStage::Compute, name.clone()));
+
+        let options = spv::Options { lang_version: (1, 3), ..Default::default() };
+        let entry = spv::PipelineOptions { shader_stage: ShaderStage::Compute, entry_point: name };
+        let words = spv::write_vec(module, info, &options, Some(&entry))
+            .map_err(|error| format!("SPIR-V: {error}"))?;
+        assert_eq!(words[0], 0x0723_0203, "SPIR-V's magic number");
+        if shader.is_cooperative() {
+            return Ok(());
+        }
+
+        let options = msl::Options { lang_version: (2, 4), ..Default::default() };
+        let entry = msl::PipelineOptions { entry_point: chosen.clone(), ..Default::default() };
+        let (text, translated) =
+            msl::write_string(module, info, &options, &entry).map_err(|error| format!("Metal: {error}"))?;
+        let names = translated.entry_point_names;
+        if let Some(Err(error)) = names.iter().find(|name| name.is_err()) {
+            return Err(format!("Metal: {error}"));
+        }
+        assert!(text.contains("kernel void"));
+
+        // Shader model 5.1 is what every DX12 device has; f16 needs 6.2.
+        let shader_model = match elem {
+            Elem::F32 => hlsl::ShaderModel::V5_1,
+            Elem::F16 => hlsl::ShaderModel::V6_2,
+        };
+        let options = hlsl::Options { shader_model, ..Default::default() };
+        let entry = hlsl::PipelineOptions { entry_point: chosen };
+        let mut text = String::new();
+        let translated = hlsl::Writer::new(&mut text, &options, &entry)
+            .write(module, info, None)
+            .map_err(|error| format!("HLSL: {error}"))?;
+        if let Some(Err(error)) = translated.entry_point_names.iter().find(|name| name.is_err()) {
+            return Err(format!("HLSL: {error}"));
+        }
+        assert!(text.contains("numthreads"));
+        Ok(())
+    });
+}
+
+#[test]
+fn every_entry_point_keeps_to_the_default_limits() {
+    for_every_entry_point(|_, _, module, info| {
+        let entry = &module.entry_points[0];
+        let uses = info.get_entry_point(0);
+        let used: Vec<_> =
+            module.global_variables.iter().filter(|(handle, _)| !uses[*handle].is_empty()).collect();
+
+        let mut layout = naga::proc::Layouter::default();
+        layout.update(module.to_ctx()).map_err(|error| error.to_string())?;
+        let shared = used.iter().filter(|(_, variable)| variable.space == AddressSpace::WorkGroup);
+        // As devices may: each variable starts at a multiple of 16.
+        let bytes: u32 = shared.map(|(_, variable)| layout[variable.ty].size.next_multiple_of(16)).sum();
+        let invocations: u32 = entry.workgroup_size.iter().product();
+        let storage = used
+            .iter()
+            .filter(|(_, variable)| matches!(variable.space, AddressSpace::Storage { .. }))
+            .count();
+
+        let mut bindings: Vec<_> = used
+            .iter()
+            .filter_map(|(_, variable)| variable.binding)
+            .map(|place| (place.group, place.binding))
+            .collect();
+        bindings.sort_unstable();
+        let in_a_row = bindings.iter().enumerate().all(|(at, place)| *place == (0, at as u32));
+        for (what, holds) in [
+            (
+                format!("{bytes} bytes of workgroup memory, at most {WORKGROUP_BYTES}"),
+                bytes <= WORKGROUP_BYTES,
+            ),
+            (
+                format!("{invocations} invocations a workgroup, at most {INVOCATIONS}"),
+                invocations <= INVOCATIONS,
+            ),
+            (format!("{storage} storage buffers, at most {STORAGE_BUFFERS}"), storage <= STORAGE_BUFFERS),
+            (format!("bindings {bindings:?}: expected 0, 1, … of group 0"), in_a_row),
+        ] {
+            if !holds {
+                return Err(what);
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Every file below `folder`, with its text.
+fn rust_files(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(rust_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.push((path, text));
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn no_shader_is_left_over() {
+    let text: String = rust_files(&root("src")).into_iter().map(|(_, text)| text).collect();
+    let shaders = shaders();
+    let unnamed: Vec<&str> = shaders
+        .iter()
+        .map(|shader| shader.name.as_str())
+        .filter(|name| !text.contains(&format!("wgsl!(\"{name}\")")))
+        .collect();
+    assert!(unnamed.is_empty(), "no kernel and no library table names {unnamed:?}");
+}
+
+#[test]
+fn files_stay_short() {
+    let shaders = shaders().into_iter().map(|shader| {
+        (PathBuf::from(format!("shaders/{}.wgsl", shader.name)), shader.text.lines().count(), SHADER_LINES)
+    });
+    let rust = rust_files(&root("src")).into_iter().map(|(path, text)| {
+        let path = path.strip_prefix(root("")).unwrap().to_owned();
+        (path, text.lines().count(), RUST_LINES)
+    });
+    let long: Vec<String> = shaders
+        .chain(rust)
+        .filter(|(_, lines, most)| lines > most)
+        .map(|(path, lines, most)| format!("  {}: {lines} lines, at most {most}", path.display()))
+        .collect();
+    assert!(long.is_empty(), "these files ask to be split:\n{}", long.join("\n"));
+}
