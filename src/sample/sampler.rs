@@ -105,9 +105,7 @@ impl Sampler {
 
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
         let mut cx = Context::new(gpu);
-        let width = std::mem::size_of_val(&rows[0]) / 4;
-        let table: &[f32] = bytemuck::cast_slice(&rows);
-        let steps = cx.constant_f32("step scalars", &[rows.len(), width], table)?;
+        let steps = ops::step_table(&cx, &rows)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
         let pass = Pass::inference(options.dtype);
         let eps = if options.guided && !options.two_pass {
