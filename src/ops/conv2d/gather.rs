@@ -8,10 +8,15 @@ use crate::gpu::{Access, Kernel, Rung, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::{Params, Tile};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
+/// x and w twice, as fours and one by one.
+const TILED_READS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+const TILED_ADDS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
 
 const NAIVE: [Kernel; 2] = [
     Kernel::new("conv2d", wgsl!("conv2d"), "gather", READS),
@@ -24,6 +29,10 @@ const CPU_ROWS3: [Kernel; 2] = [
 const CPU_TAPS: [Kernel; 2] = [
     Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", READS),
     Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", ADDS),
+];
+const TILED: [Kernel; 2] = [
+    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TILED_READS),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TILED_ADDS),
 ];
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
@@ -49,6 +58,9 @@ pub(super) fn gather(
     let bias = bias.unwrap_or(w);
     let fours = params.in_c.is_multiple_of(4) && params.out_c.is_multiple_of(4);
     let direction = direction as usize;
+    let Params { batch, spread, out_c, .. } = params;
+    // Pixels of phase 0, which has the most.
+    let [height, width] = [params.out_h, params.out_w].map(|extent| extent.div_ceil(spread));
     match cx.rung() {
         Rung::Cpu if fours => {
             let rows3 = params.kernel == 3 && params.step == 1 && params.spread == 1;
@@ -56,13 +68,20 @@ pub(super) fn gather(
                 true => (&CPU_ROWS3[direction], "cpu 8x8 rows"),
                 false => (&CPU_TAPS[direction], "cpu 8x8 taps"),
             };
-            // Two segments of 4 pixels by 8 channels an invocation; phase 0 has the most.
-            let [width, height] = [params.out_w, params.out_h].map(|extent| extent.div_ceil(params.spread));
-            let segments = u64::from(params.batch) * u64::from(height) * u64::from(width.div_ceil(4));
-            let invocations = segments.div_ceil(2) * u64::from(params.out_c.div_ceil(8));
+            // Two segments of 4 pixels by 8 channels an invocation.
+            let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
+            let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
             let [columns, rows, _] = groups_over(invocations.div_ceil(8));
             let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
-            launch.variant(variant).groups([columns, rows, params.spread * params.spread]);
+            launch.variant(variant).groups([columns, rows, spread * spread]);
+        }
+        Rung::Tiled => {
+            let pixels = u64::from(batch) * u64::from(height) * u64::from(width);
+            let (tile, groups) = Tile::choose(pixels, u64::from(out_c), spread * spread);
+            let [columns, rows, _] = groups_over(groups);
+            let launch = cx.launch(&TILED[direction]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+            let launch = launch.params(&params).variant(format!("tiled {tile}"));
+            tile.set(launch, fours).groups([columns, rows, spread * spread]);
         }
         _ => {
             let launch = cx.launch(&NAIVE[direction]).bind(x).bind(w).bind(bias).bind(y).params(&params);

@@ -9,12 +9,19 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::{Params, Tile};
 
 const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
 
 const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
 const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", SUMS);
+/// x and dy twice, as fours and one by one.
+const TILED: Kernel = Kernel::new(
+    "conv2d_weight_gradient",
+    wgsl!("conv2d_weight_tiled"),
+    "weights",
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update],
+);
 const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
 const REDUCE: Kernel =
@@ -32,25 +39,35 @@ pub(super) fn weight_gradient(
     let count = dw.tensor.len();
     let pixels = (params.batch * params.out_h * params.out_w) as usize;
     let fours = in_c.is_multiple_of(4) && out_c.is_multiple_of(4);
-    let (rung, groups) = match cx.rung() {
-        Rung::Cpu if fours => {
-            // 8 by 16 channels of a tap an invocation, 8 invocations a group.
-            let tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
-            (Rung::Cpu, tiles.div_ceil(8) as usize)
-        }
+    let rows = kernel * kernel * in_c;
+    let (tile, tile_groups) = Tile::choose(rows.into(), out_c.into(), 1);
+    // 8 by 16 channels of a tap an invocation, 8 invocations a group.
+    let cpu_tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
+    let (variant, groups) = match cx.rung() {
+        Rung::Cpu if fours => (Rung::Cpu, cpu_tiles.div_ceil(8) as usize),
+        Rung::Tiled => (Rung::Tiled, tile_groups as usize),
         _ => (Rung::Naive, count.div_ceil(64)),
     };
     let splits = match cx.rung() {
         Rung::Naive => Splits::one(pixels),
-        _ => Splits::new(pixels, groups, 256),
+        Rung::Cpu => Splits::new(pixels, groups, 128, 256),
+        Rung::Tiled => Splits::new(pixels, groups, 512, 256),
     };
     splits.sum(cx, dw, |cx, out, accumulate| {
         let params = Params { accumulate, chunk: splits.chunk as u32, splits: splits.count as u32, ..params };
-        let kernel = if rung == Rung::Cpu { &CPU } else { &NAIVE };
-        let launch = cx.launch(kernel).bind(x).bind(dy).bind(out).params(&params);
-        match rung {
-            Rung::Cpu => launch.variant("cpu 8x16").over_groups(groups * splits.count),
-            _ => launch.variant("naive").over(count * splits.count, 64),
+        match variant {
+            Rung::Tiled => {
+                let launch = cx.launch(&TILED).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
+                tile.set(launch.variant(format!("tiled {tile}")), fours).over_groups(groups * splits.count);
+            }
+            Rung::Cpu => {
+                let launch = cx.launch(&CPU).bind(x).bind(dy).bind(out).params(&params);
+                launch.variant("cpu 8x16").over_groups(groups * splits.count);
+            }
+            Rung::Naive => {
+                let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
+                launch.variant("naive").over(count * splits.count, 64);
+            }
         }
     })
 }
@@ -72,7 +89,7 @@ pub(super) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> R
     let rows = dy.len() / out_c;
     let splits = match cx.rung() {
         Rung::Naive => Splits::one(rows),
-        _ => Splits::new(rows, out_c.div_ceil(64), 64),
+        _ => Splits::new(rows, out_c.div_ceil(64), 128, 64),
     };
     splits.sum(cx, db, |cx, out, accumulate| {
         let params = Columns {
@@ -105,16 +122,14 @@ struct Splits {
 }
 
 impl Splits {
-    /// Enough workgroups to fill a machine wants `WORKGROUPS` of them, but no split shorter than `shortest` pixels.
-    const WORKGROUPS: usize = 128;
-
     fn one(pixels: usize) -> Self {
         Splits { count: 1, chunk: pixels }
     }
 
-    /// For a kernel of `groups` workgroups a split.
-    fn new(pixels: usize, groups: usize, shortest: usize) -> Self {
-        let wanted = Self::WORKGROUPS.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
+    /// For a kernel of `groups` workgroups a split: `enough` workgroups in all, but no split much shorter than
+    /// `shortest` pixels.
+    fn new(pixels: usize, groups: usize, enough: usize, shortest: usize) -> Self {
+        let wanted = enough.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
         let chunk = pixels.div_ceil(wanted);
         Splits { count: pixels.div_ceil(chunk), chunk }
     }
