@@ -5,7 +5,9 @@
 //!
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
+mod adamw;
 mod add;
+mod cast;
 mod concat;
 mod dropout;
 mod dynamic_threshold;
@@ -13,18 +15,22 @@ mod embedding;
 mod guided_step;
 mod mse;
 mod noised;
+mod repeat_batch;
 mod resample;
 mod silu;
 mod step_counter;
 mod timestep_embedding;
 
+pub use adamw::{AdamW, Arena, Controls, OptimizerState, grad_squares};
 pub use add::{add, add_into};
+pub use cast::cast;
 pub use concat::concat;
 pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
 pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use mse::{mse, mse_per_sample};
 pub use noised::{Images, noised, normal_noise};
+pub use repeat_batch::repeat_batch;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
 pub use step_counter::{advance, step_times};
