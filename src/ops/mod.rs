@@ -5,8 +5,10 @@
 //!
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
+mod adamw;
 mod add;
 mod attention;
+mod cast;
 mod concat;
 mod conv2d;
 mod dropout;
@@ -17,14 +19,17 @@ mod guided_step;
 mod linear;
 mod mse;
 mod noised;
+mod repeat_batch;
 mod resample;
 mod silu;
 mod softmax;
 mod step_counter;
 mod timestep_embedding;
 
+pub use adamw::{AdamW, Arena, Controls, OptimizerState, grad_squares};
 pub use add::{add, add_into};
 pub use attention::{QkvOrder, attention};
+pub use cast::cast;
 pub use concat::concat;
 pub use conv2d::conv2d;
 pub use dropout::{DropoutSeeds, dropout};
@@ -34,6 +39,7 @@ pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use linear::linear;
 pub use mse::{mse, mse_per_sample};
 pub use noised::{Images, noised, normal_noise};
+pub use repeat_batch::repeat_batch;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
 pub use softmax::softmax;
