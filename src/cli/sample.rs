@@ -80,8 +80,10 @@ pub fn run(args: &Args) -> Result<()> {
     let guidance = if classes == [None] { Guidance::from_weight(-1.0)? } else { guidance };
 
     // Class-major: all seeds of the first class, then of the next.
-    let requests: Vec<Request> =
-        classes.iter().flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed })).collect();
+    let requests: Vec<Request> = classes
+        .iter()
+        .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
+        .collect();
     if kind == Output::Folder {
         for request in &requests {
             pictures::check_free(&args.out.join(file_name(config, request)), args.force)?;
@@ -160,9 +162,10 @@ impl Output {
             Some("png") => Ok(Output::Png),
             Some("npz") => Ok(Output::Npz),
             None => Ok(Output::Folder),
-            Some(other) => {
-                Err(Error::Config(format!("--out {}: .{other} is none of .png, .npz or a folder", path.display())))
-            }
+            Some(other) => Err(Error::Config(format!(
+                "--out {}: .{other} is none of .png, .npz or a folder",
+                path.display()
+            ))),
         }
     }
 }
@@ -202,7 +205,8 @@ fn contact_sheet(
         // One class fills a square of rows, several get a row each.
         [_] => {
             let columns = (images.len() as f64).sqrt().ceil() as usize;
-            let rows = images.chunks(columns).map(|row| row.iter().map(|image| vec![image.clone()]).collect());
+            let rows =
+                images.chunks(columns).map(|row| row.iter().map(|image| vec![image.clone()]).collect());
             rows.collect()
         }
         _ => images.chunks(seeds.len()).map(|row| row.iter().map(|i| vec![i.clone()]).collect()).collect(),
@@ -217,7 +221,10 @@ fn contact_sheet(
 fn parameters(args: &Args, options: &SamplerOptions, guidance: Guidance) -> Vec<(String, String)> {
     let pairs = [
         ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
-        ("model", args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())),
+        (
+            "model",
+            args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        ),
         ("guidance_weight", guidance.weight().to_string()),
         ("guidance_scale", guidance.scale().to_string()),
         ("steps", options.steps.to_string()),

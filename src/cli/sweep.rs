@@ -71,7 +71,11 @@ pub fn run(args: &Args) -> Result<()> {
 
     let columns: Vec<String> = weights.iter().map(|w| format!("w = {w}")).collect();
     let sheet = pictures::sheet(&rows, &model.config.class_names, &columns)?;
-    pictures::save(&png, &sheet, &[("Software".into(), "freeguide sweep".into()), ("w".into(), args.w.clone())])?;
+    pictures::save(
+        &png,
+        &sheet,
+        &[("Software".into(), "freeguide sweep".into()), ("w".into(), args.w.clone())],
+    )?;
 
     // One line a weight. What measures quality is added as further columns.
     let mut table = String::from("w,guidance_scale,steps,pictures,mean,contrast\n");

@@ -91,7 +91,13 @@ pub struct Args {
     #[arg(long, value_name = "F", default_value_t = -20.0, allow_negative_numbers = true, help_heading = "Optimisation")]
     lambda_min: f64,
     /// Log SNR at the clean end.
-    #[arg(long, value_name = "F", default_value_t = 20.0, allow_negative_numbers = true, help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 20.0,
+        allow_negative_numbers = true,
+        help_heading = "Optimisation"
+    )]
     lambda_max: f64,
     /// Storage of activations; auto is f32 until f16 training is there.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
@@ -197,7 +203,12 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> {
     let dataset = Dataset::open(spec, image_size)?;
     let colour = if dataset.channels == 1 { "grey" } else { "RGB" };
-    eprintln!("data: {}, {} {colour} pictures, {} classes", dataset.name, dataset.len(), dataset.num_classes());
+    eprintln!(
+        "data: {}, {} {colour} pictures, {} classes",
+        dataset.name,
+        dataset.len(),
+        dataset.num_classes()
+    );
     let skipped = dataset.skipped();
     if !skipped.is_empty() {
         eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());

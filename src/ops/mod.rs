@@ -7,6 +7,7 @@
 
 mod adamw;
 mod add;
+mod add_per_sample;
 mod attention;
 mod cast;
 mod concat;
@@ -23,11 +24,13 @@ mod repeat_batch;
 mod resample;
 mod silu;
 mod softmax;
+mod stack_batch;
 mod step_counter;
 mod timestep_embedding;
 
-pub use adamw::{AdamW, Arena, Controls, OptimizerState, grad_squares};
+pub use adamw::{AdamW, Arena as OptimizerArena, Controls, OptimizerState, grad_squares};
 pub use add::{add, add_into};
+pub use add_per_sample::add_per_sample;
 pub use attention::{QkvOrder, attention};
 pub use cast::cast;
 pub use concat::concat;
@@ -43,5 +46,6 @@ pub use repeat_batch::repeat_batch;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
 pub use softmax::softmax;
+pub use stack_batch::stack_batch;
 pub use step_counter::{advance, step_times};
 pub use timestep_embedding::timestep_embedding;
