@@ -1,8 +1,9 @@
 #import index
-// Gradients of a convolution's parameters, one invocation an element.
+// Gradients of a convolution's parameters, one invocation an element and split.
 //   weights: dw[ky,kx,c,k] = Σ_{n,oy,ox} x[n, oy·stride + ky - pad, ox·stride + kx - pad, c]·dy[n,oy,ox,k]
 //   bias:    db[k] = Σ_{n,oy,ox} dy[n,oy,ox,k]
-// Any N, H, W, C, K. Laws: sums are f32, in the order of the pixels.
+// Split s sums pixels [s·chunk, (s+1)·chunk); `reduce` adds the splits in their order.
+// Any N, H, W, C, K. Laws: sums are f32, in the order of the pixels within a split.
 
 struct Params {
     batch: u32,
@@ -17,11 +18,14 @@ struct Params {
     spread: u32,
     pad: u32,
     accumulate: u32,
+    has_bias: u32,
+    chunk: u32,
+    splits: u32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;       // [N, in_h, in_w, in_c]
 @group(0) @binding(1) var<storage, read> dy: array<elem>;      // [N, out_h, out_w, out_c]
-@group(0) @binding(2) var<storage, read_write> dw: array<f32>; // [kernel, kernel, in_c, out_c]
+@group(0) @binding(2) var<storage, read_write> dw: array<f32>; // [splits, kernel, kernel, in_c, out_c]
 @group(0) @binding(3) var<uniform> p: Params;
 
 @compute @workgroup_size(64)
@@ -31,29 +35,27 @@ fn weights(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_index(wid, groups, 64u, lane);
-    if (i >= p.kernel * p.kernel * p.in_c * p.out_c) {
+    let taps = p.kernel * p.kernel;
+    let count = taps * p.in_c * p.out_c;
+    if (i >= p.splits * count) {
         return;
     }
     let k = i % p.out_c;
     let c = i / p.out_c % p.in_c;
-    let tap = i / (p.out_c * p.in_c);
+    let tap = i / (p.out_c * p.in_c) % taps;
     let ky = tap / p.kernel;
     let kx = tap % p.kernel;
+    let first = i / count * p.chunk;
+    let last = min(first + p.chunk, p.batch * p.out_h * p.out_w);
     var sum = 0.0;
-    for (var n = 0u; n < p.batch; n++) {
-        for (var oy = 0u; oy < p.out_h; oy++) {
-            let iy = oy * p.stride + ky - p.pad; // above the image: wraps past in_h
-            if (iy >= p.in_h) {
-                continue;
-            }
-            for (var ox = 0u; ox < p.out_w; ox++) {
-                let ix = ox * p.stride + kx - p.pad;
-                if (ix < p.in_w) {
-                    let source = ((n * p.in_h + iy) * p.in_w + ix) * p.in_c + c;
-                    let at = ((n * p.out_h + oy) * p.out_w + ox) * p.out_c + k;
-                    sum += f32(x[source]) * f32(dy[at]);
-                }
-            }
+    for (var pixel = first; pixel < last; pixel++) {
+        let n = pixel / (p.out_h * p.out_w);
+        // Above or left of the image wraps past any bound.
+        let iy = pixel / p.out_w % p.out_h * p.stride + ky - p.pad;
+        let ix = pixel % p.out_w * p.stride + kx - p.pad;
+        if (iy < p.in_h && ix < p.in_w) {
+            let source = ((n * p.in_h + iy) * p.in_w + ix) * p.in_c + c;
+            sum += f32(x[source]) * f32(dy[pixel * p.out_c + k]);
         }
     }
     if (p.accumulate != 0u) {
@@ -66,10 +68,12 @@ struct Columns {
     rows: u32,
     out_c: u32,
     accumulate: u32,
+    chunk: u32,
+    splits: u32,
 }
 
 @group(0) @binding(0) var<storage, read> rows: array<elem>;    // [rows, out_c]
-@group(0) @binding(1) var<storage, read_write> db: array<f32>; // [out_c]
+@group(0) @binding(1) var<storage, read_write> db: array<f32>; // [splits, out_c]
 @group(0) @binding(2) var<uniform> q: Columns;
 
 @compute @workgroup_size(64)
@@ -78,16 +82,49 @@ fn bias(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let k = linear_index(wid, groups, 64u, lane);
-    if (k >= q.out_c) {
+    let i = linear_index(wid, groups, 64u, lane);
+    if (i >= q.splits * q.out_c) {
         return;
     }
+    let k = i % q.out_c;
+    let first = i / q.out_c * q.chunk;
+    let last = min(first + q.chunk, q.rows);
     var sum = 0.0;
-    for (var row = 0u; row < q.rows; row++) {
+    for (var row = first; row < last; row++) {
         sum += f32(rows[row * q.out_c + k]);
     }
     if (q.accumulate != 0u) {
-        sum += db[k];
+        sum += db[i];
     }
-    db[k] = sum;
+    db[i] = sum;
+}
+
+struct Reduce {
+    count: u32,
+    splits: u32,
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<storage, read> partial: array<f32>;     // [splits, count]
+@group(0) @binding(1) var<storage, read_write> total: array<f32>; // [count]
+@group(0) @binding(2) var<uniform> r: Reduce;
+
+@compute @workgroup_size(64)
+fn reduce(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 64u, lane);
+    if (i >= r.count) {
+        return;
+    }
+    var sum = 0.0;
+    for (var split = 0u; split < r.splits; split++) {
+        sum += partial[split * r.count + i];
+    }
+    if (r.accumulate != 0u) {
+        sum += total[i];
+    }
+    total[i] = sum;
 }

@@ -27,7 +27,10 @@ pub fn run(args: &Args) -> Result<()> {
     for (i, report) in found.iter().enumerate() {
         let AdapterReport { info, limits, features, rung } = report;
         println!("{i}: {}", info.name);
-        println!("   {:?}, {:?}, driver {} {}", info.backend, info.device_type, info.driver, info.driver_info);
+        println!(
+            "   {:?}, {:?}, driver {} {}",
+            info.backend, info.device_type, info.driver, info.driver_info
+        );
         println!("   kernels: {rung}, storage: {}", if has_f16(*features) { "f32, f16" } else { "f32" });
         println!(
             "   largest buffer {}, binding {}; workgroup memory {} KiB, {} invocations; timestamps: {}",

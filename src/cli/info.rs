@@ -24,7 +24,10 @@ pub fn run(args: &Args) -> Result<()> {
     let training = path.join("train.json");
     let has_model = path.is_file() || path.join("model.safetensors").exists();
     if !has_model && !training.exists() {
-        return Err(Error::format(path, "holds neither a model (model.safetensors) nor a training (train.json)"));
+        return Err(Error::format(
+            path,
+            "holds neither a model (model.safetensors) nor a training (train.json)",
+        ));
     }
     if has_model {
         model(path)?;

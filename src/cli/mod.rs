@@ -79,7 +79,10 @@ impl DeviceArgs {
         };
         let gpu = Gpu::new_blocking(&choice)?;
         let capabilities = gpu.capabilities();
-        eprintln!("device: {} ({:?}), {} kernels", capabilities.name, capabilities.backend, capabilities.rung);
+        eprintln!(
+            "device: {} ({:?}), {} kernels",
+            capabilities.name, capabilities.backend, capabilities.rung
+        );
         Ok(gpu)
     }
 }

@@ -15,11 +15,7 @@ pub fn magnification(size: usize) -> usize {
 }
 
 /// A sheet of cells, one row a class; a cell holds one picture or several side by side.
-pub fn sheet(
-    rows: &[Vec<Vec<Image>>],
-    row_labels: &[String],
-    column_labels: &[String],
-) -> Result<Image> {
+pub fn sheet(rows: &[Vec<Vec<Image>>], row_labels: &[String], column_labels: &[String]) -> Result<Image> {
     let cells: Vec<Vec<Image>> = rows
         .iter()
         .map(|row| row.iter().map(|cell| strip(cell)).collect::<Result<Vec<Image>>>())

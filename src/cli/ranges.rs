@@ -13,9 +13,12 @@ pub fn seeds(text: &str) -> Result<Vec<u64>> {
     let mut seeds = Vec::new();
     for part in text.split(',') {
         let part = part.trim();
-        let bad = || Error::Config(format!("seeds {text:?}: {part:?} is neither a number nor a range like 0-15"));
+        let bad =
+            || Error::Config(format!("seeds {text:?}: {part:?} is neither a number nor a range like 0-15"));
         let (first, last) = match part.split_once('-') {
-            Some((first, last)) => (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?),
+            Some((first, last)) => {
+                (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?)
+            }
             None => {
                 let one: u64 = part.parse().map_err(|_| bad())?;
                 (one, one)
@@ -37,7 +40,9 @@ pub fn seeds(text: &str) -> Result<Vec<u64>> {
 /// # Errors
 /// [`Error::Config`] saying what form is expected.
 pub fn weights(text: &str) -> Result<Vec<f64>> {
-    let bad = |why: &str| Error::Config(format!("{text:?}: {why}; give FROM:TO:STEP as in 0:4:0.5, or a list as in 0,1,4"));
+    let bad = |why: &str| {
+        Error::Config(format!("{text:?}: {why}; give FROM:TO:STEP as in 0:4:0.5, or a list as in 0,1,4"))
+    };
     let number = |part: &str| match part.trim().parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         _ => Err(bad(&format!("{part:?} is not a number"))),

@@ -40,20 +40,10 @@ impl Plan {
     /// [`Error::Device`] if a shader does not compile.
     pub fn new(gpu: &Gpu, recording: Recording, label: &str) -> Result<Plan> {
         gpu.check()?;
+        // Kept values get a buffer of their own.
+        let lives = recording.lifetimes();
         let Recording { transients, dispatches } = recording;
         check_limits(gpu, &dispatches)?;
-
-        // When each transient lives. Kept ones get a buffer of their own.
-        let mut lives: Vec<Option<Lifetime>> = vec![None; transients.len()];
-        for (at, dispatch) in dispatches.iter().enumerate() {
-            for binding in &dispatch.bindings {
-                if let Storage::Transient(index) = binding.storage {
-                    let bytes = transients[index as usize].bytes;
-                    let life = lives[index as usize].get_or_insert(Lifetime { first: at, last: at, bytes });
-                    life.last = at;
-                }
-            }
-        }
         let shared: Vec<Option<Lifetime>> =
             lives.iter().zip(&transients).map(|(life, value)| life.filter(|_| !value.keep)).collect();
         let (slot_of, sizes) = assign(&shared);

@@ -2,6 +2,7 @@
 
 use super::buffer::Buffer;
 use super::kernel::{Access, Elem, Kernel};
+use super::liveness::{Lifetime, assign};
 
 /// Where a value lives.
 #[derive(Clone, Debug)]
@@ -89,6 +90,26 @@ impl Recording {
             dispatch.kernel.name
         );
         self.dispatches.push(dispatch);
+    }
+
+    /// When each transient lives; `None` for those no dispatch touches.
+    pub(super) fn lifetimes(&self) -> Vec<Option<Lifetime>> {
+        let mut lives: Vec<Option<Lifetime>> = vec![None; self.transients.len()];
+        for (at, dispatch) in self.dispatches.iter().enumerate() {
+            for binding in &dispatch.bindings {
+                if let Storage::Transient(index) = binding.storage {
+                    let bytes = self.transients[index as usize].bytes;
+                    let life = &mut lives[index as usize];
+                    life.get_or_insert(Lifetime { first: at, last: at, bytes }).last = at;
+                }
+            }
+        }
+        lives
+    }
+
+    /// The memory that the values will take in a plan, shared by liveness.
+    pub fn transient_bytes(&self) -> u64 {
+        assign(&self.lifetimes()).1.iter().sum()
     }
 
     /// How many launches there are.

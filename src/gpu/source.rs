@@ -6,6 +6,7 @@ use super::kernel::Elem;
 
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
+    ("chw", crate::wgsl!("chw")),
     ("index", crate::wgsl!("index")),
     ("normal", crate::wgsl!("normal")),
     ("philox", crate::wgsl!("philox")),

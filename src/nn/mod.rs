@@ -4,7 +4,6 @@
 //! guided-diffusion's `state_dict`, so checkpoints people have can be read.
 
 pub mod layers;
-pub mod mlp;
 pub mod parameters;
 pub mod unet;
 

@@ -102,7 +102,8 @@ impl ParameterSpec {
                 for tap in 0..taps {
                     for c in 0..inputs {
                         for k in 0..outputs {
-                            unpacked[(k * inputs + c) * taps + tap] = values[(tap * inputs + c) * outputs + k];
+                            unpacked[(k * inputs + c) * taps + tap] =
+                                values[(tap * inputs + c) * outputs + k];
                         }
                     }
                 }
@@ -116,7 +117,9 @@ impl ParameterSpec {
         match self.shape[..] {
             [kh, kw, c, k] => (kh * kw, c, k),
             [c, k] => (1, c, k),
-            _ => unreachable!("only weights have a layout, and layers declare them with two or four dimensions"),
+            _ => unreachable!(
+                "only weights have a layout, and layers declare them with two or four dimensions"
+            ),
         }
     }
 }
@@ -310,7 +313,10 @@ mod tests {
             assert_eq!(spec.file_shape().iter().product::<usize>(), spec.len());
         }
         assert_eq!(some().specs()[0].file_shape(), [5, 2, 3, 3]);
-        assert_eq!(some().specs()[2].to_file(&(0..28).map(|i| i as f32).collect::<Vec<_>>())[..3], [0.0, 4.0, 8.0]);
+        assert_eq!(
+            some().specs()[2].to_file(&(0..28).map(|i| i as f32).collect::<Vec<_>>())[..3],
+            [0.0, 4.0, 8.0]
+        );
     }
 
     #[test]

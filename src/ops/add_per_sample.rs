@@ -39,12 +39,16 @@ struct Params {
 pub fn add_per_sample(cx: &mut Context, x: &Tensor, e: &Tensor) -> Result<Tensor> {
     let [n, h, w, c] = x.nhwc("add_per_sample")?;
     if e.shape() != [n, c] || e.dtype() != DType::F32 {
-        let what = format!("x is {:?}, so e must be [{n}, {c}] of f32, got {:?} of {:?}", x.shape(), e.shape(), e.dtype());
+        let what = format!(
+            "x is {:?}, so e must be [{n}, {c}] of f32, got {:?} of {:?}",
+            x.shape(),
+            e.shape(),
+            e.dtype()
+        );
         return Err(Error::shape("add_per_sample", what));
     }
     let y = cx.output("add_per_sample", x.shape(), x.dtype())?;
-    let params =
-        Params { samples: n as u32, pixels: (h * w) as u32, channels: c as u32, accumulate: 0 };
+    let params = Params { samples: n as u32, pixels: (h * w) as u32, channels: c as u32, accumulate: 0 };
     cx.launch(&FORWARD).bind(x).bind(e).bind(&y).params(&params).over(x.len(), 64);
     cx.backward(&y, &[x, e], {
         let (x, e) = (x.clone(), e.clone());
@@ -87,7 +91,10 @@ mod tests {
     #[test]
     fn shapes_that_do_not_fit_are_named() {
         let mut cx = Context::new(gpu());
-        let (x, e) = (Array::random(&[2, 3, 3, 4], 1).upload(&cx, DType::F32), Array::random(&[2, 5], 2).upload(&cx, DType::F32));
+        let (x, e) = (
+            Array::random(&[2, 3, 3, 4], 1).upload(&cx, DType::F32),
+            Array::random(&[2, 5], 2).upload(&cx, DType::F32),
+        );
         let message = add_per_sample(&mut cx, &x, &e).unwrap_err().to_string();
         assert!(message.contains("[2, 4]") && message.contains("[2, 5]"), "{message}");
     }

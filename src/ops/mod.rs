@@ -5,22 +5,47 @@
 //!
 //! Invariants: an operation never names a layer of a network, a file or a clock.
 
+mod adamw;
 mod add;
+mod add_per_sample;
+mod attention;
+mod cast;
 mod concat;
 mod conv2d;
+mod dropout;
+mod dynamic_threshold;
 mod embedding;
 mod group_norm;
+mod guided_step;
 mod linear;
+mod mse;
+mod noised;
+mod repeat_batch;
 mod resample;
 mod silu;
+mod softmax;
+mod stack_batch;
+mod step_counter;
 mod timestep_embedding;
 
+pub use adamw::{AdamW, Arena as OptimizerArena, Controls, OptimizerState, grad_squares};
 pub use add::{add, add_into};
+pub use add_per_sample::add_per_sample;
+pub use attention::{QkvOrder, attention};
+pub use cast::cast;
 pub use concat::concat;
 pub use conv2d::conv2d;
+pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
 pub use group_norm::{GroupNorm, group_norm};
+pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use linear::linear;
+pub use mse::{mse, mse_per_sample};
+pub use noised::{Images, noised, normal_noise};
+pub use repeat_batch::repeat_batch;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use silu::silu;
+pub use softmax::softmax;
+pub use stack_batch::stack_batch;
+pub use step_counter::{advance, step_times};
 pub use timestep_embedding::timestep_embedding;

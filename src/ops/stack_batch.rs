@@ -8,12 +8,8 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
-const FORWARD: Kernel = Kernel::new(
-    "stack_batch",
-    wgsl!("stack_batch"),
-    "forward",
-    &[Access::Read, Access::Read, Access::Write],
-);
+const FORWARD: Kernel =
+    Kernel::new("stack_batch", wgsl!("stack_batch"), "forward", &[Access::Read, Access::Read, Access::Write]);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

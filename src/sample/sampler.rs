@@ -80,7 +80,8 @@ impl Sampler {
         let has_classes = config.num_classes.is_some();
         if options.guided && (!has_classes || config.null_class == crate::nn::unet::NullClass::Absent) {
             return Err(Error::Config(
-                "guidance needs a network trained with label dropout; this one has no null class (use --w 0)".into(),
+                "guidance needs a network trained with label dropout; this one has no null class (use --w 0)"
+                    .into(),
             ));
         }
         let shape = [n, size, size, channels];
@@ -105,18 +106,18 @@ impl Sampler {
 
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
         let mut cx = Context::new(gpu);
-        let width = std::mem::size_of_val(&rows[0]) / 4;
-        let table: &[f32] = bytemuck::cast_slice(&rows);
-        let steps = cx.constant_f32("step scalars", &[rows.len(), width], table)?;
+        let steps = ops::step_table(&cx, &rows)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
         let pass = Pass::inference(options.dtype);
         let eps = if options.guided && !options.two_pass {
-            let times = ops::step_times(&mut cx, &steps, &counter_tensor, 2 * n)?;
+            let times = cx.output("times", &[2 * n], DType::F32)?;
+            ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let both = over(&labels, &[2 * n], DType::U32);
             let doubled = ops::repeat_batch(&mut cx, &z_tensor, 2)?;
             unet.forward(&mut cx, weights, &doubled, &times, Some(&both), &pass)?
         } else {
-            let times = ops::step_times(&mut cx, &steps, &counter_tensor, n)?;
+            let times = cx.output("times", &[n], DType::F32)?;
+            ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let first = has_classes.then(|| over(&labels, &[n], DType::U32));
             let eps = unet.forward(&mut cx, weights, &z_tensor, &times, first.as_ref(), &pass)?;
             if options.guided {
@@ -182,7 +183,9 @@ impl Sampler {
         }
         if Self::needs_both(guidance) && !self.options.guided {
             let w = guidance.weight();
-            return Err(Error::Config(format!("w = {w} needs a guided sampler; this one evaluates once a step")));
+            return Err(Error::Config(format!(
+                "w = {w} needs a guided sampler; this one evaluates once a step"
+            )));
         }
         // Places that are not asked for repeat the first request; their pictures are not read.
         let filler = Request { class: None, seed: 0 };

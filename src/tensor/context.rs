@@ -15,6 +15,7 @@ pub struct Context {
     gpu: Gpu,
     recording: Recording,
     rung: Rung,
+    flops: f64,
     pub(super) tape: Option<Tape>,
 }
 
@@ -25,6 +26,7 @@ impl Context {
             gpu: gpu.clone(),
             recording: Recording::default(),
             rung: gpu.capabilities().rung,
+            flops: 0.0,
             tape: None,
         }
     }
@@ -107,6 +109,21 @@ impl Context {
             return Err(Error::shape("constant", what));
         }
         Ok(Tensor::new(Storage::Buffer(self.gpu.buffer_with(label, data)?), 0, shape, dtype))
+    }
+
+    /// Counts the multiplications and additions of what was just dispatched.
+    pub fn count_flops(&mut self, flops: f64) {
+        self.flops += flops;
+    }
+
+    /// Multiplications and additions recorded so far, of the operations where nearly all of them are.
+    pub fn flops(&self) -> f64 {
+        self.flops
+    }
+
+    /// The memory that the values recorded so far will take, shared by liveness.
+    pub fn transient_bytes(&self) -> u64 {
+        self.recording.transient_bytes()
     }
 
     /// Dispatches recorded so far.

@@ -32,7 +32,13 @@ pub struct TrainState {
 
 impl TrainState {
     /// The state before the first step.
-    pub fn new(gpu: &Gpu, parameters: &Parameters, rates: usize, seed: u64, optimizer: &[u8]) -> Result<Self> {
+    pub fn new(
+        gpu: &Gpu,
+        parameters: &Parameters,
+        rates: usize,
+        seed: u64,
+        optimizer: &[u8],
+    ) -> Result<Self> {
         let state = Self::empty(gpu, parameters, rates, optimizer)?;
         let values = parameters.initial_values(seed);
         state.parameters.write(gpu, 0, &values)?;
@@ -76,7 +82,9 @@ impl TrainState {
             .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
             .collect();
         let path = dir.join(STEM);
-        save_generation(dir, STEM, self.images, |writer| write_safetensors_to(writer, &path, &views, &metadata))?;
+        save_generation(dir, STEM, self.images, |writer| {
+            write_safetensors_to(writer, &path, &views, &metadata)
+        })?;
         Ok(())
     }
 

@@ -120,7 +120,8 @@ impl Trainer {
         if self.state.images < total {
             // Record one training step.
             let step = TrainStep::record(&self.gpu, &self.unet, &self.options, &self.state)?;
-            let mut batches = Prefetch::new(self.loader.clone(), self.state.images, self.options.batch, AHEAD);
+            let mut batches =
+                Prefetch::new(self.loader.clone(), self.state.images, self.options.batch, AHEAD);
             let mut pending: VecDeque<PendingStep> = VecDeque::new();
 
             // Run it.
@@ -131,7 +132,8 @@ impl Trainer {
                 self.state.images += batch_size;
 
                 let stopping = stop();
-                let save = stopping || self.state.images >= total || self.due(before, self.options.save_every);
+                let save =
+                    stopping || self.state.images >= total || self.due(before, self.options.save_every);
                 let samples = self.due(before, self.options.sample_every);
                 let keep = if save || samples { 0 } else { LAG };
                 while pending.len() > keep {

@@ -127,7 +127,9 @@ impl UNetConfig {
         let refuse = |what: String| Err(Error::Config(what));
         let levels = self.channel_mult.len();
         if levels == 0 || self.layers_per_block == 0 || self.model_channels == 0 || self.sample_size == 0 {
-            return refuse("a UNet needs at least one level, one block a level, one channel and one pixel".into());
+            return refuse(
+                "a UNet needs at least one level, one block a level, one channel and one pixel".into(),
+            );
         }
         if levels > 16 || !self.sample_size.is_multiple_of(1 << (levels - 1)) {
             let sizes: Vec<String> = halvings(self.sample_size, levels);
@@ -150,13 +152,17 @@ impl UNetConfig {
             }
             let heads = self.heads(width);
             if heads == 0 || !width.is_multiple_of(heads) {
-                return refuse(format!("level {level} has {width} channels, which {heads} heads do not divide"));
+                return refuse(format!(
+                    "level {level} has {width} channels, which {heads} heads do not divide"
+                ));
             }
             // The middle of the network always attends.
             let attends = self.attention_resolutions.contains(&self.sizes()[level]) || level == levels - 1;
             if attends && width / heads > 256 {
                 let dim = width / heads;
-                return refuse(format!("level {level} would have heads of {dim} channels; at most 256 are possible"));
+                return refuse(format!(
+                    "level {level} would have heads of {dim} channels; at most 256 are possible"
+                ));
             }
         }
         for size in &self.attention_resolutions {
@@ -185,7 +191,12 @@ mod tests {
 
     #[test]
     fn sizes_that_cannot_be_halved_are_refused_with_the_numbers() {
-        let config = UNetConfig { sample_size: 30, channel_mult: vec![1.0, 1.0, 1.0], attention_resolutions: vec![], ..small() };
+        let config = UNetConfig {
+            sample_size: 30,
+            channel_mult: vec![1.0, 1.0, 1.0],
+            attention_resolutions: vec![],
+            ..small()
+        };
         let message = config.check().unwrap_err().to_string();
         assert!(message.contains("30 -> 15 -> 7.5") && message.contains("multiple of 4"), "{message}");
         let fits = UNetConfig { sample_size: 28, ..config };

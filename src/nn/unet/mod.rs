@@ -86,7 +86,14 @@ impl UNet {
                 QkvLayout::Legacy => QkvOrder::Legacy,
             };
             let heads = config.heads(channels);
-            Block::Attention(Box::new(Attention::new(p, name, channels, config.norm_num_groups, heads, order)))
+            Block::Attention(Box::new(Attention::new(
+                p,
+                name,
+                channels,
+                config.norm_num_groups,
+                heads,
+                order,
+            )))
         };
         let (widths, sizes) = (config.widths(), config.sizes());
         let attends = |level: usize| config.attention_resolutions.contains(&sizes[level]);
@@ -208,8 +215,12 @@ impl UNet {
                 emb = ops::add(cx, &emb, &class, 1.0)?;
             }
             (None, None) => {}
-            (Some(_), None) => return Err(Error::shape("unet", "the network has classes, but no labels came")),
-            (None, Some(_)) => return Err(Error::shape("unet", "labels came, but the network has no classes")),
+            (Some(_), None) => {
+                return Err(Error::shape("unet", "the network has classes, but no labels came"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::shape("unet", "labels came, but the network has no classes"));
+            }
         }
         let emb = ops::silu(cx, &emb)?;
 
@@ -307,7 +318,8 @@ pub(crate) mod tests {
         let labels = golden.array("in.y").upload(&cx, DType::U32);
         let target = golden.array("in.target").nhwc().upload(&cx, DType::F32);
         cx.watch(&x);
-        let out = unet.forward(&mut cx, &weights, &x, &time, Some(&labels), &Pass::inference(DType::F32)).unwrap();
+        let out =
+            unet.forward(&mut cx, &weights, &x, &time, Some(&labels), &Pass::inference(DType::F32)).unwrap();
         let loss = ops::mse(&mut cx, &out, &target).unwrap();
         backprop(&mut cx, &loss).unwrap();
         cx.keep(&out);
@@ -332,21 +344,38 @@ pub(crate) mod tests {
         for config in [
             UNetConfig { resample: Resample::Conv, num_attention_heads: Some(2), ..small() },
             UNetConfig { resnet_time_scale_shift: TimeScaleShift::Default, num_classes: None, ..small() },
-            UNetConfig { residual_scaling: true, qkv_order: QkvLayout::Legacy, null_class: NullClass::Zero, ..small() },
-            UNetConfig { sample_size: 12, channel_mult: vec![1.0, 1.0, 2.0], attention_resolutions: vec![3], ..small() },
+            UNetConfig {
+                residual_scaling: true,
+                qkv_order: QkvLayout::Legacy,
+                null_class: NullClass::Zero,
+                ..small()
+            },
+            UNetConfig {
+                sample_size: 12,
+                channel_mult: vec![1.0, 1.0, 2.0],
+                attention_resolutions: vec![3],
+                ..small()
+            },
         ] {
             let unet = UNet::new(&config).unwrap();
             let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
             // Zero-initialised layers hide what is before them: start from noise everywhere.
-            let values: Vec<Vec<f32>> =
-                unet.parameters().specs().iter().enumerate().map(|(i, s)| crate::random::init_uniform(7, i as u64, s.len(), 0.1)).collect();
+            let values: Vec<Vec<f32>> = unet
+                .parameters()
+                .specs()
+                .iter()
+                .enumerate()
+                .map(|(i, s)| crate::random::init_uniform(7, i as u64, s.len(), 0.1))
+                .collect();
             arena.write(gpu(), 0, &values).unwrap();
             let weights = arena.weights(unet.parameters(), 0);
             let mut cx = Context::new(gpu());
             let size = config.sample_size;
             let x = Array::random(&[2, size, size, 3], 5).upload(&cx, DType::F32);
             let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
-            let labels = config.num_classes.map(|_| cx.constant_u32("labels", &[2], &[3, config.null_label()]).unwrap());
+            let labels = config
+                .num_classes
+                .map(|_| cx.constant_u32("labels", &[2], &[3, config.null_label()]).unwrap());
             let pass = Pass::inference(DType::F32);
             let out = unet.forward(&mut cx, &weights, &x, &time, labels.as_ref(), &pass).unwrap();
             assert_eq!(out.shape(), [2, size, size, 6]);
@@ -354,7 +383,10 @@ pub(crate) mod tests {
             let plan = cx.finish("option").unwrap();
             plan.run().unwrap();
             let values = download(&plan, &out);
-            assert!(values.data.iter().all(|x| x.is_finite()) && values.data.iter().any(|x| x.abs() > 1e-3), "{config:?}");
+            assert!(
+                values.data.iter().all(|x| x.is_finite()) && values.data.iter().any(|x| x.abs() > 1e-3),
+                "{config:?}"
+            );
         }
     }
 }

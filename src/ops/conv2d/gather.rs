@@ -4,18 +4,35 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::Result;
-use crate::gpu::{Access, Kernel};
+use crate::gpu::{Access, Kernel, Rung, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::{Params, Tile};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
+/// x and w twice, as fours and one by one.
+const TILED_READS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+const TILED_ADDS: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
 
 const NAIVE: [Kernel; 2] = [
     Kernel::new("conv2d", wgsl!("conv2d"), "gather", READS),
     Kernel::new("conv2d_input_gradient", wgsl!("conv2d"), "gather", ADDS),
+];
+const CPU_ROWS3: [Kernel; 2] = [
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "rows3", READS),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "rows3", ADDS),
+];
+const CPU_TAPS: [Kernel; 2] = [
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", READS),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", ADDS),
+];
+const TILED: [Kernel; 2] = [
+    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TILED_READS),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TILED_ADDS),
 ];
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
@@ -39,8 +56,38 @@ pub(super) fn gather(
 ) {
     // Without a bias its binding holds the weights; the kernel does not read it.
     let bias = bias.unwrap_or(w);
-    let kernel = &NAIVE[direction as usize];
-    cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params).variant("naive").over(y.len(), 64);
+    let fours = params.in_c.is_multiple_of(4) && params.out_c.is_multiple_of(4);
+    let direction = direction as usize;
+    let Params { batch, spread, out_c, .. } = params;
+    // Pixels of phase 0, which has the most.
+    let [height, width] = [params.out_h, params.out_w].map(|extent| extent.div_ceil(spread));
+    match cx.rung() {
+        Rung::Cpu if fours => {
+            let rows3 = params.kernel == 3 && params.step == 1 && params.spread == 1;
+            let (kernel, variant) = match rows3 {
+                true => (&CPU_ROWS3[direction], "cpu 8x8 rows"),
+                false => (&CPU_TAPS[direction], "cpu 8x8 taps"),
+            };
+            // Two segments of 4 pixels by 8 channels an invocation.
+            let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
+            let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
+            let [columns, rows, _] = groups_over(invocations.div_ceil(8));
+            let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
+            launch.variant(variant).groups([columns, rows, spread * spread]);
+        }
+        Rung::Tiled => {
+            let pixels = u64::from(batch) * u64::from(height) * u64::from(width);
+            let (tile, groups) = Tile::choose(pixels, u64::from(out_c), spread * spread);
+            let [columns, rows, _] = groups_over(groups);
+            let launch = cx.launch(&TILED[direction]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+            let launch = launch.params(&params).variant(format!("tiled {tile}"));
+            tile.set(launch, fours).groups([columns, rows, spread * spread]);
+        }
+        _ => {
+            let launch = cx.launch(&NAIVE[direction]).bind(x).bind(w).bind(bias).bind(y).params(&params);
+            launch.variant("naive").over(y.len(), 64);
+        }
+    }
 }
 
 #[repr(C)]

@@ -14,7 +14,7 @@ mod weight_gradient;
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType, Launch, Tensor};
 
 use gather::{Direction, gather, turned};
 use weight_gradient::{bias_gradient, weight_gradient};
@@ -37,7 +37,10 @@ struct Params {
     pad: u32,
     accumulate: u32,
     has_bias: u32,
-    unused: [u32; 3],
+    /// Weight gradients: pixels a split, and how many splits.
+    chunk: u32,
+    splits: u32,
+    unused: u32,
 }
 
 impl Params {
@@ -55,6 +58,41 @@ impl Params {
             has_bias: 0,
             ..self
         }
+    }
+}
+
+/// The tile of a workgroup in the tiled kernels: rows (pixels, or taps and input channels) by output channels.
+/// Its choice does not touch the order of any sum.
+#[derive(Clone, Copy, Debug)]
+struct Tile {
+    m: u32,
+    n: u32,
+}
+
+impl Tile {
+    /// The largest tile that wastes little and leaves enough workgroups to fill a large GPU; and their number.
+    fn choose(rows: u64, columns: u64, layers: u32) -> (Tile, u64) {
+        const ENOUGH: u64 = 256;
+        let groups = |tile: Tile| rows.div_ceil(tile.m.into()) * columns.div_ceil(tile.n.into());
+        let waste_free = |tile: Tile| columns.div_ceil(tile.n.into()) * u64::from(tile.n) < columns + 64;
+        let fits = |tile: &Tile| waste_free(*tile) && groups(*tile) * u64::from(layers) >= ENOUGH;
+        let large = [Tile { m: 128, n: 128 }, Tile { m: 128, n: 64 }];
+        let tile = large.into_iter().find(fits).unwrap_or(Tile { m: 64, n: 64 });
+        (tile, groups(tile))
+    }
+
+    /// Sets the constants of a tiled kernel.
+    fn set(self, launch: Launch<'_>, fours: bool) -> Launch<'_> {
+        launch
+            .constant("TILE_M", self.m.into())
+            .constant("TILE_N", self.n.into())
+            .constant("FOURS", f64::from(u8::from(fours)))
+    }
+}
+
+impl std::fmt::Display for Tile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x16", self.m, self.n)
     }
 }
 
@@ -86,7 +124,9 @@ pub fn conv2d(
         pad: (kernel as u32 - 1) / 2,
         accumulate: 0,
         has_bias: u32::from(bias.is_some()),
-        unused: [0; 3],
+        chunk: 0,
+        splits: 0,
+        unused: 0,
     };
     if kernel == 1 && stride == 1 {
         // Pixels do not see each other: one row of them all fills tiles best.

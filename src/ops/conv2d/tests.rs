@@ -141,6 +141,9 @@ fn every_rung_agrees_with_f64_at_odd_sizes() {
         ([1, 1, 70, 72], 1, 68, 1),
         ([5, 4, 4, 8], 3, 8, 1),
         ([1, 1, 1, 4], 3, 4, 2),
+        // Enough pixels for several splits in the weight gradient.
+        ([8, 9, 11, 8], 3, 12, 1),
+        ([8, 13, 11, 3], 3, 5, 2),
     ];
     for dtype in dtypes() {
         for rung in rungs() {

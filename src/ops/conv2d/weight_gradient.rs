@@ -1,22 +1,31 @@
 //! The gradients of a convolution's weights and bias: sums over the pixels of all images.
+//!
+//! The pixels are split among workgroups, whose partial sums a second kernel adds in a fixed order.
 
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::Result;
-use crate::gpu::{Access, Kernel};
-use crate::tensor::{Context, GradTarget, Tensor};
+use crate::gpu::{Access, Kernel, Rung};
+use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::{Params, Tile};
 
-const NAIVE: Kernel = Kernel::new(
+const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
+
+const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
+const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", SUMS);
+/// x and dy twice, as fours and one by one.
+const TILED: Kernel = Kernel::new(
     "conv2d_weight_gradient",
-    wgsl!("conv2d_weight"),
+    wgsl!("conv2d_weight_tiled"),
     "weights",
-    &[Access::Read, Access::Read, Access::Update],
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update],
 );
 const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
+const REDUCE: Kernel =
+    Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
 
 /// dw[ky,kx,c,k] = Σ x·dy; `params` are the forward pass's.
 pub(super) fn weight_gradient(
@@ -26,10 +35,41 @@ pub(super) fn weight_gradient(
     dw: &GradTarget,
     params: Params,
 ) -> Result<()> {
-    let params = Params { accumulate: dw.flag(), ..params };
+    let Params { kernel, in_c, out_c, .. } = params;
     let count = dw.tensor.len();
-    cx.launch(&NAIVE).bind(x).bind(dy).bind(&dw.tensor).params(&params).variant("naive").over(count, 64);
-    Ok(())
+    let pixels = (params.batch * params.out_h * params.out_w) as usize;
+    let fours = in_c.is_multiple_of(4) && out_c.is_multiple_of(4);
+    let rows = kernel * kernel * in_c;
+    let (tile, tile_groups) = Tile::choose(rows.into(), out_c.into(), 1);
+    // 8 by 16 channels of a tap an invocation, 8 invocations a group.
+    let cpu_tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
+    let (variant, groups) = match cx.rung() {
+        Rung::Cpu if fours => (Rung::Cpu, cpu_tiles.div_ceil(8) as usize),
+        Rung::Tiled => (Rung::Tiled, tile_groups as usize),
+        _ => (Rung::Naive, count.div_ceil(64)),
+    };
+    let splits = match cx.rung() {
+        Rung::Naive => Splits::one(pixels),
+        Rung::Cpu => Splits::new(pixels, groups, 128, 256),
+        Rung::Tiled => Splits::new(pixels, groups, 512, 256),
+    };
+    splits.sum(cx, dw, |cx, out, accumulate| {
+        let params = Params { accumulate, chunk: splits.chunk as u32, splits: splits.count as u32, ..params };
+        match variant {
+            Rung::Tiled => {
+                let launch = cx.launch(&TILED).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
+                tile.set(launch.variant(format!("tiled {tile}")), fours).over_groups(groups * splits.count);
+            }
+            Rung::Cpu => {
+                let launch = cx.launch(&CPU).bind(x).bind(dy).bind(out).params(&params);
+                launch.variant("cpu 8x16").over_groups(groups * splits.count);
+            }
+            Rung::Naive => {
+                let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
+                launch.variant("naive").over(count * splits.count, 64);
+            }
+        }
+    })
 }
 
 #[repr(C)]
@@ -38,14 +78,80 @@ struct Columns {
     rows: u32,
     out_c: u32,
     accumulate: u32,
-    unused: u32,
+    chunk: u32,
+    splits: u32,
+    unused: [u32; 3],
 }
 
 /// db[k] = Σ dy over all pixels.
 pub(super) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> Result<()> {
     let out_c = db.tensor.len();
     let rows = dy.len() / out_c;
-    let params = Columns { rows: rows as u32, out_c: out_c as u32, accumulate: db.flag(), unused: 0 };
-    cx.launch(&BIAS).bind(dy).bind(&db.tensor).params(&params).variant("naive").over(out_c, 64);
-    Ok(())
+    let splits = match cx.rung() {
+        Rung::Naive => Splits::one(rows),
+        _ => Splits::new(rows, out_c.div_ceil(64), 128, 64),
+    };
+    splits.sum(cx, db, |cx, out, accumulate| {
+        let params = Columns {
+            rows: rows as u32,
+            out_c: out_c as u32,
+            accumulate,
+            chunk: splits.chunk as u32,
+            splits: splits.count as u32,
+            unused: [0; 3],
+        };
+        cx.launch(&BIAS).bind(dy).bind(out).params(&params).over(out_c * splits.count, 64);
+    })
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Reduce {
+    count: u32,
+    splits: u32,
+    accumulate: u32,
+    unused: u32,
+}
+
+/// How the pixels are divided: a function of the shapes alone, so that the order of the sum is too.
+#[derive(Clone, Copy, Debug)]
+struct Splits {
+    count: usize,
+    /// Pixels in each but the last.
+    chunk: usize,
+}
+
+impl Splits {
+    fn one(pixels: usize) -> Self {
+        Splits { count: 1, chunk: pixels }
+    }
+
+    /// For a kernel of `groups` workgroups a split: `enough` workgroups in all, but no split much shorter than
+    /// `shortest` pixels.
+    fn new(pixels: usize, groups: usize, enough: usize, shortest: usize) -> Self {
+        let wanted = enough.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
+        let chunk = pixels.div_ceil(wanted);
+        Splits { count: pixels.div_ceil(chunk), chunk }
+    }
+
+    /// Has `launch(cx, out, accumulate)` write `[splits, …]` partial sums and adds them up in `target`. A single
+    /// split goes there straight away.
+    fn sum(
+        self,
+        cx: &mut Context,
+        target: &GradTarget,
+        launch: impl FnOnce(&mut Context, &Tensor, u32),
+    ) -> Result<()> {
+        if self.count == 1 {
+            launch(cx, &target.tensor, target.flag());
+            return Ok(());
+        }
+        let count = target.tensor.len();
+        let partial = cx.output("conv2d partial sums", &[self.count, count], DType::F32)?;
+        launch(cx, &partial, 0);
+        let params =
+            Reduce { count: count as u32, splits: self.count as u32, accumulate: target.flag(), unused: 0 };
+        cx.launch(&REDUCE).bind(&partial).bind(&target.tensor).params(&params).over(count, 64);
+        Ok(())
+    }
 }

@@ -1,0 +1,17 @@
+// Noise of channels-last images. A library: no entry point, no binding.
+// Law: the random numbers of a sample [H, W, C] are those of its elements in C, H, W order, element e being word e % 4 of
+//   block e / 4. So the same seed gives the same image under any memory layout.
+
+// The block of slot i. Where whole blocks lie within a channel, neighbouring slots are neighbouring channels, so that
+// neighbouring invocations touch neighbouring memory.
+fn chw_block(i: u32, channels: u32, pixels: u32) -> u32 {
+    if (pixels % 4u != 0u) {
+        return i;
+    }
+    return (i % channels) * (pixels / 4u) + i / channels;
+}
+
+// Where element e in C, H, W order lies in H, W, C memory.
+fn chw_offset(e: u32, channels: u32, pixels: u32) -> u32 {
+    return (e % pixels) * channels + e / pixels;
+}

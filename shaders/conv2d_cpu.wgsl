@@ -1,0 +1,263 @@
+#import index
+// Convolution as a gather (see conv2d.wgsl), for software adapters: 8 pixels x 8 channels an invocation in registers,
+// no workgroup memory, no barrier.
+// Pixels come in segments of 4 in a row of the image, two segments an invocation. Products are taken as
+// (4x4 weights) · (4 input channels), which sums 4 channels at once.
+//   rows3: kernel 3, step 1, spread 1; the 6 columns that a segment sees are loaded once for 3 taps.
+//   taps:  any kernel, step and spread.
+// With spread 2 only every other tap meets an input pixel; which ones depends on the parity of the output pixel, its
+// phase: wid.z = (oy % spread)·spread + ox % spread. An invocation's pixels are of one phase.
+// Limits: in_c and out_c multiples of 4. Laws: sums are f32; their order is (ky, 4 channels, kx) or (ky, kx, 4 channels),
+// whatever N.
+
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    kernel: u32,
+    step: u32,
+    spread: u32,
+    pad: u32,
+    accumulate: u32,
+    has_bias: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<elem>>;       // [N, in_h, in_w, in_c/4]
+@group(0) @binding(1) var<storage, read> w: array<vec4<f32>>;        // [kernel, kernel, in_c, out_c/4]
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;     // [out_c/4]; anything without has_bias
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<elem>>; // [N, out_h, out_w, out_c/4]
+@group(0) @binding(4) var<uniform> p: Params;
+
+// Four pixels of one phase in a row of the output: ox = ox0, ox0 + spread, …
+struct Segment {
+    valid: bool,
+    n: u32,
+    oy: u32,
+    ox0: u32,
+}
+
+fn segment(index: u32, phase: u32) -> Segment {
+    let py = phase / p.spread;
+    let px = phase % p.spread;
+    // An image one pixel wide or high has no pixel of the second phase: then there is no valid segment.
+    let rows = (p.out_h + p.spread - 1u - py) / p.spread;
+    let segments = ((p.out_w + p.spread - 1u - px) / p.spread + 3u) / 4u;
+    let valid = index < p.batch * rows * segments;
+    let at = select(0u, index, valid);
+    let row = at / max(segments, 1u);
+    return Segment(
+        valid,
+        row / max(rows, 1u),
+        row % max(rows, 1u) * p.spread + py,
+        (at % max(segments, 1u)) * 4u * p.spread + px,
+    );
+}
+
+// Input pixel (iy, ix) of image n as four channels at c, or zero outside the image.
+fn load(row: u32, ix: u32, inside: bool, c: u32) -> vec4<f32> {
+    let ok = inside && ix < p.in_w;
+    let v = vec4<f32>(x[select(0u, (row + ix) * (p.in_c / 4u), ok) + c]);
+    return select(vec4(0.0), v, ok);
+}
+
+// Four rows of the weights from row r on, four output channels at k.
+fn weights(r: u32, k: u32) -> mat4x4<f32> {
+    let pitch = p.out_c / 4u;
+    let at = r * pitch + k;
+    return mat4x4<f32>(w[at], w[at + pitch], w[at + 2u * pitch], w[at + 3u * pitch]);
+}
+
+fn store(s: Segment, j: u32, k: u32, sum: vec4<f32>) {
+    let ox = s.ox0 + j * p.spread;
+    if (!s.valid || ox >= p.out_w || k >= p.out_c / 4u) {
+        return;
+    }
+    let at = ((s.n * p.out_h + s.oy) * p.out_w + ox) * (p.out_c / 4u) + k;
+    var v = sum;
+    if (p.has_bias != 0u) {
+        v += bias[k];
+    }
+    if (p.accumulate != 0u) {
+        v += vec4<f32>(y[at]);
+    }
+    y[at] = vec4<elem>(v);
+}
+
+@compute @workgroup_size(8)
+fn rows3(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 8u, lane);
+    let blocks = (p.out_c + 7u) / 8u;
+    let k = i % blocks * 2u; // in fours
+    let s = segment(i / blocks * 2u, wid.z);
+    let t = segment(i / blocks * 2u + 1u, wid.z);
+
+    // Sums: pixels s0..s3 and t0..t3 of both segments, channels a (k) and b (k + 1).
+    var s0a = vec4(0.0); var s0b = vec4(0.0);
+    var s1a = vec4(0.0); var s1b = vec4(0.0);
+    var s2a = vec4(0.0); var s2b = vec4(0.0);
+    var s3a = vec4(0.0); var s3b = vec4(0.0);
+    var t0a = vec4(0.0); var t0b = vec4(0.0);
+    var t1a = vec4(0.0); var t1b = vec4(0.0);
+    var t2a = vec4(0.0); var t2b = vec4(0.0);
+    var t3a = vec4(0.0); var t3b = vec4(0.0);
+    for (var ky = 0u; ky < 3u; ky++) {
+        // Above or left of the image wraps past any bound.
+        let sy = s.oy + ky - 1u;
+        let ty = t.oy + ky - 1u;
+        let sr = (s.n * p.in_h + sy) * p.in_w;
+        let tr = (t.n * p.in_h + ty) * p.in_w;
+        let s_in = sy < p.in_h;
+        let t_in = ty < p.in_h;
+        for (var c = 0u; c < p.in_c / 4u; c++) {
+            let sv0 = load(sr, s.ox0 + 0u - 1u, s_in, c);
+            let sv1 = load(sr, s.ox0 + 1u - 1u, s_in, c);
+            let sv2 = load(sr, s.ox0 + 2u - 1u, s_in, c);
+            let sv3 = load(sr, s.ox0 + 3u - 1u, s_in, c);
+            let sv4 = load(sr, s.ox0 + 4u - 1u, s_in, c);
+            let sv5 = load(sr, s.ox0 + 5u - 1u, s_in, c);
+            let tv0 = load(tr, t.ox0 + 0u - 1u, t_in, c);
+            let tv1 = load(tr, t.ox0 + 1u - 1u, t_in, c);
+            let tv2 = load(tr, t.ox0 + 2u - 1u, t_in, c);
+            let tv3 = load(tr, t.ox0 + 3u - 1u, t_in, c);
+            let tv4 = load(tr, t.ox0 + 4u - 1u, t_in, c);
+            let tv5 = load(tr, t.ox0 + 5u - 1u, t_in, c);
+            let r = ky * 3u * p.in_c + c * 4u;
+            {
+                let wa = weights(r + 0u * p.in_c, k);
+                let wb = weights(r + 0u * p.in_c, k + 1u);
+                s0a += wa * sv0; s0b += wb * sv0;
+                s1a += wa * sv1; s1b += wb * sv1;
+                s2a += wa * sv2; s2b += wb * sv2;
+                s3a += wa * sv3; s3b += wb * sv3;
+                t0a += wa * tv0; t0b += wb * tv0;
+                t1a += wa * tv1; t1b += wb * tv1;
+                t2a += wa * tv2; t2b += wb * tv2;
+                t3a += wa * tv3; t3b += wb * tv3;
+            }
+            {
+                let wa = weights(r + 1u * p.in_c, k);
+                let wb = weights(r + 1u * p.in_c, k + 1u);
+                s0a += wa * sv1; s0b += wb * sv1;
+                s1a += wa * sv2; s1b += wb * sv2;
+                s2a += wa * sv3; s2b += wb * sv3;
+                s3a += wa * sv4; s3b += wb * sv4;
+                t0a += wa * tv1; t0b += wb * tv1;
+                t1a += wa * tv2; t1b += wb * tv2;
+                t2a += wa * tv3; t2b += wb * tv3;
+                t3a += wa * tv4; t3b += wb * tv4;
+            }
+            {
+                let wa = weights(r + 2u * p.in_c, k);
+                let wb = weights(r + 2u * p.in_c, k + 1u);
+                s0a += wa * sv2; s0b += wb * sv2;
+                s1a += wa * sv3; s1b += wb * sv3;
+                s2a += wa * sv4; s2b += wb * sv4;
+                s3a += wa * sv5; s3b += wb * sv5;
+                t0a += wa * tv2; t0b += wb * tv2;
+                t1a += wa * tv3; t1b += wb * tv3;
+                t2a += wa * tv4; t2b += wb * tv4;
+                t3a += wa * tv5; t3b += wb * tv5;
+            }
+        }
+    }
+    store(s, 0u, k, s0a);
+    store(s, 0u, k + 1u, s0b);
+    store(s, 1u, k, s1a);
+    store(s, 1u, k + 1u, s1b);
+    store(s, 2u, k, s2a);
+    store(s, 2u, k + 1u, s2b);
+    store(s, 3u, k, s3a);
+    store(s, 3u, k + 1u, s3b);
+    store(t, 0u, k, t0a);
+    store(t, 0u, k + 1u, t0b);
+    store(t, 1u, k, t1a);
+    store(t, 1u, k + 1u, t1b);
+    store(t, 2u, k, t2a);
+    store(t, 2u, k + 1u, t2b);
+    store(t, 3u, k, t3a);
+    store(t, 3u, k + 1u, t3b);
+}
+
+@compute @workgroup_size(8)
+fn taps(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 8u, lane);
+    let blocks = (p.out_c + 7u) / 8u;
+    let k = i % blocks * 2u; // in fours
+    let s = segment(i / blocks * 2u, wid.z);
+    let t = segment(i / blocks * 2u + 1u, wid.z);
+
+    // Sums: pixels s0..s3 and t0..t3 of both segments, channels a (k) and b (k + 1).
+    var s0a = vec4(0.0); var s0b = vec4(0.0);
+    var s1a = vec4(0.0); var s1b = vec4(0.0);
+    var s2a = vec4(0.0); var s2b = vec4(0.0);
+    var s3a = vec4(0.0); var s3b = vec4(0.0);
+    var t0a = vec4(0.0); var t0b = vec4(0.0);
+    var t1a = vec4(0.0); var t1b = vec4(0.0);
+    var t2a = vec4(0.0); var t2b = vec4(0.0);
+    var t3a = vec4(0.0); var t3b = vec4(0.0);
+    // The first tap that meets an input pixel; 0 with spread 1.
+    let ky0 = (p.pad + wid.z / p.spread) % p.spread;
+    let kx0 = (p.pad + wid.z % p.spread) % p.spread;
+    for (var ky = ky0; ky < p.kernel; ky += p.spread) {
+        // Exact: the taps that do not divide are skipped. Above or left of the image wraps past any bound.
+        let sy = (s.oy * p.step + ky - p.pad) / p.spread;
+        let ty = (t.oy * p.step + ky - p.pad) / p.spread;
+        let sr = (s.n * p.in_h + sy) * p.in_w;
+        let tr = (t.n * p.in_h + ty) * p.in_w;
+        let s_in = sy < p.in_h;
+        let t_in = ty < p.in_h;
+        for (var kx = kx0; kx < p.kernel; kx += p.spread) {
+            let sx = (s.ox0 * p.step + kx - p.pad) / p.spread;
+            let tx = (t.ox0 * p.step + kx - p.pad) / p.spread;
+            for (var c = 0u; c < p.in_c / 4u; c++) {
+                let r = (ky * p.kernel + kx) * p.in_c + c * 4u;
+                let wa = weights(r, k);
+                let wb = weights(r, k + 1u);
+                let sv0 = load(sr, sx, s_in, c);
+                let sv1 = load(sr, sx + 1u * p.step, s_in, c);
+                let sv2 = load(sr, sx + 2u * p.step, s_in, c);
+                let sv3 = load(sr, sx + 3u * p.step, s_in, c);
+                let tv0 = load(tr, tx, t_in, c);
+                let tv1 = load(tr, tx + 1u * p.step, t_in, c);
+                let tv2 = load(tr, tx + 2u * p.step, t_in, c);
+                let tv3 = load(tr, tx + 3u * p.step, t_in, c);
+                s0a += wa * sv0; s0b += wb * sv0;
+                s1a += wa * sv1; s1b += wb * sv1;
+                s2a += wa * sv2; s2b += wb * sv2;
+                s3a += wa * sv3; s3b += wb * sv3;
+                t0a += wa * tv0; t0b += wb * tv0;
+                t1a += wa * tv1; t1b += wb * tv1;
+                t2a += wa * tv2; t2b += wb * tv2;
+                t3a += wa * tv3; t3b += wb * tv3;
+            }
+        }
+    }
+    store(s, 0u, k, s0a);
+    store(s, 0u, k + 1u, s0b);
+    store(s, 1u, k, s1a);
+    store(s, 1u, k + 1u, s1b);
+    store(s, 2u, k, s2a);
+    store(s, 2u, k + 1u, s2b);
+    store(s, 3u, k, s3a);
+    store(s, 3u, k + 1u, s3b);
+    store(t, 0u, k, t0a);
+    store(t, 0u, k + 1u, t0b);
+    store(t, 1u, k, t1a);
+    store(t, 1u, k + 1u, t1b);
+    store(t, 2u, k, t2a);
+    store(t, 2u, k + 1u, t2b);
+    store(t, 3u, k, t3a);
+    store(t, 3u, k + 1u, t3b);
+}

@@ -1,0 +1,113 @@
+#import index
+// Weight gradient of a convolution (see conv2d_weight.wgsl), for software adapters: 8 input x 16 output channels of one
+// tap an invocation in registers, no workgroup memory, no barrier.
+// Split s sums pixels [s·chunk, (s+1)·chunk) into dw[s]; `reduce` of conv2d_weight.wgsl adds the splits.
+// Limits: in_c and out_c multiples of 4. Laws: sums are f32, in the order of the pixels.
+
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    kernel: u32,
+    stride: u32,
+    spread: u32,
+    pad: u32,
+    accumulate: u32,
+    has_bias: u32,
+    chunk: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<elem>>;       // [N, in_h, in_w, in_c/4]
+@group(0) @binding(1) var<storage, read> dy: array<vec4<elem>>;      // [N, out_h, out_w, out_c/4]
+@group(0) @binding(2) var<storage, read_write> dw: array<vec4<f32>>; // [splits, kernel, kernel, in_c, out_c/4]
+@group(0) @binding(3) var<uniform> p: Params;
+
+// Column j is v[j]·d: 4 input by 4 output channels.
+fn outer(v: vec4<f32>, d: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(v.x * d, v.y * d, v.z * d, v.w * d);
+}
+
+fn put(at: u32, sum: vec4<f32>) {
+    if (p.accumulate != 0u) {
+        dw[at] += sum;
+    } else {
+        dw[at] = sum;
+    }
+}
+
+// Input channels 4c … 4c+3 of row `base`, output channels 4k … 4k+3.
+fn store(base: u32, c: u32, k: u32, sum: mat4x4<f32>) {
+    let pitch = p.out_c / 4u;
+    if (c < p.in_c / 4u && k < pitch) {
+        let at = (base + 4u * c) * pitch + k;
+        put(at, sum[0]);
+        put(at + pitch, sum[1]);
+        put(at + 2u * pitch, sum[2]);
+        put(at + 3u * pitch, sum[3]);
+    }
+}
+
+@compute @workgroup_size(8)
+fn weights(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let c_blocks = (p.in_c + 7u) / 8u;
+    let k_blocks = (p.out_c + 15u) / 16u;
+    let taps = p.kernel * p.kernel;
+    let tile_groups = (taps * c_blocks * k_blocks + 7u) / 8u;
+    let group = linear_group(wid, groups);
+    let split = group / tile_groups;
+    let tile = group % tile_groups * 8u + lane;
+    let k = tile % k_blocks * 4u; // in fours
+    let c = tile / k_blocks % c_blocks * 2u;
+    let tap = tile / (k_blocks * c_blocks);
+    let ky = tap / p.kernel;
+    let kx = tap % p.kernel;
+
+    var a0 = mat4x4<f32>(); var a1 = mat4x4<f32>(); var a2 = mat4x4<f32>(); var a3 = mat4x4<f32>();
+    var b0 = mat4x4<f32>(); var b1 = mat4x4<f32>(); var b2 = mat4x4<f32>(); var b3 = mat4x4<f32>();
+
+    let first = split * p.chunk;
+    let last = min(first + p.chunk, p.batch * p.out_h * p.out_w);
+    var ox = first % p.out_w;
+    var oy = first / p.out_w % p.out_h;
+    var n = first / (p.out_w * p.out_h);
+    for (var pixel = first; pixel < last; pixel++) {
+        // Above or left of the image wraps past any bound.
+        let iy = oy * p.stride + ky - p.pad;
+        let ix = ox * p.stride + kx - p.pad;
+        let inside = iy < p.in_h && ix < p.in_w;
+        let source = select(0u, ((n * p.in_h + iy) * p.in_w + ix) * (p.in_c / 4u), inside) + c;
+        let va = select(vec4(0.0), vec4<f32>(x[source]), inside);
+        let vb = select(vec4(0.0), vec4<f32>(x[source + 1u]), inside);
+        let at = pixel * (p.out_c / 4u) + k;
+        let d0 = vec4<f32>(dy[at]);
+        let d1 = vec4<f32>(dy[at + 1u]);
+        let d2 = vec4<f32>(dy[at + 2u]);
+        let d3 = vec4<f32>(dy[at + 3u]);
+        a0 += outer(va, d0); a1 += outer(va, d1); a2 += outer(va, d2); a3 += outer(va, d3);
+        b0 += outer(vb, d0); b1 += outer(vb, d1); b2 += outer(vb, d2); b3 += outer(vb, d3);
+        ox++;
+        if (ox == p.out_w) {
+            ox = 0u;
+            oy++;
+            if (oy == p.out_h) {
+                oy = 0u;
+                n++;
+            }
+        }
+    }
+
+    if (tap < taps) {
+        let base = (split * taps + tap) * p.in_c;
+        store(base, c, k, a0); store(base, c, k + 1u, a1); store(base, c, k + 2u, a2); store(base, c, k + 3u, a3);
+        store(base, c + 1u, k, b0); store(base, c + 1u, k + 1u, b1);
+        store(base, c + 1u, k + 2u, b2); store(base, c + 1u, k + 3u, b3);
+    }
+}

@@ -1,0 +1,74 @@
+#import index
+#import philox
+// Dropout.  y = x·mask/(1 - rate): mask is 0 with probability `rate`. Its own gradient, with x and y the gradients.
+// x, y [N, L], L = H·W·C elements in memory order (H, W, C); block b of a sample is its elements 4b .. 4b+3, one word each.
+// Law: word j of Philox(key = seed, counter = (b, image index low, high, 5 | layer << 8)) keeps element 4b + j where
+//   word >> 8 >= threshold = rate·2^24.
+// The _vec4 entry views vectors of four elements: L must be a multiple of 4.
+
+struct Params {
+    count: u32,      // N·blocks
+    blocks: u32,     // of a sample: ceil(L / 4)
+    length: u32,     // L
+    threshold: u32,
+    seed_low: u32,
+    seed_high: u32,
+    stream: u32,
+    scale: f32,      // 1/(1 - rate)
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<elem>;              // [N, L]
+@group(0) @binding(1) var<storage, read> image_index: array<vec2<u32>>; // [N] (low, high)
+@group(0) @binding(2) var<storage, read_write> y: array<elem>;        // [N, L]
+@group(0) @binding(3) var<uniform> p: Params;
+
+@group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;       // [N, L/4]
+@group(0) @binding(2) var<storage, read_write> y4: array<vec4<elem>>; // [N, L/4]
+
+// The four factors of block i.
+fn factors(i: u32) -> vec4<f32> {
+    let image = image_index[i / p.blocks];
+    let counter = vec4<u32>(i % p.blocks, image.x, image.y, p.stream);
+    let words = philox4x32_10(counter, vec2<u32>(p.seed_low, p.seed_high));
+    return select(vec4<f32>(0.0), vec4<f32>(p.scale), (words >> vec4<u32>(8u)) >= vec4<u32>(p.threshold));
+}
+
+@compute @workgroup_size(64)
+fn dropout(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 64u, lane);
+    if (i >= p.count) {
+        return;
+    }
+    let f = factors(i);
+    let first = (i % p.blocks) * 4u;
+    let base = (i / p.blocks) * p.length + first;
+    for (var j = 0u; j < min(4u, p.length - first); j++) {
+        var v = f[j] * f32(x[base + j]);
+        if (p.accumulate != 0u) {
+            v += f32(y[base + j]);
+        }
+        y[base + j] = elem(v);
+    }
+}
+
+@compute @workgroup_size(64)
+fn dropout_vec4(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 64u, lane);
+    if (i >= p.count) {
+        return;
+    }
+    var v = factors(i) * vec4<f32>(x4[i]);
+    if (p.accumulate != 0u) {
+        v += vec4<f32>(y4[i]);
+    }
+    y4[i] = vec4<elem>(v);
+}

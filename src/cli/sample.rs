@@ -1,0 +1,306 @@
+//! `freeguide sample`.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use crate::data::Image;
+use crate::diffusion::{Clip, Guidance};
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::io::NpzWriter;
+use crate::model::{Model, ModelConfig};
+use crate::nn::{UNet, Weights};
+use crate::sample::{Request, Sampler, SamplerOptions};
+use crate::tensor::DType;
+
+use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+
+/// Make pictures with a model.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model: a training's folder, or a .safetensors file beside its config.json.
+    #[arg(long, value_name = "DIR|FILE")]
+    model: PathBuf,
+    /// The class by number or name, `none` for no condition, `all` for every class.
+    #[arg(long, value_name = "N|name|none|all", default_value = "all")]
+    class: String,
+    /// Guidance weight w of the CFG paper: 0 is plain conditional, -1 unconditional [default: 1].
+    #[arg(long, value_name = "F", allow_negative_numbers = true, conflicts_with = "guidance_scale")]
+    w: Option<f64>,
+    /// The same as most tools count it: scale = 1 + w; 1 is plain conditional, 0 unconditional.
+    #[arg(long, value_name = "F", allow_negative_numbers = true)]
+    guidance_scale: Option<f64>,
+    /// Denoising steps [default: the model's].
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Exponent v of the reverse variance, from 0 (least noise) to 1 (most) [default: the model's].
+    #[arg(long, value_name = "F")]
+    v: Option<f64>,
+    /// Seeds of the pictures; for several classes each class is made with each seed.
+    #[arg(long, value_name = "0-15,20", default_value = "0-7")]
+    seeds: String,
+    /// Pictures at a time. It never changes a picture.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// What keeps a prediction within the range of pictures: none, static, dynamic [default: the model's].
+    #[arg(long, value_name = "none|static|dynamic")]
+    clip: Option<String>,
+    /// Evaluate with and without the class one after the other: half the memory, the same picture.
+    #[arg(long)]
+    two_pass: bool,
+    /// A .png for all pictures in a grid, a .npz (arr_0, arr_1), or a folder for one .png each.
+    #[arg(long, value_name = "FILE.png|FILE.npz|DIR", default_value = "samples.png")]
+    out: PathBuf,
+    /// Overwrite what is there.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Afterwards print the GPU time of one step by kernel.
+    #[arg(long)]
+    profile: bool,
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let kind = Output::of(&args.out)?;
+    if kind != Output::Folder {
+        pictures::check_free(&args.out, args.force)?;
+    }
+    let guidance = match (args.w, args.guidance_scale) {
+        (Some(w), _) => Guidance::from_weight(w)?,
+        (_, Some(scale)) => Guidance::from_scale(scale)?,
+        _ => Guidance::from_weight(1.0)?,
+    };
+    let seeds = ranges::seeds(&args.seeds)?;
+    let stop = interrupt::flag();
+    let gpu = args.device.open()?;
+    let model = Model::load(&gpu, &args.model)?;
+    let config = &model.config;
+    let classes = classes(config, &args.class)?;
+    let guidance = if classes == [None] { Guidance::from_weight(-1.0)? } else { guidance };
+
+    // Class-major: all seeds of the first class, then of the next.
+    let requests: Vec<Request> = classes
+        .iter()
+        .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
+        .collect();
+    if kind == Output::Folder {
+        for request in &requests {
+            pictures::check_free(&args.out.join(file_name(config, request)), args.force)?;
+        }
+    }
+    let options = SamplerOptions {
+        batch: args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1),
+        steps: args.steps.unwrap_or(config.sampling.steps),
+        variance_exponent: args.v.unwrap_or(config.sampling.variance_exponent),
+        clip: args.clip.as_deref().map_or_else(|| config.clip(), str::parse::<Clip>)?,
+        guided: Sampler::needs_both(guidance),
+        two_pass: args.two_pass,
+        dtype: DType::F32,
+    };
+    let parameters = parameters(args, &options, guidance);
+    let sampler = Sampler::new(&gpu, &model.unet, &model.weights(), &config.schedule()?, options)?;
+    let batches = requests.len().div_ceil(sampler.options().batch) as u64;
+    let bar = progress::bar("sampling", "steps", 0, batches * sampler.options().steps as u64);
+    let on_step = || {
+        bar.inc(1);
+        if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+    };
+
+    match kind {
+        Output::Npz => {
+            let size = config.unet.sample_size;
+            let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
+            for batch in requests.chunks(sampler.options().batch) {
+                let images = sampler.sample(batch, guidance, on_step)?;
+                let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+                let labels: Vec<u32> =
+                    batch.iter().map(|r| r.class.unwrap_or(config.unet.null_label())).collect();
+                writer.push(&bytes, config.unet.in_channels, &labels)?;
+            }
+            writer.finish()?;
+        }
+        Output::Folder => {
+            for batch in requests.chunks(sampler.options().batch) {
+                let images = sampler.sample(batch, guidance, on_step)?;
+                for (request, image) in batch.iter().zip(&images) {
+                    let mut own = parameters.clone();
+                    own.push(("seed".into(), request.seed.to_string()));
+                    own.push(("class".into(), class_name(config, request.class)));
+                    pictures::save(&args.out.join(file_name(config, request)), image, &own)?;
+                }
+            }
+        }
+        Output::Png => {
+            let images = sampler.sample(&requests, guidance, on_step)?;
+            let mut own = parameters.clone();
+            own.push(("seeds".into(), args.seeds.clone()));
+            own.push(("class".into(), args.class.clone()));
+            pictures::save(&args.out, &contact_sheet(config, &classes, &seeds, images)?, &own)?;
+        }
+    }
+    bar.finish_and_clear();
+    println!("wrote {} ({} pictures)", args.out.display(), requests.len());
+    if args.profile {
+        println!("{}", sampler.profile_step()?);
+    }
+    Ok(())
+}
+
+/// What `--out` names.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    Png,
+    Npz,
+    Folder,
+}
+
+impl Output {
+    fn of(path: &Path) -> Result<Output> {
+        match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
+            _ if path.is_dir() => Ok(Output::Folder),
+            Some("png") => Ok(Output::Png),
+            Some("npz") => Ok(Output::Npz),
+            None => Ok(Output::Folder),
+            Some(other) => Err(Error::Config(format!(
+                "--out {}: .{other} is none of .png, .npz or a folder",
+                path.display()
+            ))),
+        }
+    }
+}
+
+/// The classes that `--class` names.
+fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
+    match (text, config.unet.num_classes) {
+        ("none", _) | ("all", None) => Ok(vec![None]),
+        ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
+        (text, _) => Ok(vec![Some(config.class(text)?)]),
+    }
+}
+
+fn class_name(config: &ModelConfig, class: Option<u32>) -> String {
+    match class {
+        Some(class) => config.class_names.get(class as usize).cloned().unwrap_or_else(|| class.to_string()),
+        None => "none".into(),
+    }
+}
+
+fn file_name(config: &ModelConfig, request: &Request) -> String {
+    // A class's name may hold what file systems do not like.
+    let name = class_name(config, request.class).replace(|c: char| !c.is_alphanumeric() && c != '-', "_");
+    format!("{name}-seed{:06}.png", request.seed)
+}
+
+fn contact_sheet(
+    config: &ModelConfig,
+    classes: &[Option<u32>],
+    seeds: &[u64],
+    images: Vec<Image>,
+) -> Result<Image> {
+    if let [one] = &images[..] {
+        return Ok(one.clone());
+    }
+    let rows: Vec<Vec<Vec<Image>>> = match classes {
+        // One class fills a square of rows, several get a row each.
+        [_] => {
+            let columns = (images.len() as f64).sqrt().ceil() as usize;
+            let rows =
+                images.chunks(columns).map(|row| row.iter().map(|image| vec![image.clone()]).collect());
+            rows.collect()
+        }
+        _ => images.chunks(seeds.len()).map(|row| row.iter().map(|i| vec![i.clone()]).collect()).collect(),
+    };
+    let labels: Vec<String> = match classes {
+        [_] => Vec::new(),
+        _ => classes.iter().map(|class| class_name(config, *class)).collect(),
+    };
+    pictures::sheet(&rows, &labels, &[])
+}
+
+fn parameters(args: &Args, options: &SamplerOptions, guidance: Guidance) -> Vec<(String, String)> {
+    let pairs = [
+        ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
+        (
+            "model",
+            args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        ),
+        ("guidance_weight", guidance.weight().to_string()),
+        ("guidance_scale", guidance.scale().to_string()),
+        ("steps", options.steps.to_string()),
+        ("v", options.variance_exponent.to_string()),
+        ("clip", options.clip.to_string()),
+    ];
+    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+/// As many as keep the device busy.
+pub fn default_batch(gpu: &Gpu) -> usize {
+    if gpu.capabilities().kind == wgpu::DeviceType::Cpu { 32 } else { 64 }
+}
+
+/// Makes sheets of one row a class and one column a guidance, the same seeds across a row.
+pub struct Sheets<'a> {
+    gpu: &'a Gpu,
+    config: &'a ModelConfig,
+    single: Sampler,
+    guided: Sampler,
+}
+
+impl<'a> Sheets<'a> {
+    pub fn new(gpu: &'a Gpu, unet: &UNet, weights: &Weights, config: &'a ModelConfig) -> Result<Self> {
+        let sampler = |guided: bool| {
+            let options = SamplerOptions {
+                batch: default_batch(gpu),
+                steps: config.sampling.steps,
+                variance_exponent: config.sampling.variance_exponent,
+                clip: config.clip()?,
+                guided,
+                two_pass: false,
+                dtype: DType::F32,
+            };
+            Sampler::new(gpu, unet, weights, &config.schedule()?, options)
+        };
+        Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })
+    }
+
+    /// Steps that a sheet takes.
+    pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
+        let pictures = self.config.class_names.len() * seeds;
+        (guidance.len() * pictures.div_ceil(default_batch(self.gpu)) * self.config.sampling.steps) as u64
+    }
+
+    /// The pictures of each class (outer), guidance (middle) and seed (inner).
+    pub fn pictures(
+        &self,
+        guidance: &[Guidance],
+        seeds: u64,
+        mut on_step: impl FnMut(Guidance) -> Result<()>,
+    ) -> Result<Vec<Vec<Vec<Image>>>> {
+        let classes = self.config.class_names.len() as u32;
+        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
+        let requests: Vec<Request> = (0..classes)
+            .flat_map(|class| (0..seeds).map(move |seed| Request { class: Some(class), seed }))
+            .collect();
+        for guidance in guidance {
+            let sampler = if Sampler::needs_both(*guidance) { &self.guided } else { &self.single };
+            let images = sampler.sample(&requests, *guidance, || on_step(*guidance))?;
+            for (row, cell) in rows.iter_mut().zip(images.chunks(seeds as usize)) {
+                row.push(cell.to_vec());
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The same as a labelled sheet.
+    pub fn guided_sheet(
+        &self,
+        guidance: &[Guidance],
+        seeds: u64,
+        on_step: impl FnMut(Guidance) -> Result<()>,
+    ) -> Result<Image> {
+        let rows = self.pictures(guidance, seeds, on_step)?;
+        let columns: Vec<String> = guidance.iter().map(|g| format!("w = {}", g.weight())).collect();
+        pictures::sheet(&rows, &self.config.class_names, &columns)
+    }
+}

@@ -1,0 +1,301 @@
+//! `freeguide train`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::data::Dataset;
+use crate::diffusion::Guidance;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::nn::UNet;
+use crate::train::{Event, Outcome, Precision, Preset, TrainOptions, TrainStep, Trainer};
+
+use super::sample::Sheets;
+use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+
+/// Train a class-conditional model with label dropout. The same command again resumes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Pictures and their labels: `digits`, a folder of class sub-folders or class_name.png files, an EDM .zip, or an
+    /// IDX images file (its labels beside it).
+    #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
+    data: String,
+    /// Where the model, the log and the states go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Where all other options start from: digits, custom, cifar10, imagenet64 [default: digits for the digits, else
+    /// custom].
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Side of the pictures in pixels [default: that of the data].
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Where pictures that are not square are cropped: center or random.
+    #[arg(long, value_name = "center|random", default_value = "center")]
+    crop: String,
+    /// Mirror half of the pictures left to right.
+    #[arg(long)]
+    flip: bool,
+
+    /// Channels of the first level.
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    channels: Option<usize>,
+    /// Width of each level, as multiples of --channels; as many levels as numbers.
+    #[arg(long, value_name = "1,2,…", help_heading = "Network")]
+    channel_mult: Option<String>,
+    /// Residual blocks a level.
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    res_blocks: Option<usize>,
+    /// Feature-map sizes with attention, or `none`.
+    #[arg(long, value_name = "8,4", help_heading = "Network")]
+    attention: Option<String>,
+    /// Groups of the group norms; must divide every level's width.
+    #[arg(long, value_name = "N", help_heading = "Network")]
+    norm_groups: Option<usize>,
+    /// Dropout in residual blocks.
+    #[arg(long, value_name = "F", help_heading = "Network")]
+    dropout: Option<f32>,
+
+    /// Images a step.
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    batch: Option<usize>,
+    /// Images at a time on the device, to save memory; must divide --batch.
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    microbatch: Option<usize>,
+    /// Learning rate.
+    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    lr: Option<f64>,
+    /// Images over which the learning rate rises from zero.
+    #[arg(long, value_name = "IMAGES", help_heading = "Optimisation")]
+    warmup: Option<u64>,
+    /// Decoupled weight decay.
+    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    weight_decay: Option<f64>,
+    /// Largest norm of the gradient; 0 for none.
+    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    grad_clip: Option<f64>,
+    /// Images to see in all.
+    #[arg(long, value_name = "N", help_heading = "Optimisation", conflicts_with = "epochs")]
+    images: Option<u64>,
+    /// The same as passes over the data.
+    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    epochs: Option<u64>,
+    /// Probability of leaving a label out, so that one network learns both models.
+    #[arg(long, value_name = "F", default_value_t = 0.1, help_heading = "Optimisation")]
+    p_uncond: f64,
+    /// Rates of the weights' moving averages; the first becomes the model.
+    #[arg(long, value_name = "0.999,…", help_heading = "Optimisation")]
+    ema: Option<String>,
+    /// Log SNR at the noisy end.
+    #[arg(long, value_name = "F", default_value_t = -20.0, allow_negative_numbers = true, help_heading = "Optimisation")]
+    lambda_min: f64,
+    /// Log SNR at the clean end.
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 20.0,
+        allow_negative_numbers = true,
+        help_heading = "Optimisation"
+    )]
+    lambda_max: f64,
+    /// Storage of activations; auto is f32 until f16 training is there.
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
+    precision: String,
+    /// Seed of the initial weights, the order of images and all noise.
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Optimisation")]
+    seed: u64,
+
+    /// Images between pictures of samples (samples-IMAGES.png); 0 for none.
+    #[arg(long, value_name = "IMAGES")]
+    sample_every: Option<u64>,
+    /// Images between saved states.
+    #[arg(long, value_name = "IMAGES")]
+    save_every: Option<u64>,
+    #[command(flatten)]
+    device: DeviceArgs,
+    /// Print options, parameters, memory and FLOPs a step, and exit.
+    #[arg(long)]
+    dry_run: bool,
+    /// After the training, print the GPU time of one step by kernel.
+    #[arg(long)]
+    profile: bool,
+}
+
+impl Args {
+    fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
+        let named = match &self.preset {
+            Some(name) => name,
+            None if dataset.name == "digits" => "digits",
+            None => "custom",
+        };
+        let mut options = Preset::named(named)?.options(dataset, self.seed);
+        let o = &mut options;
+        o.random_crop = match self.crop.as_str() {
+            "center" => false,
+            "random" => true,
+            other => return Err(Error::Config(format!("--crop {other:?} is neither center nor random"))),
+        };
+        o.flip = self.flip;
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        set(&mut o.unet.model_channels, &self.channels);
+        if let Some(text) = &self.channel_mult {
+            o.unet.channel_mult = ranges::numbers(text)?;
+            // The preset's attention is for the preset's levels: keep what still exists.
+            let sizes = o.unet.sizes();
+            o.unet.attention_resolutions.retain(|size| sizes.contains(size));
+        }
+        set(&mut o.unet.layers_per_block, &self.res_blocks);
+        if let Some(text) = &self.attention {
+            o.unet.attention_resolutions = ranges::sizes(text)?;
+        }
+        set(&mut o.unet.norm_num_groups, &self.norm_groups);
+        set(&mut o.unet.dropout, &self.dropout);
+        if let Some(batch) = self.batch {
+            o.batch = batch;
+            o.microbatch = batch.min(o.microbatch);
+            if !batch.is_multiple_of(o.microbatch.max(1)) {
+                o.microbatch = batch;
+            }
+        }
+        set(&mut o.microbatch, &self.microbatch);
+        set(&mut o.learning_rate, &self.lr);
+        set(&mut o.warmup_images, &self.warmup);
+        set(&mut o.weight_decay, &self.weight_decay);
+        set(&mut o.grad_clip, &self.grad_clip);
+        set(&mut o.images, &self.images);
+        if let Some(epochs) = self.epochs {
+            o.images = epochs.saturating_mul(dataset.len() as u64);
+        }
+        o.unconditional_probability = self.p_uncond;
+        if let Some(text) = &self.ema {
+            o.ema_rates = ranges::numbers(text)?;
+        }
+        (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
+        o.precision = self.precision.parse::<Precision>()?;
+        set(&mut o.sample_every, &self.sample_every);
+        set(&mut o.save_every, &self.save_every);
+        options.check()?;
+        Ok(options)
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let dataset = open_data(&args.data, args.image_size)?;
+    let options = args.options(&dataset)?;
+    if args.dry_run {
+        return dry_run(&args.device.open()?, &options);
+    }
+    let gpu = args.device.open()?;
+    let outcome = train(&gpu, dataset, &options, &args.out)?;
+    if args.profile && outcome == Outcome::Finished {
+        let unet = UNet::new(&options.unet)?;
+        println!("{}", TrainStep::profile(&gpu, &unet, &options)?);
+    }
+    finish(outcome, &args.out)
+}
+
+/// Opens a data set and says what was found in it.
+pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> {
+    let dataset = Dataset::open(spec, image_size)?;
+    let colour = if dataset.channels == 1 { "grey" } else { "RGB" };
+    eprintln!(
+        "data: {}, {} {colour} pictures, {} classes",
+        dataset.name,
+        dataset.len(),
+        dataset.num_classes()
+    );
+    let skipped = dataset.skipped();
+    if !skipped.is_empty() {
+        eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());
+        for (name, why) in skipped.iter().take(10) {
+            eprintln!("  {name}: {why}");
+        }
+        if skipped.len() > 10 {
+            eprintln!("  and {} more", skipped.len() - 10);
+        }
+    }
+    Ok(Arc::new(dataset))
+}
+
+/// Trains with a progress bar and, where asked for, pictures on the way.
+pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Outcome> {
+    let stop = interrupt::flag();
+    let mut trainer = Trainer::open(gpu, dataset, options, dir)?;
+    let total = trainer.total_images();
+    if trainer.images() >= total {
+        eprintln!("{} images were seen already: nothing is left to train", trainer.images());
+    } else if trainer.images() > 0 {
+        eprintln!("going on after {} images", trainer.images());
+    } else {
+        eprintln!("training {} parameters on {total} images", trainer.unet().parameters().count());
+    }
+    let bar = progress::bar("training", "images", trainer.images(), total);
+    let mut smooth: Option<f32> = None;
+    let outcome = trainer.run(
+        || stop.load(Ordering::SeqCst),
+        |trainer, event| {
+            match event {
+                Event::Step(record) => {
+                    let average = smooth.map_or(record.loss, |s| s + 0.05 * (record.loss - s));
+                    smooth = Some(average);
+                    bar.set_position(record.images);
+                    bar.set_message(format!("loss {average:.4}"));
+                }
+                Event::Saved(_) => {}
+                Event::Samples(images) => {
+                    let config = trainer.config(options.ema_rates[0]);
+                    let sheets = Sheets::new(gpu, trainer.unet(), &trainer.average(), &config)?;
+                    let guidance: Vec<Guidance> =
+                        [0.0, 2.0].into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
+                    let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;
+                    pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &[])?;
+                }
+            }
+            Ok(())
+        },
+    )?;
+    bar.finish_and_clear();
+    Ok(outcome)
+}
+
+/// Says how it ended.
+pub fn finish(outcome: Outcome, dir: &Path) -> Result<()> {
+    match outcome {
+        Outcome::Finished => {
+            println!("wrote {}", dir.join("model.safetensors").display());
+            Ok(())
+        }
+        Outcome::Stopped => {
+            eprintln!("stopped; the state is saved, and the same command goes on from it");
+            Err(Error::Interrupted)
+        }
+    }
+}
+
+fn dry_run(gpu: &Gpu, options: &TrainOptions) -> Result<()> {
+    let unet = UNet::new(&options.unet)?;
+    let cost = TrainStep::cost(gpu, &unet, options)?;
+    println!("{}", serde_json::to_string_pretty(options).expect("plain values"));
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    println!("parameters: {} in {} tensors", unet.parameters().count(), unet.parameters().specs().len());
+    println!(
+        "memory: {:.3} GiB ({:.3} for parameters, gradients, moments and averages, {:.3} for activations)",
+        gib(cost.state_bytes + cost.activation_bytes),
+        gib(cost.state_bytes),
+        gib(cost.activation_bytes)
+    );
+    let steps = options.images.div_ceil(options.batch as u64);
+    println!(
+        "work: {:.3} TFLOP a step of {} images, {:.3} TFLOP for all {} steps",
+        cost.flops * 1e-12,
+        options.batch,
+        cost.flops * steps as f64 * 1e-12,
+        steps
+    );
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! Multi-head self-attention (Vaswani et al. 2017).  S = q·kᵀ·d^-½,  P = softmax(S),  o = P·v, for every head.
+//! qkv `[N, ..., 3·heads·d]`, o `[N, ..., heads·d]`; the axes between are the tokens.
+//!
+//! The scores are never stored: the softmax keeps a running maximum, and the backward pass makes the scores again from
+//! the log-sum-exp of each row (Dao et al. 2022). The order of every sum depends on tokens and d alone.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Access, Kernel, Rung};
+use crate::tensor::{Context, DType, Tensor};
+use crate::wgsl;
+
+use Access::{Read, Update, Write};
+
+const NAIVE: Kernel = Kernel::new("attention", wgsl!("attention"), "forward", &[Read, Write, Write]);
+const ROWS: Kernel = Kernel::new("attention", wgsl!("attention"), "forward_rows", &[Read, Write, Write]);
+const DELTA: Kernel =
+    Kernel::new("attention_delta", wgsl!("attention"), "row_products", &[Read, Read, Write]);
+const NAIVE_BACKWARD: Kernel =
+    Kernel::new("attention_backward", wgsl!("attention"), "backward", &[Read, Read, Read, Read, Update]);
+const ROWS_BACKWARD: Kernel =
+    Kernel::new("attention_backward", wgsl!("attention"), "backward_rows", &[Read, Read, Read, Read, Update]);
+
+const TILES: Kernel =
+    Kernel::new("attention", wgsl!("attention_tiled"), "forward_tiles", &[Read, Read, Write, Write]);
+const TILES_BACKWARD: Kernel = Kernel::new(
+    "attention_backward",
+    wgsl!("attention_tiled"),
+    "backward_tiles",
+    &[Read, Read, Read, Read, Update],
+);
+
+/// Rows of an invocation of the register-tiled kernels, and quads of the output that it holds.
+const ROWS_TILE: [usize; 2] = [4, 8];
+
+/// The same of a workgroup of the tiled kernels.
+const TILES_TILE: [usize; 2] = [64, 16];
+
+/// The largest head size.
+const MOST_HEAD: usize = 256;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    batch: u32,
+    tokens: u32,
+    heads: u32,
+    head: u32,
+    part_stride: u32,
+    head_stride: u32,
+    accumulate: u32,
+    scale: f32,
+}
+
+/// How the channels of a joint projection are split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QkvOrder {
+    /// `[q, k, v][head][d]`.
+    New,
+    /// `[head][q, k, v][d]`.
+    Legacy,
+}
+
+/// Multi-head self-attention of a joint projection qkv `[N, T, 3·heads·d]` or `[N, H, W, 3·heads·d]`; the result has
+/// the same leading dimensions and heads·d channels.
+///
+/// # Errors
+/// [`Error::Shape`] when the channels do not split into three times the heads, or a head has more than 256.
+pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Tensor> {
+    let params = check(qkv, heads, order)?;
+    let [batch, tokens, head] = [params.batch, params.tokens, params.head].map(|n| n as usize);
+    let rung = if head.is_multiple_of(4) { cx.rung() } else { Rung::Naive };
+
+    let mut shape = qkv.shape().to_vec();
+    *shape.last_mut().expect("it was checked to have three or four dimensions") = heads * head;
+    let y = cx.output("attention", &shape, qkv.dtype())?;
+    let lse = cx.output("attention log-sum-exp", &[batch, heads, tokens], DType::F32)?;
+    // Pieces of an image's and head's output: rows by channels.
+    let pieces = |[rows, span]: [usize; 2]| batch * heads * tokens.div_ceil(rows) * (head / 4).div_ceil(span);
+    let (rows, tiles) = (pieces(ROWS_TILE), pieces(TILES_TILE));
+    let quads = (head / 4) as f64;
+    match rung {
+        Rung::Naive => {
+            let launch = cx.launch(&NAIVE).bind(qkv).bind(&y).bind(&lse).params(&params);
+            launch.variant("naive").over(y.len(), 64);
+        }
+        Rung::Cpu => {
+            let launch = cx.launch(&ROWS).bind(qkv).bind(&y).bind(&lse).params(&params);
+            launch.constant("HEAD_QUADS", quads).variant("cpu 4x4").over(rows, 16);
+        }
+        Rung::Tiled => {
+            // qkv holds the place of dy, unread.
+            let launch = cx.launch(&TILES).bind(qkv).bind(qkv).bind(&y).bind(&lse).params(&params);
+            launch.constant("HEAD_QUADS", quads).variant("tiled 64x32").over_groups(tiles);
+        }
+    }
+
+    cx.backward(&y, &[qkv], {
+        let (qkv, y) = (qkv.clone(), y.clone());
+        move |cx, dy| {
+            let Some(dqkv) = cx.grad_target(&qkv)? else { return Ok(()) };
+            let delta = cx.output("attention delta", &[batch, heads, tokens], DType::F32)?;
+            let launch = cx.launch(&DELTA).bind(&y).bind(dy).bind(&delta).params(&params);
+            launch.over(delta.len(), 64);
+            let params = Params { accumulate: dqkv.flag(), ..params };
+            if rung == Rung::Naive {
+                let launch = cx.launch(&NAIVE_BACKWARD).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
+                launch.bind(&dqkv.tensor).params(&params).variant("naive").over(qkv.len(), 64);
+                return Ok(());
+            }
+            // Each part of dqkv has a launch of its own; together they write all of it.
+            let tiled = rung == Rung::Tiled;
+            let kernel = if tiled { &TILES_BACKWARD } else { &ROWS_BACKWARD };
+            for (part, name) in ["q", "k", "v"].into_iter().enumerate() {
+                let launch = cx.launch(kernel).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
+                let launch = launch.bind(&dqkv.tensor).params(&params);
+                let launch = launch.constant("HEAD_QUADS", quads).constant("PART", part as f64);
+                match tiled {
+                    true => launch.variant(format_args!("{name} tiled 64x32")).over_groups(tiles),
+                    false => launch.variant(format_args!("{name} cpu 4x4")).over(rows, 16),
+                }
+            }
+            Ok(())
+        }
+    });
+    Ok(y)
+}
+
+fn check(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Params> {
+    let fail = |what: String| Err(Error::shape("attention", what));
+    let (&[batch, .., channels], 3 | 4) = (qkv.shape(), qkv.shape().len()) else {
+        let shape = qkv.shape();
+        return fail(format!("expected qkv as [N, T, 3·heads·d] or [N, H, W, 3·heads·d], got {shape:?}"));
+    };
+    if qkv.is_empty() || qkv.dtype() == DType::U32 {
+        return fail(format!("qkv is {:?} {:?}, expected floats, at least one", qkv.shape(), qkv.dtype()));
+    }
+    if heads == 0 || !channels.is_multiple_of(3 * heads) {
+        return fail(format!(
+            "qkv has {channels} channels, which {heads} heads do not split evenly into q, k and v: \
+             it must be a multiple of {}",
+            3 * heads
+        ));
+    }
+    let head = channels / (3 * heads);
+    if head > MOST_HEAD {
+        return fail(format!(
+            "qkv has {channels} channels, so each of the {heads} heads has {head}; at most {MOST_HEAD} are \
+             supported: use more heads"
+        ));
+    }
+    let (part_stride, head_stride) = match order {
+        QkvOrder::New => (heads, 1),
+        QkvOrder::Legacy => (1, 3),
+    };
+    Ok(Params {
+        batch: batch as u32,
+        tokens: (qkv.len() / (batch * channels)) as u32,
+        heads: heads as u32,
+        head: head as u32,
+        part_stride: part_stride as u32,
+        head_stride,
+        accumulate: 0,
+        scale: (head as f32).powf(-0.5),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Array, Golden, check_gradients, dtypes, forward_backward_on, gpu, rungs};
+
+    fn run(
+        rung: Rung,
+        dtype: DType,
+        qkv: &Array,
+        gy: &Array,
+        heads: usize,
+        order: QkvOrder,
+    ) -> (Array, Array) {
+        let (y, mut grads) = forward_backward_on(rung, dtype, std::slice::from_ref(qkv), gy, |cx, x| {
+            attention(cx, &x[0], heads, order)
+        });
+        (y, grads.remove(0))
+    }
+
+    #[test]
+    fn matches_the_golden_cases() {
+        let golden = Golden::open("ops");
+        let swap = |a: Array| a.permute(&[0, 2, 1]); // [N, channels, T] to [N, T, channels]
+        for (name, order) in [("attn_new", QkvOrder::New), ("attn_legacy", QkvOrder::Legacy)] {
+            for (case, heads) in [("h2c8t17", 2), ("h4c16t40", 4), ("h1c64t5", 1)] {
+                let of = |what: &str| format!("{name}.{case}.{what}");
+                let (qkv, gy) = (swap(golden.array(&of("qkv"))), swap(golden.array(&of("gy"))));
+                for (rung, dtype) in
+                    rungs().into_iter().flat_map(|r| dtypes().into_iter().map(move |d| (r, d)))
+                {
+                    let (y, dqkv) = run(rung, dtype, &qkv, &gy, heads, order);
+                    golden.check_as(&of("y"), &y, dtype, swap);
+                    golden.check_as(&of("dqkv"), &dqkv, dtype, swap);
+                }
+            }
+        }
+    }
+
+    /// The output and the gradient in f64, for qkv in the new order.
+    fn reference(qkv: &Array, gy: &Array, heads: usize) -> (Array, Array) {
+        let (batch, channels) = (qkv.shape[0], qkv.shape[qkv.shape.len() - 1]);
+        let tokens = qkv.data.len() / (batch * channels);
+        let d = channels / (3 * heads);
+        let scale = (d as f64).powf(-0.5);
+        let at =
+            |n: usize, t: usize, part: usize, h: usize| (n * tokens + t) * channels + (part * heads + h) * d;
+        let dot = |a: &[f32], b: &[f32]| -> f64 {
+            a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
+        };
+        let row = |a: usize| &qkv.data[a..a + d];
+        let mut y = vec![0f64; qkv.data.len() / 3];
+        let mut dqkv = vec![0f64; qkv.data.len()];
+        for (n, h) in (0..batch).flat_map(|n| (0..heads).map(move |h| (n, h))) {
+            for t in 0..tokens {
+                let scores: Vec<f64> =
+                    (0..tokens).map(|s| scale * dot(row(at(n, t, 0, h)), row(at(n, s, 1, h)))).collect();
+                let most = scores.iter().copied().fold(f64::MIN, f64::max);
+                let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
+                let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp() / total).collect();
+                let y_at = ((n * tokens + t) * heads + h) * d;
+                let g = &gy.data[y_at..y_at + d];
+                let products: Vec<f64> = (0..tokens).map(|s| dot(g, row(at(n, s, 2, h)))).collect();
+                let delta: f64 = weights.iter().zip(&products).map(|(w, p)| w * p).sum();
+                for s in 0..tokens {
+                    let slope = scale * weights[s] * (products[s] - delta);
+                    for i in 0..d {
+                        y[y_at + i] += weights[s] * f64::from(row(at(n, s, 2, h))[i]);
+                        dqkv[at(n, t, 0, h) + i] += slope * f64::from(row(at(n, s, 1, h))[i]);
+                        dqkv[at(n, s, 1, h) + i] += slope * f64::from(row(at(n, t, 0, h))[i]);
+                        dqkv[at(n, s, 2, h) + i] += weights[s] * f64::from(g[i]);
+                    }
+                }
+            }
+        }
+        let narrow =
+            |data: Vec<f64>, shape: &[usize]| Array::new(shape, data.iter().map(|&v| v as f32).collect());
+        (narrow(y, &gy.shape), narrow(dqkv, &qkv.shape))
+    }
+
+    #[test]
+    fn matches_the_reference_on_every_rung() {
+        // [tokens, heads, d]
+        let cases = [
+            [17, 3, 16],
+            [65, 2, 32],
+            [100, 1, 64],
+            [17, 2, 96],
+            [34, 1, 256],
+            [19, 2, 7],
+            [70, 1, 12],
+            [1, 2, 4],
+        ];
+        for [tokens, heads, d] in cases {
+            let qkv = Array::random(&[2, tokens, 3 * heads * d], 1).map(|x| 2.0 * x);
+            let gy = Array::random(&[2, tokens, heads * d], 2);
+            let (want, want_grad) = reference(&qkv, &gy, heads);
+            for (rung, dtype) in rungs().into_iter().flat_map(|r| dtypes().into_iter().map(move |d| (r, d))) {
+                if rung == Rung::Naive && tokens * d > 2000 {
+                    continue; // slow: it makes every score again for every channel
+                }
+                let (y, dqkv) = run(rung, dtype, &qkv, &gy, heads, QkvOrder::New);
+                y.check(&format!("{rung} T {tokens} d {d} y"), &want, dtype);
+                dqkv.check(&format!("{rung} T {tokens} d {d} dqkv"), &want_grad, dtype);
+            }
+        }
+    }
+
+    #[test]
+    fn gradient_is_that_of_finite_differences() {
+        check_gradients(&[Array::random(&[2, 3, 3, 48], 1)], |cx, x| {
+            attention(cx, &x[0], 2, QkvOrder::Legacy)
+        });
+    }
+
+    #[test]
+    fn gradients_add_to_what_is_there() {
+        let (qkv, gy) = (Array::random(&[2, 21, 48], 1), Array::random(&[2, 21, 16], 2));
+        let (_, want) = reference(&qkv, &gy, 2);
+        for rung in rungs() {
+            let (_, grads) =
+                forward_backward_on(rung, DType::F32, std::slice::from_ref(&qkv), &gy, |cx, x| {
+                    let a = attention(cx, &x[0], 2, QkvOrder::New)?;
+                    let b = attention(cx, &x[0], 2, QkvOrder::New)?;
+                    crate::ops::add(cx, &a, &b, 1.0)
+                });
+            grads[0].check("twice", &want.map(|g| 2.0 * g), DType::F32);
+        }
+    }
+
+    #[test]
+    fn an_image_does_not_depend_on_its_batch() {
+        let (qkv, gy) = (Array::random(&[5, 37, 96], 1), Array::random(&[5, 37, 32], 2));
+        let last = |a: &Array| {
+            let size = a.data.len() / 5;
+            Array::new(&[1, a.shape[1], a.shape[2]], a.data[4 * size..].to_vec())
+        };
+        for rung in rungs() {
+            let (y5, d5) = run(rung, DType::F32, &qkv, &gy, 2, QkvOrder::New);
+            let (y1, d1) = run(rung, DType::F32, &last(&qkv), &last(&gy), 2, QkvOrder::New);
+            assert_eq!(last(&y5), y1);
+            assert_eq!(last(&d5), d1);
+        }
+    }
+
+    #[test]
+    fn large_scores_do_not_overflow() {
+        // One key outshines all others by thousands.
+        let mut qkv = Array::random(&[1, 40, 96], 1);
+        qkv.data[..64].iter_mut().for_each(|x| *x = 64.0);
+        let gy = Array::random(&[1, 40, 32], 2);
+        let (want, _) = reference(&qkv, &gy, 1);
+        for rung in rungs() {
+            let (y, dqkv) = run(rung, DType::F32, &qkv, &gy, 1, QkvOrder::New);
+            y.check_within("y", &want, 1e-4);
+            assert!(dqkv.data.iter().all(|g| g.is_finite()));
+        }
+    }
+
+    #[test]
+    fn wrong_shapes_are_told_apart() {
+        let mut cx = Context::new(gpu());
+        let mut message = |shape: &[usize], heads: usize| {
+            let qkv = Array::random(shape, 1).upload(&cx, DType::F32);
+            attention(&mut cx, &qkv, heads, QkvOrder::New).unwrap_err().to_string()
+        };
+        assert_eq!(
+            message(&[2, 5, 100], 3),
+            "attention: qkv has 100 channels, which 3 heads do not split evenly into q, k and v: \
+             it must be a multiple of 9"
+        );
+        assert_eq!(
+            message(&[2, 5, 1536], 1),
+            "attention: qkv has 1536 channels, so each of the 1 heads has 512; at most 256 are supported: \
+             use more heads"
+        );
+        assert_eq!(
+            message(&[2, 96], 1),
+            "attention: expected qkv as [N, T, 3·heads·d] or [N, H, W, 3·heads·d], got [2, 96]"
+        );
+    }
+}

@@ -1,0 +1,283 @@
+//! The training step as plans: CFG Algorithm 1, then AdamW and the moving averages.
+//!
+//! With one microbatch everything is one plan and one submission a step. With several, a plan that adds to the
+//! gradients is replayed for each, and a second plan applies them.
+
+use crate::autograd::backprop;
+use crate::data::Batch;
+use crate::diffusion::{ContinuousSchedule, TrainDraws};
+use crate::error::Result;
+use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
+use crate::nn::UNet;
+use crate::nn::unet::{Dropout, Pass};
+use crate::ops::{self, AdamW, Controls, Images, OptimizerArena, OptimizerState};
+use crate::tensor::{Context, DType, Tensor};
+
+use super::log::StepRecord;
+use super::options::TrainOptions;
+use super::state::TrainState;
+
+/// What a step costs, before anything runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepCost {
+    /// Parameters, gradients, moments and averages.
+    pub state_bytes: u64,
+    /// Everything a step computes on the way.
+    pub activation_bytes: u64,
+    /// Multiplications and additions of convolutions, linear maps and attention, forward and backward.
+    pub flops: f64,
+}
+
+/// What the host writes before each microbatch.
+struct Inputs {
+    images: Buffer,
+    scalars: Buffer,
+    times: Buffer,
+    image_index: Buffer,
+    labels: Buffer,
+}
+
+/// A recorded training step.
+pub struct TrainStep {
+    gpu: Gpu,
+    draws: TrainDraws,
+    options: TrainOptions,
+    inputs: Inputs,
+    hyper: Buffer,
+    optimizer: Buffer,
+    losses: Buffer,
+    /// One plan for all, or one for each microbatch and one to apply the gradients.
+    accumulate: Plan,
+    apply: Option<Plan>,
+}
+
+/// A step on its way: its numbers arrive later.
+pub struct PendingStep {
+    images: u64,
+    learning_rate: f64,
+    losses: Vec<Readback>,
+    optimizer: Readback,
+}
+
+impl PendingStep {
+    /// Waits for the step's numbers.
+    pub fn wait(self) -> Result<StepRecord> {
+        let mut sum = 0f64;
+        let mut count = 0;
+        for losses in self.losses {
+            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&losses.wait()?);
+            sum += values.iter().map(|&x| f64::from(x)).sum::<f64>();
+            count += values.len();
+        }
+        let state: OptimizerState = bytemuck::pod_read_unaligned(&self.optimizer.wait()?);
+        Ok(StepRecord {
+            images: self.images,
+            loss: (sum / count as f64) as f32,
+            grad_norm: state.gradient_norm,
+            learning_rate: self.learning_rate as f32,
+            skipped: state.skip != 0,
+        })
+    }
+}
+
+/// A tensor over the whole of a buffer.
+fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
+    Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
+}
+
+impl TrainStep {
+    /// The optimiser's own state before the first step, as bytes.
+    pub fn initial_optimizer_state() -> Vec<u8> {
+        bytemuck::bytes_of(&OptimizerState::new(false)).to_vec()
+    }
+
+    /// Records the step of `options` on `state`.
+    pub fn record(gpu: &Gpu, unet: &UNet, options: &TrainOptions, state: &TrainState) -> Result<TrainStep> {
+        let inputs = Inputs::new(gpu, options)?;
+        let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
+        let mut cx = Context::with_tape(gpu);
+        let losses = record_gradients(&mut cx, unet, options, state, &inputs)?;
+        let (accumulate, apply, kept) = if options.batch == options.microbatch {
+            record_update(&mut cx, options, state, &hyper)?;
+            let plan = cx.finish("training step")?;
+            let kept = plan.kept(losses.storage()).cloned();
+            (plan, None, kept)
+        } else {
+            let plan = cx.finish("training gradients")?;
+            let kept = plan.kept(losses.storage()).cloned();
+            let mut cx = Context::new(gpu);
+            record_update(&mut cx, options, state, &hyper)?;
+            (plan, Some(cx.finish("training update")?), kept)
+        };
+        let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
+        Ok(TrainStep {
+            gpu: gpu.clone(),
+            draws: TrainDraws::new(schedule, options.seed, options.unconditional_probability)?,
+            options: options.clone(),
+            inputs,
+            hyper,
+            optimizer: state.optimizer.clone(),
+            losses: kept.expect("the losses were kept"),
+            accumulate,
+            apply,
+        })
+    }
+
+    /// Submits the step of a batch.
+    pub fn run(&self, batch: &Batch) -> Result<PendingStep> {
+        let options = &self.options;
+        let micro = options.microbatch;
+        let pixels = batch.images.len() / options.batch;
+        let learning_rate = options.learning_rate_at(batch.first_image);
+        let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
+        self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
+        let mut losses = Vec::new();
+        for at in (0..options.batch).step_by(micro) {
+            let images = &batch.images[at * pixels..(at + micro) * pixels];
+            self.inputs.write(&self.gpu, &self.draws, options, images, &batch.labels[at..at + micro], {
+                batch.first_image + at as u64
+            })?;
+            // A submission of its own: of two writes before one submission only the last is seen.
+            self.accumulate.run()?;
+            losses.push(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
+        }
+        if let Some(apply) = &self.apply {
+            apply.run()?;
+        }
+        let bytes = size_of::<OptimizerState>() as u64;
+        Ok(PendingStep {
+            images: batch.first_image + options.batch as u64,
+            learning_rate,
+            losses,
+            optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
+        })
+    }
+
+    /// The plan of the step, or of a microbatch's gradients.
+    pub fn plan(&self) -> &Plan {
+        &self.accumulate
+    }
+
+    /// What a step of `options` would cost; nothing runs.
+    pub fn cost(gpu: &Gpu, unet: &UNet, options: &TrainOptions) -> Result<StepCost> {
+        let first = Self::initial_optimizer_state();
+        let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
+        let inputs = Inputs::new(gpu, options)?;
+        let mut cx = Context::with_tape(gpu);
+        record_gradients(&mut cx, unet, options, &state, &inputs)?;
+        let micro_steps = (options.batch / options.microbatch) as f64;
+        let copies = 4 + options.ema_rates.len();
+        Ok(StepCost {
+            state_bytes: (unet.parameters().count() * 4 * copies) as u64,
+            activation_bytes: cx.transient_bytes(),
+            flops: cx.flops() * micro_steps,
+        })
+    }
+
+    /// The GPU time of one step by kernel, on noise instead of data.
+    pub fn profile(gpu: &Gpu, unet: &UNet, options: &TrainOptions) -> Result<Profile> {
+        let first = Self::initial_optimizer_state();
+        let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
+        let step = Self::record(gpu, unet, options, &state)?;
+        let size = options.unet.sample_size;
+        let images = vec![127; options.batch * size * size * options.unet.in_channels];
+        step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0 })?.wait()?;
+        step.accumulate.profile()
+    }
+}
+
+impl Inputs {
+    fn new(gpu: &Gpu, options: &TrainOptions) -> Result<Self> {
+        let n = options.microbatch as u64;
+        let (size, channels) = (options.unet.sample_size as u64, options.unet.in_channels as u64);
+        Ok(Inputs {
+            images: gpu.buffer("images", (n * size * size * channels).next_multiple_of(4))?,
+            scalars: gpu.buffer("sample scalars", n * 16)?,
+            times: gpu.buffer("times", n * 4)?,
+            image_index: gpu.buffer("image indices", n * 8)?,
+            labels: gpu.buffer("labels", n * 4)?,
+        })
+    }
+
+    /// The decisions of Algorithm 1 for images `first..`: λ and the label drops, in f64 on the host.
+    fn write(
+        &self,
+        gpu: &Gpu,
+        draws: &TrainDraws,
+        options: &TrainOptions,
+        images: &[u8],
+        labels: &[u32],
+        first: u64,
+    ) -> Result<()> {
+        let (mut scalars, mut times) = (Vec::new(), Vec::new());
+        let (mut indices, mut shown) = (Vec::new(), Vec::new());
+        for (i, label) in labels.iter().enumerate() {
+            let index = first + i as u64;
+            let draw = draws.sample(index);
+            scalars.push([draw.alpha, draw.sigma, draw.log_snr, draw.time_embedding].map(|x| x as f32));
+            times.push(draw.time_embedding as f32);
+            indices.push([index as u32, (index >> 32) as u32]);
+            shown.push(if draw.drop_label { options.unet.null_label() } else { *label });
+        }
+        gpu.write(&self.images, 0, images)?;
+        gpu.write(&self.scalars, 0, bytemuck::cast_slice(&scalars))?;
+        gpu.write(&self.times, 0, bytemuck::cast_slice(&times))?;
+        gpu.write(&self.image_index, 0, bytemuck::cast_slice(&indices))?;
+        gpu.write(&self.labels, 0, bytemuck::cast_slice(&shown))
+    }
+}
+
+/// Records noise, forward, loss and backward; returns the losses of each sample.
+fn record_gradients(
+    cx: &mut Context,
+    unet: &UNet,
+    options: &TrainOptions,
+    state: &TrainState,
+    inputs: &Inputs,
+) -> Result<Tensor> {
+    let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
+    let shape = [n, size, size, channels];
+    let weights = state.parameters.weights(unet.parameters(), 0);
+    weights.track(cx, &state.gradients.weights(unet.parameters(), 0));
+
+    // Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
+    let image_index = over(&inputs.image_index, &[n, 2], DType::U32);
+    let bytes = over(&inputs.images, &[shape.iter().product::<usize>().div_ceil(4)], DType::U32);
+    let scalars = over(&inputs.scalars, &[n, 4], DType::F32);
+    let images = Images { bytes: &bytes, scalars: &scalars, image_index: &image_index, shape };
+    let (z, eps) = ops::noised(cx, images, options.seed)?;
+
+    // ε_θ(z, c) and the loss (CFG eq. 5), a mean over the whole batch.
+    let times = over(&inputs.times, &[n], DType::F32);
+    let labels = options.unet.num_classes.map(|_| over(&inputs.labels, &[n], DType::U32));
+    let dropout = Dropout { seed: options.seed, image_index };
+    let pass = Pass { dtype: DType::F32, dropout: Some(&dropout) };
+    let predicted = unet.forward(cx, &weights, &z, &times, labels.as_ref(), &pass)?;
+    let (loss, per_sample) = ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?;
+    cx.keep(&per_sample);
+    backprop(cx, &loss)?;
+    Ok(per_sample)
+}
+
+/// Records gradient norm, AdamW and the averages.
+fn record_update(cx: &mut Context, options: &TrainOptions, state: &TrainState, hyper: &Buffer) -> Result<()> {
+    let controls = Controls {
+        hyper: over(hyper, &[4], DType::F32),
+        state: over(&state.optimizer, &[OptimizerState::WORDS], DType::U32),
+        scale: cx.constant_f32("loss scale", &[1], &[1.0])?,
+        loss_scaling: false,
+    };
+    let [params, grads, first, second, averages] =
+        [&state.parameters, &state.gradients, &state.first_moment, &state.second_moment, &state.averages]
+            .map(|arena| arena.flat());
+    let arenas: Vec<OptimizerArena<'_>> = (0..params.len())
+        .map(|i| OptimizerArena {
+            params: &params[i],
+            grads: &grads[i],
+            first_moments: &first[i],
+            second_moments: &second[i],
+            ema: Some(&averages[i]),
+        })
+        .collect();
+    AdamW::default().step(cx, &arenas, &controls, &options.ema_rates)
+}
