@@ -48,14 +48,15 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// The one that a row is compared with.
-    pub fn of(&self, row: &Row) -> f64 {
+    /// The one that a row is compared with; none for images.
+    pub fn of(&self, row: &Row) -> Option<f64> {
         match row.work {
-            Work::Bytes(_) => self.copy,
+            Work::Images(_) => None,
+            Work::Bytes(_) => Some(self.copy),
             Work::Flops(_) => {
                 let (_, rate) =
                     self.matmul.iter().find(|(dtype, _)| *dtype == row.dtype).unwrap_or(&self.matmul[0]);
-                *rate
+                Some(*rate)
             }
         }
     }

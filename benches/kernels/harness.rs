@@ -15,11 +15,24 @@ use crate::report::{self, Row};
 /// Below the time after which some systems take a GPU for hung, and long enough for clocks to rise.
 const SUBMISSION_SECONDS: f64 = 0.1;
 
-/// What a run has to do at the least, for its rate: multiplications and additions, or bytes read and written once.
+/// What a run has to do at the least, for its rate: multiplications and additions, bytes read and written once, or, of
+/// whole networks, images.
 #[derive(Clone, Copy)]
 pub enum Work {
     Flops(f64),
     Bytes(f64),
+    Images(usize),
+}
+
+/// A plan, alone or inside of what it needs to stay meaningful.
+pub trait Planned {
+    fn plan(&self) -> &Plan;
+}
+
+impl Planned for Plan {
+    fn plan(&self) -> &Plan {
+        self
+    }
 }
 
 /// The benchmarks of one device.
@@ -65,8 +78,8 @@ impl Bench {
         work: Work,
         record: impl Fn(&mut Recorder) -> Result<()>,
     ) {
-        let plan = |recorder: &Gpu| Timed::record(recorder, &record);
-        self.measure_plan(family, name, format!("{shape} {}", report::dtype(dtype)), dtype, work, plan);
+        let shape = format!("{shape} {}", report::dtype(dtype));
+        self.measure_plan(family, name, shape, dtype, work, |gpu| Timed::record(gpu, &record));
     }
 
     /// As [`Bench::measure`], for a plan made elsewhere.
@@ -82,16 +95,16 @@ impl Bench {
         let gpu = self.gpu.clone();
         let warm_up = Duration::from_millis(if self.is_software() { 200 } else { 400 });
         // Nothing is made for a benchmark that the filter leaves out: criterion never calls the closure then.
-        let mut timed: Option<Timed> = None;
+        let mut timed: Option<Result<Timed>> = None;
         let mut samples: Vec<f64> = Vec::new();
         let mut warming = Vec::new();
         let mut group = self.criterion.benchmark_group(family);
         group.sampling_mode(SamplingMode::Flat);
         group.bench_function(format!("{name}/{shape}"), |bencher| {
-            let timed = timed.get_or_insert_with(|| {
-                make(&gpu).unwrap_or_else(|error| panic!("{family}/{name}/{shape}: {error}"))
-            });
+            let timed = timed.get_or_insert_with(|| make(&gpu));
             bencher.iter_custom(|times| {
+                // Criterion wants a time; a shape that this device has no room for gets no row below.
+                let Ok(timed) = timed else { return Duration::from_millis(times) };
                 let seconds = timed.seconds(times as usize).expect("it ran before");
                 let kept = if timed.begun.elapsed() > warm_up { &mut samples } else { &mut warming };
                 kept.push(seconds / times as f64);
@@ -99,7 +112,10 @@ impl Bench {
             });
         });
         group.finish();
-        if let Some(timed) = timed {
+        if let Some(Err(error)) = &timed {
+            println!("{family}/{name}/{shape} is left out: {error}");
+        }
+        if let Some(Ok(timed)) = timed {
             let samples = if samples.is_empty() { warming } else { samples };
             let (bench, rung) = (format!("{family}/{name}"), timed.variants());
             self.rows.push(Row { bench, shape, dtype, rung, seconds: median(samples), work });
@@ -139,7 +155,7 @@ fn median(mut samples: Vec<f64>) -> f64 {
 /// A recording, or the part of it that is measured.
 pub struct Timed {
     gpu: Gpu,
-    plan: Plan,
+    plan: Box<dyn Planned>,
     range: Range<usize>,
     estimate: f64,
     begun: Instant,
@@ -151,13 +167,20 @@ impl Timed {
         let mut recorder = Recorder { cx: Context::with_tape(gpu), seed: 1, first: 0 };
         record(&mut recorder)?;
         let range = recorder.first..recorder.cx.len();
-        Timed::new(gpu, recorder.cx.finish("bench")?, range)
+        Timed::part(gpu, recorder.cx.finish("bench")?, range)
+    }
+
+    /// All of a plan.
+    pub fn whole(gpu: &Gpu, planned: impl Planned + 'static) -> Result<Self> {
+        let range = 0..planned.plan().len();
+        Timed::part(gpu, planned, range)
     }
 
     /// Dispatches `range` of a plan, which is run once as a whole, so that what they read is there.
-    pub fn new(gpu: &Gpu, plan: Plan, range: Range<usize>) -> Result<Self> {
-        plan.run()?;
+    fn part(gpu: &Gpu, planned: impl Planned + 'static, range: Range<usize>) -> Result<Self> {
+        planned.plan().run()?;
         gpu.wait()?;
+        let plan = Box::new(planned);
         let mut timed = Timed { gpu: gpu.clone(), plan, range, estimate: 1.0, begun: Instant::now() };
         timed.estimate = timed.once(1)?;
         Ok(timed)
@@ -179,10 +202,10 @@ impl Timed {
 
     fn once(&self, times: usize) -> Result<f64> {
         if self.gpu.capabilities().timestamps {
-            return Ok(self.plan.seconds_of(self.range.clone(), times)? * times as f64);
+            return Ok(self.plan.plan().seconds_of(self.range.clone(), times)? * times as f64);
         }
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
-        (0..times).for_each(|_| self.plan.encode(&mut encoder, self.range.clone()));
+        (0..times).for_each(|_| self.plan.plan().encode(&mut encoder, self.range.clone()));
         let commands = encoder.finish();
         let begun = Instant::now();
         self.gpu.queue().submit([commands]);
@@ -192,7 +215,7 @@ impl Timed {
 
     /// The variants of the kernels that run, from their labels.
     fn variants(&self) -> String {
-        let labels = self.plan.labels().skip(self.range.start).take(self.range.len());
+        let labels = self.plan.plan().labels().skip(self.range.start).take(self.range.len());
         let mut seen: Vec<&str> = Vec::new();
         for variant in labels.filter_map(|label| Some(label.split_once(' ')?.1)) {
             if !seen.contains(&variant) {

@@ -7,11 +7,15 @@
 //! `FREEGUIDE_BENCH_RECORD=1` appends the table to `benches/results/ADAPTER.csv`, dated `FREEGUIDE_BENCH_DATE` if set.
 //! The adapter is the one the library would choose: `WGPU_ADAPTER_NAME` picks another.
 
+mod attention;
 mod ceilings;
 mod conv;
 mod elementwise;
 mod group_norm;
+mod guided_step;
 mod harness;
+mod networks;
+mod optimizer;
 mod report;
 
 use harness::Bench;
@@ -21,6 +25,10 @@ fn main() {
     ceilings::run(&mut bench);
     conv::run(&mut bench);
     group_norm::run(&mut bench);
+    attention::run(&mut bench);
     elementwise::run(&mut bench);
+    guided_step::run(&mut bench);
+    optimizer::run(&mut bench);
+    networks::run(&mut bench);
     bench.finish();
 }

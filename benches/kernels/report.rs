@@ -32,20 +32,21 @@ impl Row {
         match self.work {
             Work::Flops(flops) => (flops / self.seconds * 1e-12, "TFLOP/s"),
             Work::Bytes(bytes) => (bytes / self.seconds * 1e-9, "GB/s"),
+            Work::Images(images) => (images as f64 / self.seconds, "images/s"),
         }
     }
 }
 
 pub fn finish(bench: &Bench, rows: Vec<Row>) {
     let ceilings = ceilings::of(bench, &rows);
-    let shares: Vec<f64> = rows.iter().map(|row| row.rate().0 / ceilings.of(row)).collect();
+    let shares: Vec<Option<f64>> = rows.iter().map(|row| Some(row.rate().0 / ceilings.of(row)?)).collect();
     println!("{}", table(bench, &rows, &shares));
     if std::env::var("FREEGUIDE_BENCH_RECORD").is_ok_and(|value| value == "1") {
         record(&bench.gpu.capabilities().name, &rows, &shares).expect("the results' file can be written");
     }
 }
 
-fn table(bench: &Bench, rows: &[Row], shares: &[f64]) -> String {
+fn table(bench: &Bench, rows: &[Row], shares: &[Option<f64>]) -> String {
     let capabilities = bench.gpu.capabilities();
     let clock = if capabilities.timestamps { "GPU timestamps" } else { "wall clock around submit and wait" };
     let width = |cell: fn(&Row) -> usize| rows.iter().map(cell).max().unwrap_or(0);
@@ -54,19 +55,19 @@ fn table(bench: &Bench, rows: &[Row], shares: &[f64]) -> String {
     let head = ("benchmark", "shape", "time", "rate", "share");
     let _ = writeln!(
         text,
-        "{:bench$}  {:shape$}  {:>10}  {:>15}  {:>6}  variant",
+        "{:bench$}  {:shape$}  {:>10}  {:>16}  {:>6}  variant",
         head.0, head.1, head.2, head.3, head.4
     );
     for (row, share) in rows.iter().zip(shares) {
         let (rate, unit) = row.rate();
+        let share = share.map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0));
         let _ = writeln!(
             text,
-            "{:bench$}  {:shape$}  {:>10}  {:>7} {unit:7}  {:>5.1}%  {}",
+            "{:bench$}  {:shape$}  {:>10}  {:>7} {unit:8}  {share:>6}  {}",
             row.bench,
             row.shape,
             duration(row.seconds),
             significant(rate),
-            share * 100.0,
             row.rung
         );
     }
@@ -89,7 +90,7 @@ fn significant(value: f64) -> String {
 }
 
 /// Appends to the adapter's file; what was measured before stays.
-fn record(adapter: &str, rows: &[Row], shares: &[f64]) -> std::io::Result<()> {
+fn record(adapter: &str, rows: &[Row], shares: &[Option<f64>]) -> std::io::Result<()> {
     let words = adapter.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     let slug = words.map(str::to_lowercase).collect::<Vec<_>>().join("-");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/results").join(format!("{slug}.csv"));
@@ -102,9 +103,10 @@ fn record(adapter: &str, rows: &[Row], shares: &[f64]) -> std::io::Result<()> {
     for (row, share) in rows.iter().zip(shares) {
         let Row { bench, shape, rung, seconds, .. } = row;
         let (rate, unit) = row.rate();
+        let share = share.map_or(String::new(), |share| format!("{share:.4}"));
         let _ = writeln!(
             text,
-            "{date},{bench},\"{shape}\",\"{rung}\",{seconds:.4e},{},{unit},{share:.4}",
+            "{date},{bench},\"{shape}\",\"{rung}\",{seconds:.4e},{},{unit},{share}",
             significant(rate)
         );
     }

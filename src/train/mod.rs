@@ -12,5 +12,6 @@ mod step;
 mod trainer;
 
 pub use options::{PRESETS, Precision, Preset, TrainOptions};
+pub use state::TrainState;
 pub use step::{StepCost, TrainStep};
 pub use trainer::{Event, Outcome, Trainer};

@@ -1,0 +1,144 @@
+//! Whole networks: an evaluation, a sampler's step, a training step. On GPUs also the network of the `imagenet64`
+//! preset, in the sizes that fit one GPU.
+
+use freeguide::data::{Batch, Dataset};
+use freeguide::diffusion::{Clip, ContinuousSchedule, Guidance};
+use freeguide::gpu::{Gpu, Plan};
+use freeguide::nn::unet::Pass;
+use freeguide::nn::{Arena, UNet};
+use freeguide::random::init_uniform;
+use freeguide::sample::{Request, Sampler, SamplerOptions};
+use freeguide::tensor::{Context, DType};
+use freeguide::train::{Preset, TrainOptions, TrainState, TrainStep};
+use freeguide::{Error, Result};
+
+use crate::harness::{Bench, Planned, Recorder, Timed, Work};
+use crate::report;
+
+impl Planned for Sampler {
+    fn plan(&self) -> &Plan {
+        self.step_plan()
+    }
+}
+
+impl Planned for TrainStep {
+    fn plan(&self) -> &Plan {
+        TrainStep::plan(self)
+    }
+}
+
+/// A preset as it is trained in these benchmarks: one microbatch a step.
+fn options(preset: &str) -> Result<TrainOptions> {
+    let digits = Dataset::open("digits", None)?;
+    let mut options = Preset::named(preset)?.options(&digits, 0);
+    if preset == "imagenet64" {
+        let unet = &mut options.unet;
+        (unet.sample_size, unet.in_channels, unet.out_channels) = (64, 3, 3);
+        unet.attention_resolutions = vec![32, 16, 8];
+        unet.num_classes = Some(1000);
+    }
+    options.batch = options.microbatch;
+    // A rate of learning from the first image on.
+    options.warmup_images = 0;
+    Ok(options)
+}
+
+/// The network with random weights everywhere: initial ones have layers of zeros.
+fn network(gpu: &Gpu, options: &TrainOptions) -> Result<(UNet, Arena)> {
+    let unet = UNet::new(&options.unet)?;
+    let arena = unet.parameters().arena(gpu, "weights", 1)?;
+    let specs = unet.parameters().specs().iter().enumerate();
+    let values: Vec<Vec<f32>> = specs.map(|(i, spec)| init_uniform(7, i as u64, spec.len(), 0.03)).collect();
+    arena.write(gpu, 0, &values)?;
+    Ok((unet, arena))
+}
+
+fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType) -> Result<()> {
+    let (unet, arena) = network(&r.cx.gpu().clone(), options)?;
+    let config = &options.unet;
+    let z = r.random(&[batch, config.sample_size, config.sample_size, config.in_channels], DType::F32)?;
+    let times: Vec<f32> = (0..batch).map(|i| (i * 37 % 1000) as f32).collect();
+    let time = r.cx.constant_f32("times", &[batch], &times)?;
+    let labels: Vec<u32> = (0..batch).map(|i| (i % 10) as u32).collect();
+    let labels = r.cx.constant_u32("labels", &[batch], &labels)?;
+    let weights = arena.weights(unet.parameters(), 0);
+    unet.forward(&mut r.cx, &weights, &z, &time, Some(&labels), &Pass::inference(dtype)).map(drop)
+}
+
+fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Result<Timed> {
+    let (unet, arena) = network(gpu, options)?;
+    let sampler_options = SamplerOptions {
+        batch,
+        steps: 64,
+        variance_exponent: 0.3,
+        clip: Clip::Static,
+        guided: true,
+        two_pass: false,
+        dtype,
+    };
+    let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
+    let weights = arena.weights(unet.parameters(), 0);
+    let sampler = Sampler::new(gpu, &unet, &weights, &schedule, sampler_options)?;
+    let requests: Vec<Request> =
+        (0..batch).map(|i| Request { class: Some(i as u32 % 10), seed: i as u64 }).collect();
+    sampler.start(&requests, Guidance::from_weight(1.0)?)?;
+    Timed::whole(gpu, sampler)
+}
+
+fn train(gpu: &Gpu, options: &TrainOptions) -> Result<Timed> {
+    let unet = UNet::new(&options.unet)?;
+    let first = TrainStep::initial_optimizer_state();
+    let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
+    let step = TrainStep::record(gpu, &unet, options, &state)?;
+    let bytes = options.batch * options.unet.sample_size.pow(2) * options.unet.in_channels;
+    let images = (0..bytes).map(|i| (i * 7919 % 251) as u8).collect();
+    let labels = (0..options.batch).map(|i| i as u32 % 10).collect();
+    step.run(&Batch { images, labels, first_image: 1 })?.wait()?;
+    Timed::whole(gpu, step)
+}
+
+/// Multiplications and additions of an evaluation; 0 where operations do not count them.
+fn forward_flops(gpu: &Gpu, options: &TrainOptions, batch: usize) -> Result<f64> {
+    let unet = UNet::new(&options.unet)?;
+    let mut cx = Context::new(gpu);
+    let config = &options.unet;
+    let shape = [batch, config.sample_size, config.sample_size, config.in_channels];
+    let z = cx.output("z", &shape, DType::F32)?;
+    let (time, labels) = (cx.output("t", &[batch], DType::F32)?, cx.output("c", &[batch], DType::U32)?);
+    let arena = unet.parameters().arena(gpu, "weights", 1)?;
+    let weights = arena.weights(unet.parameters(), 0);
+    unet.forward(&mut cx, &weights, &z, &time, Some(&labels), &Pass::inference(DType::F32))?;
+    Ok(cx.flops())
+}
+
+pub fn run(bench: &mut Bench) {
+    let presets: &[(&str, usize)] =
+        if bench.is_software() { &[("digits", 16)] } else { &[("digits", 64), ("imagenet64", 16)] };
+    for &(preset, batch) in presets {
+        one(bench, preset, batch).unwrap_or_else(|error: Error| println!("{preset} is left out: {error}"));
+    }
+}
+
+fn one(bench: &mut Bench, preset: &str, batch: usize) -> Result<()> {
+    let options = options(preset)?;
+    let flops = forward_flops(&bench.gpu, &options, batch)?;
+    let work = |times: f64, images: usize| match flops {
+        0.0 => Work::Images(images),
+        flops => Work::Flops(times * flops),
+    };
+    let label = |dtype: DType, n: usize| format!("{preset} {n} images {}", report::dtype(dtype));
+    for &dtype in bench.dtypes() {
+        bench.measure("unet", "forward", format!("{preset} {batch} images"), dtype, work(1.0, batch), |r| {
+            forward(r, &options, batch, dtype)
+        });
+        // Guided: two evaluations.
+        bench.measure_plan("sampler", "step", label(dtype, batch), dtype, work(2.0, batch), |gpu| {
+            sampler(gpu, &options, batch, dtype)
+        });
+    }
+    // A backward pass is two forward passes of work.
+    let n = options.batch;
+    let work = work(3.0 * n as f64 / batch as f64, n);
+    bench.measure_plan("train", "step", label(DType::F32, n), DType::F32, work, |gpu| train(gpu, &options));
+    Ok(())
+}
