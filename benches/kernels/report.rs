@@ -59,7 +59,10 @@ fn table(bench: &Bench, rows: &[Row], shares: &[Option<f64>]) -> String {
         head.0, head.1, head.2, head.3, head.4
     );
     for (row, share) in rows.iter().zip(shares) {
-        let (rate, unit) = row.rate();
+        let (rate, unit) = match row.rate() {
+            (rate, "TFLOP/s") if rate < 1.0 => (rate * 1e3, "GFLOP/s"),
+            rate => rate,
+        };
         let share = share.map_or("-".to_owned(), |share| format!("{:.1}%", share * 100.0));
         let _ = writeln!(
             text,
