@@ -55,39 +55,63 @@ pub(super) fn gather(
     params: Params,
 ) {
     // Without a bias its binding holds the weights; the kernel does not read it.
-    let bias = bias.unwrap_or(w);
-    let fours = params.in_c.is_multiple_of(4) && params.out_c.is_multiple_of(4);
-    let direction = direction as usize;
-    let Params { batch, spread, out_c, .. } = params;
-    // Pixels of phase 0, which has the most.
-    let [height, width] = [params.out_h, params.out_w].map(|extent| extent.div_ceil(spread));
+    let tensors = Tensors { x, w, bias: bias.unwrap_or(w), y };
     match cx.rung() {
-        Rung::Cpu if fours => {
-            let rows3 = params.kernel == 3 && params.step == 1 && params.spread == 1;
-            let (kernel, variant) = match rows3 {
-                true => (&CPU_ROWS3[direction], "cpu 8x8 rows"),
-                false => (&CPU_TAPS[direction], "cpu 8x8 taps"),
-            };
-            // Two segments of 4 pixels by 8 channels an invocation.
-            let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
-            let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
-            let [columns, rows, _] = groups_over(invocations.div_ceil(8));
-            let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
-            launch.variant(variant).groups([columns, rows, spread * spread]);
-        }
+        Rung::Cpu if params.fours() => cpu(cx, direction, tensors, params),
         Rung::Tiled => {
-            let pixels = u64::from(batch) * u64::from(height) * u64::from(width);
-            let (tile, groups) = Tile::choose(pixels, u64::from(out_c), spread * spread);
-            let [columns, rows, _] = groups_over(groups);
-            let launch = cx.launch(&TILED[direction]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
-            let launch = launch.params(&params).variant(format!("tiled {tile}"));
-            tile.set(launch, fours).groups([columns, rows, spread * spread]);
+            let copies = u64::from(params.spread * params.spread);
+            let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
+            tiled(cx, direction, tensors, params, tile);
         }
         _ => {
-            let launch = cx.launch(&NAIVE[direction]).bind(x).bind(w).bind(bias).bind(y).params(&params);
+            let Tensors { x, w, bias, y } = tensors;
+            let kernel = &NAIVE[direction as usize];
+            let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
             launch.variant("naive").over(y.len(), 64);
         }
     }
+}
+
+/// What a gather binds.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub x: &'a Tensor,
+    pub w: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub y: &'a Tensor,
+}
+
+fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Params) {
+    let Params { batch, spread, out_c, .. } = params;
+    let rows3 = params.kernel == 3 && params.step == 1 && spread == 1;
+    let (kernels, variant) = match rows3 {
+        true => (&CPU_ROWS3, "cpu 8x8 rows"),
+        false => (&CPU_TAPS, "cpu 8x8 taps"),
+    };
+    // Two segments of 4 pixels by 8 channels an invocation.
+    let [height, width] = params.phase_extent();
+    let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
+    let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
+    let [columns, rows, _] = groups_over(invocations.div_ceil(8));
+    let Tensors { x, w, bias, y } = tensors;
+    let launch = cx.launch(&kernels[direction as usize]).bind(x).bind(w).bind(bias).bind(y).params(&params);
+    launch.variant(variant).groups([columns, rows, spread * spread]);
+}
+
+/// The tiled kernel with a given tile.
+pub(super) fn tiled(
+    cx: &mut Context,
+    direction: Direction,
+    tensors: Tensors<'_>,
+    params: Params,
+    tile: Tile,
+) {
+    let phases = params.spread * params.spread;
+    let [columns, rows, _] = groups_over(tile.groups(params.phase_pixels(), params.out_c.into()));
+    let Tensors { x, w, bias, y } = tensors;
+    let launch = cx.launch(&TILED[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+    let launch = tile.set(launch.params(&params), params.fours());
+    launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }
 
 #[repr(C)]
