@@ -13,9 +13,9 @@ use super::{Params, Tile};
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
 /// x and w twice, as fours and one by one.
-const TILED_READS: &[Access] =
+const TWICE: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-const TILED_ADDS: &[Access] =
+const TWICE_ADDS: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
 
 const NAIVE: [Kernel; 2] = [
@@ -23,16 +23,16 @@ const NAIVE: [Kernel; 2] = [
     Kernel::new("conv2d_input_gradient", wgsl!("conv2d"), "gather", ADDS),
 ];
 const CPU_ROWS3: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "rows3", READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "rows3", ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "rows3", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "rows3", TWICE_ADDS),
 ];
 const CPU_TAPS: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", TWICE_ADDS),
 ];
 const TILED: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TILED_READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TILED_ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TWICE_ADDS),
 ];
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
@@ -57,13 +57,13 @@ pub(super) fn gather(
     // Without a bias its binding holds the weights; the kernel does not read it.
     let tensors = Tensors { x, w, bias: bias.unwrap_or(w), y };
     match cx.rung() {
-        Rung::Cpu if params.fours() => cpu(cx, direction, tensors, params),
+        Rung::Cpu => cpu(cx, direction, tensors, params),
         Rung::Tiled => {
             let copies = u64::from(params.spread * params.spread);
             let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
             tiled(cx, direction, tensors, params, tile);
         }
-        _ => {
+        Rung::Naive => {
             let Tensors { x, w, bias, y } = tensors;
             let kernel = &NAIVE[direction as usize];
             let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
@@ -94,7 +94,8 @@ fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Par
     let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
     let [columns, rows, _] = groups_over(invocations.div_ceil(8));
     let Tensors { x, w, bias, y } = tensors;
-    let launch = cx.launch(&kernels[direction as usize]).bind(x).bind(w).bind(bias).bind(y).params(&params);
+    let launch = cx.launch(&kernels[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+    let launch = params.set_fours(launch.params(&params));
     launch.variant(variant).groups([columns, rows, spread * spread]);
 }
 
@@ -110,7 +111,7 @@ pub(super) fn tiled(
     let [columns, rows, _] = groups_over(tile.groups(params.phase_pixels(), params.out_c.into()));
     let Tensors { x, w, bias, y } = tensors;
     let launch = cx.launch(&TILED[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
-    let launch = tile.set(launch.params(&params), params.fours());
+    let launch = tile.set(params.set_fours(launch.params(&params)));
     launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }
 

@@ -93,9 +93,10 @@ impl Params {
         }
     }
 
-    /// Whether kernels may read four channels at once.
-    fn fours(&self) -> bool {
-        self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4)
+    /// Tells a kernel whether it may read four channels at once.
+    fn set_fours<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
+        let fours = self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4);
+        launch.constant("FOURS", f64::from(u8::from(fours)))
     }
 
     /// The pixels that a weight gradient sums over.
@@ -143,11 +144,8 @@ impl Tile {
     }
 
     /// Sets the constants of a tiled kernel.
-    fn set(self, launch: Launch<'_>, fours: bool) -> Launch<'_> {
-        launch
-            .constant("TILE_M", self.m.into())
-            .constant("TILE_N", self.n.into())
-            .constant("FOURS", f64::from(u8::from(fours)))
+    fn set(self, launch: Launch<'_>) -> Launch<'_> {
+        launch.constant("TILE_M", self.m.into()).constant("TILE_N", self.n.into())
     }
 }
 

@@ -13,15 +13,12 @@ use super::{Params, Tile};
 
 const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
 
-const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
-const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", SUMS);
 /// x and dy twice, as fours and one by one.
-const TILED: Kernel = Kernel::new(
-    "conv2d_weight_gradient",
-    wgsl!("conv2d_weight_tiled"),
-    "weights",
-    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update],
-);
+const TWICE: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
+
+const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
+const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", TWICE);
+const TILED: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_tiled"), "weights", TWICE);
 const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
 const REDUCE: Kernel =
@@ -41,15 +38,15 @@ pub(super) fn weight_gradient(
     let Params { kernel, in_c, out_c, .. } = params;
     let pixels = params.pixels();
     match cx.rung() {
-        Rung::Cpu if params.fours() => {
+        Rung::Cpu => {
             // 8 by 16 channels of a tap an invocation, 8 invocations a group.
             let tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
             let groups = tiles.div_ceil(8) as usize;
             let splits = Splits::new(pixels, groups, 128, SHORTEST);
             splits.sum(cx, dw, |cx, out, accumulate| {
                 let params = splits.tell(params, accumulate);
-                let launch = cx.launch(&CPU).bind(x).bind(dy).bind(out).params(&params);
-                launch.variant("cpu 8x16").over_groups(groups * splits.count);
+                let launch = cx.launch(&CPU).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
+                params.set_fours(launch).variant("cpu 8x16").over_groups(groups * splits.count);
             })
         }
         Rung::Tiled => {
@@ -57,18 +54,11 @@ pub(super) fn weight_gradient(
             let tile = Tile::choose((kernel * kernel * in_c).into(), out_c.into(), copies);
             tiled(cx, x, dy, dw, params, tile)
         }
-        rung => {
-            let count = dw.tensor.len();
-            let splits = match rung {
-                Rung::Naive => Splits::one(pixels),
-                _ => Splits::new(pixels, count.div_ceil(64), 128, SHORTEST),
-            };
-            splits.sum(cx, dw, |cx, out, accumulate| {
-                let params = splits.tell(params, accumulate);
-                let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
-                launch.variant("naive").over(count * splits.count, 64);
-            })
-        }
+        Rung::Naive => Splits::one(pixels).sum(cx, dw, |cx, out, accumulate| {
+            let params = Splits::one(pixels).tell(params, accumulate);
+            let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
+            launch.variant("naive").over(dw.tensor.len(), 64);
+        }),
     }
 }
 
@@ -87,7 +77,7 @@ pub(super) fn tiled(
     splits.sum(cx, dw, |cx, out, accumulate| {
         let params = splits.tell(params, accumulate);
         let launch = cx.launch(&TILED).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
-        let launch = tile.set(launch, params.fours()).variant(format!("tiled {tile}"));
+        let launch = tile.set(params.set_fours(launch)).variant(format!("tiled {tile}"));
         launch.over_groups(groups * splits.count);
     })
 }
