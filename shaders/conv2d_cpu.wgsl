@@ -11,6 +11,8 @@
 // Laws: sums are f32; their order is (ky, 4 channels, kx) or (ky, kx, 4 channels), whatever N.
 
 override FOURS: bool = true;
+// A constant, for these adapters run both sides of a branch.
+override ACCUMULATE: bool = false;
 
 struct Params {
     batch: u32,
@@ -102,18 +104,21 @@ fn weights(r: u32, k: u32) -> mat4x4<f32> {
     );
 }
 
+// Four output channels from 4k on of the bias, where every sum starts.
+fn start(k: u32) -> vec4<f32> {
+    let i = 4u * k;
+    return select(vec4(0.0), vec4(bias[i], bias[i + 1u], bias[i + 2u], bias[i + 3u]), p.has_bias != 0u);
+}
+
 fn put(at: u32, k: u32, sum: f32) {
     if (k >= p.out_c) {
         return;
     }
-    var v = sum;
-    if (p.has_bias != 0u) {
-        v += bias[k];
+    if (ACCUMULATE) {
+        y[at + k] = elem(sum + f32(y[at + k]));
+    } else {
+        y[at + k] = elem(sum);
     }
-    if (p.accumulate != 0u) {
-        v += f32(y[at + k]);
-    }
-    y[at + k] = elem(v);
 }
 
 // Pixel j of a segment, output channels 4k … 4k+3.
@@ -141,14 +146,16 @@ fn rows3(
     let t = segment(i / blocks * 2u + 1u, wid.z);
 
     // Sums: pixels s0..s3 and t0..t3 of both segments, channels a (k) and b (k + 1).
-    var s0a = vec4(0.0); var s0b = vec4(0.0);
-    var s1a = vec4(0.0); var s1b = vec4(0.0);
-    var s2a = vec4(0.0); var s2b = vec4(0.0);
-    var s3a = vec4(0.0); var s3b = vec4(0.0);
-    var t0a = vec4(0.0); var t0b = vec4(0.0);
-    var t1a = vec4(0.0); var t1b = vec4(0.0);
-    var t2a = vec4(0.0); var t2b = vec4(0.0);
-    var t3a = vec4(0.0); var t3b = vec4(0.0);
+    let bias_a = start(k);
+    let bias_b = start(k + 1u);
+    var s0a = bias_a; var s0b = bias_b;
+    var s1a = bias_a; var s1b = bias_b;
+    var s2a = bias_a; var s2b = bias_b;
+    var s3a = bias_a; var s3b = bias_b;
+    var t0a = bias_a; var t0b = bias_b;
+    var t1a = bias_a; var t1b = bias_b;
+    var t2a = bias_a; var t2b = bias_b;
+    var t3a = bias_a; var t3b = bias_b;
     for (var ky = 0u; ky < 3u; ky++) {
         // Above or left of the image wraps past any bound.
         let sy = s.oy + ky - 1u;
@@ -240,14 +247,16 @@ fn taps(
     let t = segment(i / blocks * 2u + 1u, wid.z);
 
     // Sums: pixels s0..s3 and t0..t3 of both segments, channels a (k) and b (k + 1).
-    var s0a = vec4(0.0); var s0b = vec4(0.0);
-    var s1a = vec4(0.0); var s1b = vec4(0.0);
-    var s2a = vec4(0.0); var s2b = vec4(0.0);
-    var s3a = vec4(0.0); var s3b = vec4(0.0);
-    var t0a = vec4(0.0); var t0b = vec4(0.0);
-    var t1a = vec4(0.0); var t1b = vec4(0.0);
-    var t2a = vec4(0.0); var t2b = vec4(0.0);
-    var t3a = vec4(0.0); var t3b = vec4(0.0);
+    let bias_a = start(k);
+    let bias_b = start(k + 1u);
+    var s0a = bias_a; var s0b = bias_b;
+    var s1a = bias_a; var s1b = bias_b;
+    var s2a = bias_a; var s2b = bias_b;
+    var s3a = bias_a; var s3b = bias_b;
+    var t0a = bias_a; var t0b = bias_b;
+    var t1a = bias_a; var t1b = bias_b;
+    var t2a = bias_a; var t2b = bias_b;
+    var t3a = bias_a; var t3b = bias_b;
     // The first tap that meets an input pixel; 0 with spread 1.
     let ky0 = remainder(p.pad + quotient(wid.z));
     let kx0 = remainder(p.pad + remainder(wid.z));

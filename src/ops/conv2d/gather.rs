@@ -96,6 +96,7 @@ fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Par
     let Tensors { x, w, bias, y } = tensors;
     let launch = cx.launch(&kernels[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
     let launch = params.set_fours(launch.params(&params));
+    let launch = launch.constant("ACCUMULATE", params.accumulate.into());
     launch.variant(variant).groups([columns, rows, spread * spread]);
 }
 
