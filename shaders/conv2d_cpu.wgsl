@@ -165,22 +165,22 @@ fn rows3(
         let s_in = sy < p.in_h;
         let t_in = ty < p.in_h;
         for (var c = 0u; c < (p.in_c + 3u) / 4u; c++) {
-            let sv0 = load(sr, s.ox0 + 0u - 1u, s_in, c);
-            let sv1 = load(sr, s.ox0 + 1u - 1u, s_in, c);
-            let sv2 = load(sr, s.ox0 + 2u - 1u, s_in, c);
-            let sv3 = load(sr, s.ox0 + 3u - 1u, s_in, c);
-            let sv4 = load(sr, s.ox0 + 4u - 1u, s_in, c);
-            let sv5 = load(sr, s.ox0 + 5u - 1u, s_in, c);
-            let tv0 = load(tr, t.ox0 + 0u - 1u, t_in, c);
-            let tv1 = load(tr, t.ox0 + 1u - 1u, t_in, c);
-            let tv2 = load(tr, t.ox0 + 2u - 1u, t_in, c);
-            let tv3 = load(tr, t.ox0 + 3u - 1u, t_in, c);
-            let tv4 = load(tr, t.ox0 + 4u - 1u, t_in, c);
-            let tv5 = load(tr, t.ox0 + 5u - 1u, t_in, c);
+            let sv0 = load(sr, s.ox0 - 1u, s_in, c);
+            let sv1 = load(sr, s.ox0, s_in, c);
+            let sv2 = load(sr, s.ox0 + 1u, s_in, c);
+            let sv3 = load(sr, s.ox0 + 2u, s_in, c);
+            let sv4 = load(sr, s.ox0 + 3u, s_in, c);
+            let sv5 = load(sr, s.ox0 + 4u, s_in, c);
+            let tv0 = load(tr, t.ox0 - 1u, t_in, c);
+            let tv1 = load(tr, t.ox0, t_in, c);
+            let tv2 = load(tr, t.ox0 + 1u, t_in, c);
+            let tv3 = load(tr, t.ox0 + 2u, t_in, c);
+            let tv4 = load(tr, t.ox0 + 3u, t_in, c);
+            let tv5 = load(tr, t.ox0 + 4u, t_in, c);
             let r = ky * 3u * p.in_c + c * 4u;
             {
-                let wa = weights(r + 0u * p.in_c, k);
-                let wb = weights(r + 0u * p.in_c, k + 1u);
+                let wa = weights(r, k);
+                let wb = weights(r, k + 1u);
                 s0a += wa * sv0; s0b += wb * sv0;
                 s1a += wa * sv1; s1b += wb * sv1;
                 s2a += wa * sv2; s2b += wb * sv2;
@@ -191,8 +191,8 @@ fn rows3(
                 t3a += wa * tv3; t3b += wb * tv3;
             }
             {
-                let wa = weights(r + 1u * p.in_c, k);
-                let wb = weights(r + 1u * p.in_c, k + 1u);
+                let wa = weights(r + p.in_c, k);
+                let wb = weights(r + p.in_c, k + 1u);
                 s0a += wa * sv1; s0b += wb * sv1;
                 s1a += wa * sv2; s1b += wb * sv2;
                 s2a += wa * sv3; s2b += wb * sv3;
@@ -276,11 +276,11 @@ fn taps(
                 let wa = weights(r, k);
                 let wb = weights(r, k + 1u);
                 let sv0 = load(sr, sx, s_in, c);
-                let sv1 = load(sr, sx + 1u * p.step, s_in, c);
+                let sv1 = load(sr, sx + p.step, s_in, c);
                 let sv2 = load(sr, sx + 2u * p.step, s_in, c);
                 let sv3 = load(sr, sx + 3u * p.step, s_in, c);
                 let tv0 = load(tr, tx, t_in, c);
-                let tv1 = load(tr, tx + 1u * p.step, t_in, c);
+                let tv1 = load(tr, tx + p.step, t_in, c);
                 let tv2 = load(tr, tx + 2u * p.step, t_in, c);
                 let tv3 = load(tr, tx + 3u * p.step, t_in, c);
                 s0a += wa * sv0; s0b += wb * sv0;
