@@ -5,8 +5,8 @@
 //! x `[N, H, W, C]`, w `[Kh, Kw, C, K]`, bias `[K]`, y `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`. Storage of x and y is f32 or
 //! f16, that of parameters and their gradients f32; sums are f32.
 //!
-//! Input gradient: the same gather over dy with turned weights ([`gather`]). Weight gradient: dw[ky,kx,c,k] =
-//! Σ x·dy over pixels, bias gradient: column sums of dy ([`weight_gradient`]).
+//! Input gradient: the same gather over dy with turned weights (`gather.rs`). Weight gradient: dw[ky,kx,c,k] =
+//! Σ x·dy over pixels, bias gradient: column sums of dy (`weight_gradient.rs`).
 
 mod gather;
 mod weight_gradient;
