@@ -39,7 +39,7 @@ pub fn repeat_batch(cx: &mut Context, x: &Tensor, times: usize) -> Result<Tensor
     }
     let shape = [&[samples * times], rest].concat();
     let y = cx.output("repeat_batch", &shape, x.dtype())?;
-    let (kernel, bytes) = if x.bytes() % 4 == 0 { (&WORDS, 4) } else { (&HALVES, 2) };
+    let (kernel, bytes) = if x.bytes().is_multiple_of(4) { (&WORDS, 4) } else { (&HALVES, 2) };
     let (count, length) = (y.bytes() / bytes, x.bytes() / bytes);
     let params = Params { count: count as u32, length: length as u32, pad: [0; 2] };
     cx.launch(kernel).bind(x).bind(&y).params(&params).over(count as usize, 64);

@@ -129,7 +129,8 @@ mod tests {
         {
             let [x, gy] = ["x", "gy"].map(|name| golden.array(&format!("{case}.{name}")).nhwc());
             for dtype in dtypes() {
-                let (y, grads) = forward_backward(dtype, &[x.clone()], &gy, |cx, x| op(cx, &x[0]));
+                let (y, grads) =
+                    forward_backward(dtype, std::slice::from_ref(&x), &gy, |cx, x| op(cx, &x[0]));
                 golden.check_as(&format!("{case}.y"), &y, dtype, |want| want.nhwc());
                 golden.check_as(&format!("{case}.dx"), &grads[0], dtype, |want| want.nhwc());
             }
@@ -171,12 +172,14 @@ mod tests {
             let (small, large) =
                 (Array::random(&[3, 5, 7, channels], 1), Array::random(&[3, 10, 14, channels], 2));
             for dtype in dtypes() {
-                let (y, grads) =
-                    forward_backward(dtype, &[small.clone()], &large, |cx, x| upsample_nearest2(cx, &x[0]));
+                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&small), &large, |cx, x| {
+                    upsample_nearest2(cx, &x[0])
+                });
                 y.check("up", &upsampled(&small), dtype);
                 grads[0].check("gradient of up", &pooled(&large).map(|v| 4.0 * v), dtype);
-                let (y, grads) =
-                    forward_backward(dtype, &[large.clone()], &small, |cx, x| average_pool2(cx, &x[0]));
+                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&large), &small, |cx, x| {
+                    average_pool2(cx, &x[0])
+                });
                 y.check("pool", &pooled(&large), dtype);
                 grads[0].check("gradient of pool", &upsampled(&small).map(|v| v / 4.0), dtype);
             }
