@@ -18,11 +18,10 @@ struct Params {
     scale: f32,        // d^-½
 }
 
-override HEAD_QUADS: u32 = 8u;  // d / 4
-override PART: u32 = 0u;        // whose gradient: 0 q, 1 k, 2 v
+override PART: u32 = 0u; // whose gradient: 0 q, 1 k, 2 v
 
-const SPAN = 8u;                // quads of the output that an invocation holds
-const NONE = -1e30;             // below any score
+const SPAN = 8u;         // quads of the output that an invocation holds
+const NONE = -1e30;      // below any score
 
 @group(0) @binding(0) var<storage, read> qkv: array<elem>;               // [N, T, 3·H·d]
 @group(0) @binding(0) var<storage, read> qkv4: array<vec4<elem>>;        // [N, T, 3·H·d/4]
@@ -154,9 +153,9 @@ fn backward(
 }
 
 // Products of the rows of qkv at `rows` with those at `columns`: result[r][c].
-fn products(rows: vec4<u32>, columns: vec4<u32>) -> mat4x4<f32> {
+fn products(rows: vec4<u32>, columns: vec4<u32>, quads: u32) -> mat4x4<f32> {
     var t = mat4x4<f32>();
-    for (var j = 0u; j < HEAD_QUADS; j++) {
+    for (var j = 0u; j < quads; j++) {
         let c0 = vec4<f32>(qkv4[columns.x + j]);
         let c1 = vec4<f32>(qkv4[columns.y + j]);
         let c2 = vec4<f32>(qkv4[columns.z + j]);
@@ -174,9 +173,9 @@ fn products(rows: vec4<u32>, columns: vec4<u32>) -> mat4x4<f32> {
 }
 
 // The same of the rows of dy at `rows` with those of qkv at `columns`.
-fn products_of_dy(rows: vec4<u32>, columns: vec4<u32>) -> mat4x4<f32> {
+fn products_of_dy(rows: vec4<u32>, columns: vec4<u32>, quads: u32) -> mat4x4<f32> {
     var t = mat4x4<f32>();
-    for (var j = 0u; j < HEAD_QUADS; j++) {
+    for (var j = 0u; j < quads; j++) {
         let c0 = vec4<f32>(qkv4[columns.x + j]);
         let c1 = vec4<f32>(qkv4[columns.y + j]);
         let c2 = vec4<f32>(qkv4[columns.z + j]);
@@ -205,8 +204,9 @@ fn forward_rows(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_index(wid, groups, 16u, lane);
+    let quads = p.head / 4u;
     let row_blocks = (p.tokens + 3u) / 4u;
-    let spans = (HEAD_QUADS + SPAN - 1u) / SPAN;
+    let spans = (quads + SPAN - 1u) / SPAN;
     if (i >= p.batch * p.heads * spans * row_blocks) {
         return;
     }
@@ -215,9 +215,9 @@ fn forward_rows(
     let nh = i / (row_blocks * spans);
     let h = nh % p.heads;
     let first = nh / p.heads * p.tokens;
-    let row = 3u * p.heads * HEAD_QUADS;
+    let row = 3u * p.heads * quads;
     let last = vec4<u32>(p.tokens - 1u);
-    let q_at = (first + min(t, last)) * row + h * p.head_stride * HEAD_QUADS;
+    let q_at = (first + min(t, last)) * row + h * p.head_stride * quads;
     var most = vec4<f32>(NONE);
     var total = vec4<f32>();
     var a0: array<vec4<f32>, SPAN>;
@@ -226,8 +226,8 @@ fn forward_rows(
     var a3: array<vec4<f32>, SPAN>;
     for (var block = 0u; block < p.tokens; block += 4u) {
         let s = block + vec4<u32>(0u, 1u, 2u, 3u);
-        let k_at = (first + min(s, last)) * row + (h * p.head_stride + p.part_stride) * HEAD_QUADS;
-        var w = products(q_at, k_at) * p.scale;
+        let k_at = (first + min(s, last)) * row + (h * p.head_stride + p.part_stride) * quads;
+        var w = products(q_at, k_at, quads) * p.scale;
         let inside = s <= last;
         for (var r = 0u; r < 4u; r++) {
             w[r] = select(vec4<f32>(NONE), w[r], inside);
@@ -239,9 +239,9 @@ fn forward_rows(
             w[r] = exp(w[r] - higher[r]);
         }
         total = total * fade + transpose(w) * vec4<f32>(1.0);
-        let v_at = k_at + p.part_stride * HEAD_QUADS;
+        let v_at = k_at + p.part_stride * quads;
         for (var j = 0u; j < SPAN; j++) {
-            let quad = min(span * SPAN + j, HEAD_QUADS - 1u);
+            let quad = min(span * SPAN + j, quads - 1u);
             let v0 = vec4<f32>(qkv4[v_at.x + quad]);
             let v1 = vec4<f32>(qkv4[v_at.y + quad]);
             let v2 = vec4<f32>(qkv4[v_at.z + quad]);
@@ -252,9 +252,9 @@ fn forward_rows(
             a3[j] = a3[j] * fade.w + w[3].x * v0 + w[3].y * v1 + w[3].z * v2 + w[3].w * v3;
         }
     }
-    let y_at = ((first + t) * p.heads + h) * HEAD_QUADS + span * SPAN;
+    let y_at = ((first + t) * p.heads + h) * quads + span * SPAN;
     for (var j = 0u; j < SPAN; j++) {
-        if (span * SPAN + j < HEAD_QUADS) {
+        if (span * SPAN + j < quads) {
             y4[y_at.x + j] = vec4<elem>(a0[j] / total.x);
             if (t.y <= last.x) {
                 y4[y_at.y + j] = vec4<elem>(a1[j] / total.y);
@@ -285,8 +285,9 @@ fn backward_rows(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_index(wid, groups, 16u, lane);
+    let quads = q.head / 4u;
     let row_blocks = (q.tokens + 3u) / 4u;
-    let spans = (HEAD_QUADS + SPAN - 1u) / SPAN;
+    let spans = (quads + SPAN - 1u) / SPAN;
     if (i >= q.batch * q.heads * spans * row_blocks) {
         return;
     }
@@ -295,10 +296,10 @@ fn backward_rows(
     let nh = i / (row_blocks * spans);
     let h = nh % q.heads;
     let first = nh / q.heads * q.tokens;
-    let row = 3u * q.heads * HEAD_QUADS;
+    let row = 3u * q.heads * quads;
     let last = vec4<u32>(q.tokens - 1u);
-    let q_part = h * q.head_stride * HEAD_QUADS;
-    let step = q.part_stride * HEAD_QUADS;
+    let q_part = h * q.head_stride * quads;
+    let step = q.part_stride * quads;
     let rows = min(t, last);
     var a0: array<vec4<f32>, SPAN>;
     var a1: array<vec4<f32>, SPAN>;
@@ -311,12 +312,12 @@ fn backward_rows(
         let keys = select(rows, columns, PART == 0u);
         let q_at = (first + queries) * row + q_part;
         let k_at = (first + keys) * row + q_part + step;
-        let dy_at = ((first + queries) * q.heads + h) * HEAD_QUADS;
+        let dy_at = ((first + queries) * q.heads + h) * quads;
         // Queries are rows until the last moment.
-        var w = products(q_at, k_at) * q.scale;
+        var w = products(q_at, k_at, quads) * q.scale;
         var dp = mat4x4<f32>();
         if (PART != 2u) {
-            dp = products_of_dy(dy_at, k_at + step);
+            dp = products_of_dy(dy_at, k_at + step, quads);
         }
         for (var r = 0u; r < 4u; r++) {
             let stat = nh * q.tokens + queries[r];
@@ -333,7 +334,7 @@ fn backward_rows(
             w[r] = select(vec4<f32>(), w[r], inside);
         }
         for (var j = 0u; j < SPAN; j++) {
-            let quad = min(span * SPAN + j, HEAD_QUADS - 1u);
+            let quad = min(span * SPAN + j, quads - 1u);
             var v = mat4x4<f32>();
             if (PART == 2u) {
                 v = mat4x4<f32>(
@@ -355,7 +356,7 @@ fn backward_rows(
     }
     let at = (first + t) * row + q_part + PART * step + span * SPAN;
     for (var j = 0u; j < SPAN; j++) {
-        if (span * SPAN + j < HEAD_QUADS) {
+        if (span * SPAN + j < quads) {
             let sums = array<vec4<f32>, 4>(a0[j], a1[j], a2[j], a3[j]);
             for (var r = 0u; r < 4u; r++) {
                 if (t[r] <= last.x) {

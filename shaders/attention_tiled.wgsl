@@ -16,11 +16,10 @@ struct Params {
     scale: f32,        // d^-½
 }
 
-override HEAD_QUADS: u32 = 8u;  // d / 4
-override PART: u32 = 0u;        // whose gradient: 0 q, 1 k, 2 v
+override PART: u32 = 0u; // whose gradient: 0 q, 1 k, 2 v
 
-const SPAN = 16u;               // quads of the output that a workgroup makes
-const NONE = -1e30;             // below any score
+const SPAN = 16u;        // quads of the output that a workgroup makes
+const NONE = -1e30;      // below any score
 
 @group(0) @binding(0) var<storage, read> qkv4: array<vec4<elem>>;        // [N, T, 3·H·d/4]
 @group(0) @binding(1) var<storage, read> dy4: array<vec4<elem>>;         // [N, T, H·d/4]; forward: unread
@@ -36,16 +35,17 @@ const NONE = -1e30;             // below any score
 var<workgroup> stage: array<vec4<f32>, 512>;
 var<workgroup> weights: array<vec4<f32>, 512>; // [column][ty]: rows ty, ty + 16, ty + 32, ty + 48
 
-// Rows of a matrix in one of the buffers.
+// A tile's rows of q, k, v or dy.
 struct Rows {
     of_dy: bool,
-    at: u32,     // the tile's first row, in quads
+    at: u32,     // the first row, in quads
     step: u32,   // from row to row
     last: u32,   // the last row there is, counted from the first; those beyond read this one
+    quads: u32,  // of a row; those beyond read the last
 }
 
 fn load(rows: Rows, row: u32, quad: u32) -> vec4<f32> {
-    let at = rows.at + min(row, rows.last) * rows.step + min(quad, HEAD_QUADS - 1u);
+    let at = rows.at + min(row, rows.last) * rows.step + min(quad, rows.quads - 1u);
     if (rows.of_dy) {
         return vec4<f32>(dy4[at]);
     }
@@ -57,12 +57,12 @@ fn products(rows: Rows, columns: Rows, lane: u32) -> mat4x4<f32> {
     let tx = lane % 8u;
     let ty = lane / 8u;
     var t = mat4x4<f32>();
-    for (var slice = 0u; slice < HEAD_QUADS; slice += 4u) {
+    for (var slice = 0u; slice < rows.quads; slice += 4u) {
         // [quad][row] with rows of 66 and 34, so that neither the writes nor the reads meet in a bank.
         let quad = lane % 4u;
         let row = lane / 4u;
         workgroupBarrier();
-        let inside = slice + quad < HEAD_QUADS;
+        let inside = slice + quad < rows.quads;
         stage[quad * 66u + row] = select(vec4<f32>(), load(rows, row, slice + quad), inside);
         stage[quad * 66u + row + 32u] = select(vec4<f32>(), load(rows, row + 32u, slice + quad), inside);
         stage[264u + quad * 34u + row] = load(columns, row, slice + quad);
@@ -143,8 +143,9 @@ fn forward_tiles(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_group(wid, groups);
+    let quads = p.head / 4u;
     let row_tiles = (p.tokens + 63u) / 64u;
-    let spans = (HEAD_QUADS + SPAN - 1u) / SPAN;
+    let spans = (quads + SPAN - 1u) / SPAN;
     if (i >= p.batch * p.heads * spans * row_tiles) {
         return;
     }
@@ -155,18 +156,18 @@ fn forward_tiles(
     let nh = i / (row_tiles * spans);
     let h = nh % p.heads;
     let image = nh / p.heads * p.tokens;
-    let step = 3u * p.heads * HEAD_QUADS;
-    let part = p.part_stride * HEAD_QUADS;
-    let q_part = h * p.head_stride * HEAD_QUADS;
-    let queries = Rows(false, (image + first_row) * step + q_part, step, p.tokens - 1u - first_row);
+    let step = 3u * p.heads * quads;
+    let part = p.part_stride * quads;
+    let q_part = h * p.head_stride * quads;
+    let queries = Rows(false, (image + first_row) * step + q_part, step, p.tokens - 1u - first_row, quads);
 
     var most = vec4<f32>(NONE);
     var total = vec4<f32>(); // over this lane's columns alone until the end
     var sums: Sums;
     for (var first = 0u; first < p.tokens; first += 32u) {
         let last = p.tokens - 1u - first;
-        let keys = Rows(false, (image + first) * step + q_part + part, step, last);
-        let values = Rows(false, keys.at + part, step, last);
+        let keys = Rows(false, (image + first) * step + q_part + part, step, last, quads);
+        let values = Rows(false, keys.at + part, step, last, quads);
         var w = products(queries, keys, lane) * p.scale;
         let inside = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u) <= vec4<u32>(last);
         for (var r = 0u; r < 4u; r++) {
@@ -201,11 +202,11 @@ fn forward_tiles(
     for (var r = 0u; r < 4u; r++) {
         let row = first_row + ty + 16u * r;
         if (row < p.tokens) {
-            let at = ((image + row) * p.heads + h) * HEAD_QUADS + span * SPAN + tx;
-            if (span * SPAN + tx < HEAD_QUADS) {
+            let at = ((image + row) * p.heads + h) * quads + span * SPAN + tx;
+            if (span * SPAN + tx < quads) {
                 y4[at] = vec4<elem>(sums.low[r] / total[r]);
             }
-            if (span * SPAN + tx + 8u < HEAD_QUADS) {
+            if (span * SPAN + tx + 8u < quads) {
                 y4[at + 8u] = vec4<elem>(sums.high[r] / total[r]);
             }
             if (span == 0u && tx == 0u) {
@@ -222,8 +223,9 @@ fn backward_tiles(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_group(wid, groups);
+    let quads = q.head / 4u;
     let row_tiles = (q.tokens + 63u) / 64u;
-    let spans = (HEAD_QUADS + SPAN - 1u) / SPAN;
+    let spans = (quads + SPAN - 1u) / SPAN;
     if (i >= q.batch * q.heads * spans * row_tiles) {
         return;
     }
@@ -234,17 +236,17 @@ fn backward_tiles(
     let nh = i / (row_tiles * spans);
     let h = nh % q.heads;
     let image = nh / q.heads * q.tokens;
-    let step = 3u * q.heads * HEAD_QUADS;
-    let part = q.part_stride * HEAD_QUADS;
-    let q_part = h * q.head_stride * HEAD_QUADS;
-    let dy_step = q.heads * HEAD_QUADS;
+    let step = 3u * q.heads * quads;
+    let part = q.part_stride * quads;
+    let q_part = h * q.head_stride * quads;
+    let dy_step = q.heads * quads;
     let last_row = q.tokens - 1u - first_row;
     let row_at = (image + first_row) * step + q_part;
     let of_queries = PART == 0u;
-    let rows = Rows(false, row_at + select(part, 0u, of_queries), step, last_row);
-    var dp_rows = Rows(false, row_at + 2u * part, step, last_row);
+    let rows = Rows(false, row_at + select(part, 0u, of_queries), step, last_row, quads);
+    var dp_rows = Rows(false, row_at + 2u * part, step, last_row, quads);
     if (of_queries) {
-        dp_rows = Rows(true, (image + first_row) * dy_step + h * HEAD_QUADS, dy_step, last_row);
+        dp_rows = Rows(true, (image + first_row) * dy_step + h * quads, dy_step, last_row, quads);
     }
     let stat = nh * q.tokens;
 
@@ -252,12 +254,12 @@ fn backward_tiles(
     for (var first = 0u; first < q.tokens; first += 32u) {
         let last = q.tokens - 1u - first;
         let at = (image + first) * step + q_part;
-        let columns = Rows(false, at + select(0u, part, of_queries), step, last);
-        let dy = Rows(true, (image + first) * dy_step + h * HEAD_QUADS, dy_step, last);
+        let columns = Rows(false, at + select(0u, part, of_queries), step, last, quads);
+        let dy = Rows(true, (image + first) * dy_step + h * quads, dy_step, last, quads);
         var w = products(rows, columns, lane) * q.scale;
         var dp = mat4x4<f32>();
         if (PART == 0u) {
-            dp = products(dp_rows, Rows(false, at + 2u * part, step, last), lane);
+            dp = products(dp_rows, Rows(false, at + 2u * part, step, last, quads), lane);
         } else if (PART == 1u) {
             dp = products(dp_rows, dy, lane);
         }
@@ -285,7 +287,7 @@ fn backward_tiles(
         let row = ty + 16u * r;
         for (var half = 0u; half < 2u; half++) {
             let quad = span * SPAN + tx + 8u * half;
-            if (row <= last_row && quad < HEAD_QUADS) {
+            if (row <= last_row && quad < quads) {
                 let at = row_at + row * step + PART * part + quad;
                 var g = sums.low[r];
                 if (half == 1u) {

@@ -11,7 +11,14 @@ fn chw_block(i: u32, channels: u32, pixels: u32) -> u32 {
     return (i % channels) * (pixels / 4u) + i / channels;
 }
 
-// Where element e in C, H, W order lies in H, W, C memory.
-fn chw_offset(e: u32, channels: u32, pixels: u32) -> u32 {
-    return (e % pixels) * channels + e / pixels;
+// The place (pixel, channel) of a block's first element, and the one after a place: no division in the inner loop.
+fn chw_place(block: u32, pixels: u32) -> vec2<u32> {
+    return vec2<u32>((block * 4u) % pixels, (block * 4u) / pixels);
+}
+
+fn chw_next(place: vec2<u32>, pixels: u32) -> vec2<u32> {
+    if (place.x + 1u == pixels) {
+        return vec2<u32>(0u, place.y + 1u);
+    }
+    return vec2<u32>(place.x + 1u, place.y);
 }

@@ -3,7 +3,7 @@
 // workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step.
 // With spread 2 the pixels of a dispatch's layer wid.z are those of one phase, (oy % spread)·spread + ox % spread, for
 // which the same taps meet an input pixel.
-// Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide.
+// Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide. spread is 1 or 2.
 // Laws: sums are f32; their order is (ky, kx, 4 channels), whatever the tile and N. 16 KiB of workgroup memory at
 // 128x128.
 
@@ -40,7 +40,16 @@ struct Params {
 var<workgroup> tile_x: array<vec4<f32>, TILE_M * 4>;  // [TILE_M pixels, 4 fours of input channels]
 var<workgroup> tile_w: array<vec4<f32>, TILE_N * 4>;  // [16 input channels, TILE_N/4 fours of output channels]
 
-// A pixel of the output, and where its taps begin in the input.
+// v / spread and v % spread; spread is 1 or 2.
+fn quotient(v: u32) -> u32 {
+    return v >> (p.spread - 1u);
+}
+
+fn remainder(v: u32) -> u32 {
+    return v & (p.spread - 1u);
+}
+
+// A pixel of the output.
 struct Pixel {
     valid: bool,
     n: u32,
@@ -49,10 +58,11 @@ struct Pixel {
 }
 
 fn pixel(index: u32, phase: u32) -> Pixel {
-    let py = phase / p.spread;
-    let px = phase % p.spread;
-    let rows = (p.out_h + p.spread - 1u - py) / p.spread;
-    let columns = (p.out_w + p.spread - 1u - px) / p.spread;
+    let py = quotient(phase);
+    let px = remainder(phase);
+    // An image one pixel wide or high has no pixel of the second phase.
+    let rows = quotient(p.out_h + p.spread - 1u - py);
+    let columns = quotient(p.out_w + p.spread - 1u - px);
     let at = select(0u, index, index < p.batch * rows * columns);
     let row = at / max(columns, 1u);
     return Pixel(
@@ -66,8 +76,8 @@ fn pixel(index: u32, phase: u32) -> Pixel {
 // Input channels c … c+3 of the input pixel that `at` sees through tap (ky, kx), zero outside.
 fn load_x(at: Pixel, ky: u32, kx: u32, c: u32) -> vec4<f32> {
     // Exact: the taps that do not divide are skipped. Above or left of the image wraps past any bound.
-    let iy = (at.oy * p.step + ky - p.pad) / p.spread;
-    let ix = (at.ox * p.step + kx - p.pad) / p.spread;
+    let iy = quotient(at.oy * p.step + ky - p.pad);
+    let ix = quotient(at.ox * p.step + kx - p.pad);
     if (!at.valid || iy >= p.in_h || ix >= p.in_w || c >= p.in_c) {
         return vec4(0.0);
     }
@@ -168,8 +178,8 @@ fn gather(
     var a6 = vec4(0.0); var b6 = vec4(0.0);
     var a7 = vec4(0.0); var b7 = vec4(0.0);
 
-    let ky0 = (p.pad + wid.z / p.spread) % p.spread;
-    let kx0 = (p.pad + wid.z % p.spread) % p.spread;
+    let ky0 = remainder(p.pad + quotient(wid.z));
+    let kx0 = remainder(p.pad + remainder(wid.z));
     for (var ky = ky0; ky < p.kernel; ky += p.spread) {
         for (var kx = kx0; kx < p.kernel; kx += p.spread) {
             let tap = ky * p.kernel + kx;

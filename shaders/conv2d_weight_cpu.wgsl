@@ -2,7 +2,10 @@
 // Weight gradient of a convolution (see conv2d_weight.wgsl), for software adapters: 8 input x 16 output channels of one
 // tap an invocation in registers, no workgroup memory, no barrier.
 // Split s sums pixels [s·chunk, (s+1)·chunk) into dw[s]; `reduce` of conv2d_weight.wgsl adds the splits.
-// Limits: in_c and out_c multiples of 4. Laws: sums are f32, in the order of the pixels.
+// Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide.
+// Laws: sums are f32, in the order of the pixels.
+
+override FOURS: bool = true;
 
 struct Params {
     batch: u32,
@@ -21,33 +24,51 @@ struct Params {
     chunk: u32,
 }
 
-@group(0) @binding(0) var<storage, read> x: array<vec4<elem>>;       // [N, in_h, in_w, in_c/4]
-@group(0) @binding(1) var<storage, read> dy: array<vec4<elem>>;      // [N, out_h, out_w, out_c/4]
-@group(0) @binding(2) var<storage, read_write> dw: array<vec4<f32>>; // [splits, kernel, kernel, in_c, out_c/4]
-@group(0) @binding(3) var<uniform> p: Params;
+// x and dy are bound twice, to be read by fours or one by one.
+@group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
+@group(0) @binding(1) var<storage, read> x1: array<elem>;        // [N, in_h, in_w, in_c]
+@group(0) @binding(2) var<storage, read> dy4: array<vec4<elem>>; // [N, out_h, out_w, out_c/4]
+@group(0) @binding(3) var<storage, read> dy1: array<elem>;       // [N, out_h, out_w, out_c]
+@group(0) @binding(4) var<storage, read_write> dw: array<f32>;   // [splits, kernel, kernel, in_c, out_c]
+@group(0) @binding(5) var<uniform> p: Params;
+
+// Past the last channel these two read another pixel's, whose sums are not stored.
+
+fn load_x(i: u32) -> vec4<f32> {
+    if (FOURS) {
+        return vec4<f32>(x4[i / 4u]);
+    }
+    return vec4(f32(x1[i]), f32(x1[i + 1u]), f32(x1[i + 2u]), f32(x1[i + 3u]));
+}
+
+fn load_dy(i: u32) -> vec4<f32> {
+    if (FOURS) {
+        return vec4<f32>(dy4[i / 4u]);
+    }
+    return vec4(f32(dy1[i]), f32(dy1[i + 1u]), f32(dy1[i + 2u]), f32(dy1[i + 3u]));
+}
 
 // Column j is v[j]·d: 4 input by 4 output channels.
 fn outer(v: vec4<f32>, d: vec4<f32>) -> mat4x4<f32> {
     return mat4x4<f32>(v.x * d, v.y * d, v.z * d, v.w * d);
 }
 
-fn put(at: u32, sum: vec4<f32>) {
-    if (p.accumulate != 0u) {
-        dw[at] += sum;
-    } else {
-        dw[at] = sum;
+// Output channels 4k … 4k+3 of a row of dw.
+fn store_row(row: u32, k: u32, sum: vec4<f32>) {
+    for (var j = 0u; j < 4u; j++) {
+        if (4u * k + j < p.out_c) {
+            let at = row * p.out_c + 4u * k + j;
+            dw[at] = sum[j] + select(0.0, dw[at], p.accumulate != 0u);
+        }
     }
 }
 
-// Input channels 4c … 4c+3 of row `base`, output channels 4k … 4k+3.
+// Input channels 4c … 4c+3 of the tap at row `base`, output channels 4k … 4k+3.
 fn store(base: u32, c: u32, k: u32, sum: mat4x4<f32>) {
-    let pitch = p.out_c / 4u;
-    if (c < p.in_c / 4u && k < pitch) {
-        let at = (base + 4u * c) * pitch + k;
-        put(at, sum[0]);
-        put(at + pitch, sum[1]);
-        put(at + 2u * pitch, sum[2]);
-        put(at + 3u * pitch, sum[3]);
+    for (var j = 0u; j < 4u; j++) {
+        if (4u * c + j < p.in_c) {
+            store_row(base + 4u * c + j, k, sum[j]);
+        }
     }
 }
 
@@ -83,14 +104,14 @@ fn weights(
         let iy = oy * p.stride + ky - p.pad;
         let ix = ox * p.stride + kx - p.pad;
         let inside = iy < p.in_h && ix < p.in_w;
-        let source = select(0u, ((n * p.in_h + iy) * p.in_w + ix) * (p.in_c / 4u), inside) + c;
-        let va = select(vec4(0.0), vec4<f32>(x[source]), inside);
-        let vb = select(vec4(0.0), vec4<f32>(x[source + 1u]), inside);
-        let at = pixel * (p.out_c / 4u) + k;
-        let d0 = vec4<f32>(dy[at]);
-        let d1 = vec4<f32>(dy[at + 1u]);
-        let d2 = vec4<f32>(dy[at + 2u]);
-        let d3 = vec4<f32>(dy[at + 3u]);
+        let i = select(0u, ((n * p.in_h + iy) * p.in_w + ix) * p.in_c, inside) + 4u * c;
+        let va = select(vec4(0.0), load_x(i), inside);
+        let vb = select(vec4(0.0), load_x(i + 4u), inside);
+        let o = pixel * p.out_c + 4u * k;
+        let d0 = load_dy(o);
+        let d1 = load_dy(o + 4u);
+        let d2 = load_dy(o + 8u);
+        let d3 = load_dy(o + 12u);
         a0 += outer(va, d0); a1 += outer(va, d1); a2 += outer(va, d2); a3 += outer(va, d3);
         b0 += outer(vb, d0); b1 += outer(vb, d1); b2 += outer(vb, d2); b3 += outer(vb, d3);
         ox++;

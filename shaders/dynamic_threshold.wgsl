@@ -1,7 +1,8 @@
 // Dynamic thresholds.  rows[n] = (1 + w, -w, max(1, quantile of m[n, :]), 0).
 // m [N, L] f32, none negative, so that their bits are ordered as they are (a NaN is the largest).
 // The quantile as torch.quantile has it: with v_0 <= v_1 <= .. the sorted values, v_k + (v_{k+1} - v_k)·fraction.
-// Law: a workgroup a sample; v_k is found two bits a pass from the top, by counting: exact, and the same in any order.
+// Law: v_k is found two bits a pass from the top, by counting: exact, and the same in any order.
+// threshold: a workgroup a sample; serial: an invocation a sample, for software adapters, whose barriers are slow.
 
 struct Params {
     samples: u32,
@@ -44,6 +45,34 @@ fn smallest(lane: u32, mine: u32) -> u32 {
     return least[0];
 }
 
+// Whether v has the prefix and goes on with 0, 1 or 2.
+fn counted(v: u32, mask: u32, prefix: u32, shift: u32) -> vec3<u32> {
+    let digit = select(3u, (v >> shift) & 3u, (v & mask) == prefix);
+    return vec3<u32>(vec3<u32>(digit) == vec3<u32>(0u, 1u, 2u));
+}
+
+// The next two bits of the value of this rank among those with the prefix; the rank becomes that among those with it too.
+fn digit_of(rank: ptr<function, u32>, count: vec3<u32>) -> u32 {
+    var digit = 0u;
+    for (var d = 0u; d < 3u; d++) {
+        if (digit == d && *rank >= count[d]) {
+            *rank -= count[d];
+            digit = d + 1u;
+        }
+    }
+    return digit;
+}
+
+// The row for v_k, its rank among its equals, how many they are, and the least value above it.
+fn row_of(value: u32, rank: u32, equal: u32, next: u32) -> vec4<f32> {
+    let lower = bitcast<f32>(value);
+    var quantile = lower;
+    if (rank + 1u >= equal && p.fraction > 0.0) {
+        quantile = lower + (bitcast<f32>(next) - lower) * p.fraction;
+    }
+    return vec4<f32>(1.0 + guidance[0], -guidance[0], max(1.0, quantile), 0.0);
+}
+
 @compute @workgroup_size(256)
 fn threshold(
     @builtin(workgroup_id) wid: vec3<u32>,
@@ -58,20 +87,10 @@ fn threshold(
         let shift = 30u - 2u * pass_;
         var mine = vec3<u32>(0u);
         for (var l = lane; l < p.length; l += LANES) {
-            let v = m[first + l];
-            if ((v & mask) == prefix) {
-                let digit = (v >> shift) & 3u;
-                mine += vec3<u32>(vec3<u32>(digit) == vec3<u32>(0u, 1u, 2u));
-            }
+            mine += counted(m[first + l], mask, prefix, shift);
         }
         let count = summed(lane, mine);
-        var digit = 0u;
-        for (var d = 0u; d < 3u; d++) {
-            if (digit == d && rank >= count[d]) {
-                rank -= count[d];
-                digit = d + 1u;
-            }
-        }
+        let digit = digit_of(&rank, count);
         prefix |= digit << shift;
         mask |= 3u << shift;
     }
@@ -88,11 +107,35 @@ fn threshold(
     let equal = summed(lane, vec3<u32>(equals, 0u, 0u)).x;
     let next = smallest(lane, above);
     if (lane == 0u) {
-        let lower = bitcast<f32>(prefix);
-        var quantile = lower;
-        if (rank + 1u >= equal && p.fraction > 0.0) {
-            quantile = lower + (bitcast<f32>(next) - lower) * p.fraction;
-        }
-        rows[n] = vec4<f32>(1.0 + guidance[0], -guidance[0], max(1.0, quantile), 0.0);
+        rows[n] = row_of(prefix, rank, equal, next);
     }
+}
+
+@compute @workgroup_size(8)
+fn serial(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let n = wid.x * 8u + lane;
+    if (n >= p.samples) {
+        return;
+    }
+    let first = n * p.length;
+    var rank = p.rank;
+    var mask = 0u;
+    var prefix = 0u;
+    for (var pass_ = 0u; pass_ < 16u; pass_++) {
+        let shift = 30u - 2u * pass_;
+        var count = vec3<u32>(0u);
+        for (var l = 0u; l < p.length; l++) {
+            count += counted(m[first + l], mask, prefix, shift);
+        }
+        prefix |= digit_of(&rank, count) << shift;
+        mask |= 3u << shift;
+    }
+    var equals = 0u;
+    var above = 0xffffffffu;
+    for (var l = 0u; l < p.length; l++) {
+        let v = m[first + l];
+        equals += u32(v == prefix);
+        above = min(above, select(0xffffffffu, v, v > prefix));
+    }
+    rows[n] = row_of(prefix, rank, equals, above);
 }

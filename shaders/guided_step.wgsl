@@ -65,10 +65,10 @@ fn coefficients(n: u32, rows: u32) -> vec3<f32> {
     return vec3<f32>(1.0 + strength[0], -strength[0], 1.0);
 }
 
-// The guided noise at offset `at` of sample n.
-fn guided(n: u32, at: u32, k: vec3<f32>, m: Params) -> f32 {
+// The guided noise at a place (pixel, channel) of sample n.
+fn guided(n: u32, place: vec2<u32>, k: vec3<f32>, m: Params) -> f32 {
     let whole = m.pixels * m.eps_channels;
-    let i = n * whole + (at / m.channels) * m.eps_channels + at % m.channels;
+    let i = n * whole + place.x * m.eps_channels + place.y;
     if (m.pair == 0u) {
         return eps[i];
     }
@@ -87,10 +87,9 @@ fn clipped(x: f32, s: f32, clip: u32) -> f32 {
     return clamp(x, -s, s) / s;
 }
 
-// x at offset `at` of sample n; z there becomes the next latent.
-fn advance(n: u32, at: u32, noise: f32, step: Step, k: vec3<f32>, m: Params) -> f32 {
-    let i = n * m.length + at;
-    let x = clipped((z[i] - step.sigma * guided(n, at, k, m)) * step.inverse_alpha, k.z, m.clip);
+// x at a place of sample n, element i; z there becomes the next latent.
+fn advance(i: u32, n: u32, place: vec2<u32>, noise: f32, step: Step, k: vec3<f32>, m: Params) -> f32 {
+    let x = clipped((z[i] - step.sigma * guided(n, place, k, m)) * step.inverse_alpha, k.z, m.clip);
     if (step.is_last) {
         z[i] = x;
     } else {
@@ -118,10 +117,12 @@ fn step(
     let now = current_step(p.steps);
     let k = coefficients(n, p.rows);
     let words = noise_words(n, block, p.stream);
+    var place = chw_place(block, p.pixels);
     for (var j = 0u; j < min(4u, p.length - block * 4u); j++) {
-        let at = chw_offset(block * 4u + j, p.channels, p.pixels);
+        let at = n * p.length + place.x * p.channels + place.y;
         let noise = normal_from_word(words[j], table[normal_segment(words[j])]);
-        advance(n, at, noise, now, k, p);
+        advance(at, n, place, noise, now, k, p);
+        place = chw_next(place, p.pixels);
     }
 }
 
@@ -140,10 +141,12 @@ fn step_preview(
     let now = current_step(q.steps);
     let k = coefficients(n, q.rows);
     let words = noise_words(n, block, q.stream);
+    var place = chw_place(block, q.pixels);
     for (var j = 0u; j < min(4u, q.length - block * 4u); j++) {
-        let at = chw_offset(block * 4u + j, q.channels, q.pixels);
+        let at = n * q.length + place.x * q.channels + place.y;
         let noise = normal_from_word(words[j], table[normal_segment(words[j])]);
-        preview[n * q.length + at] = advance(n, at, noise, now, k, q);
+        preview[at] = advance(at, n, place, noise, now, k, q);
+        place = chw_next(place, q.pixels);
     }
 }
 
@@ -160,5 +163,6 @@ fn magnitudes(
     let n = i / r.length;
     let now = current_step(r.steps);
     let k = coefficients(n, r.rows);
-    magnitude[i] = abs((z[i] - now.sigma * guided(n, i % r.length, k, r)) * now.inverse_alpha);
+    let place = vec2<u32>((i % r.length) / r.channels, i % r.channels);
+    magnitude[i] = abs((z[i] - now.sigma * guided(n, place, k, r)) * now.inverse_alpha);
 }

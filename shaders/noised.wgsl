@@ -45,8 +45,10 @@ fn initial(
     let n = i / p.blocks;
     let block = chw_block(i % p.blocks, p.channels, p.pixels);
     let words = philox4x32_10(vec4<u32>(block, p.index, 0u, p.stream), seeds[n]);
+    var place = chw_place(block, p.pixels);
     for (var j = 0u; j < min(4u, p.length - block * 4u); j++) {
-        let at = n * p.length + chw_offset(block * 4u + j, p.channels, p.pixels);
+        let at = n * p.length + place.x * p.channels + place.y;
+        place = chw_next(place, p.pixels);
         y[at] = normal_from_word(words[j], table[normal_segment(words[j])]);
     }
 }
@@ -67,8 +69,10 @@ fn noised(
     let counter = vec4<u32>(block, image.x, image.y, q.stream);
     let words = philox4x32_10(counter, vec2<u32>(q.seed_low, q.seed_high));
     let s = scalars[n];
+    var place = chw_place(block, q.pixels);
     for (var j = 0u; j < min(4u, q.length - block * 4u); j++) {
-        let at = n * q.length + chw_offset(block * 4u + j, q.channels, q.pixels);
+        let at = n * q.length + place.x * q.channels + place.y;
+        place = chw_next(place, q.pixels);
         let byte = (images[at / 4u] >> (8u * (at % 4u))) & 0xffu;
         // u8/127.5 - 1 with an exact numerator.
         let x = (f32(byte) * 2.0 - 255.0) / 255.0;

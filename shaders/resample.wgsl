@@ -1,17 +1,16 @@
 #import index
-// Resampling by two.
-// spread: y[n,h,w,c] = scale·x[n,h/2,w/2,c].              (nearest upsampling; the gradient of the pool, scale 1/4)
-// gather: y[n,h,w,c] = scale·Σ_ij x[n,2h+i,2w+j,c].       (average pooling, scale 1/4; the gradient of upsampling)
-// small [N, H, W, C], large [N, 2H, 2W, C].  The four terms are added in the order (0,0), (0,1), (1,0), (1,1).
-// The _vec4 entries view C/4 vectors of four channels: C must be a multiple of 4, `channels` counts vectors.
+// Resampling by two.  small [N, H, W, C], large [N, 2H, 2W, C]; an invocation an element of the small one.
+// spread: large[n,2h+i,2w+j,c] = scale·small[n,h,w,c].   (nearest upsampling; the gradient of the pool, scale 1/4)
+// gather: small[n,h,w,c] = scale·Σ_ij large[n,2h+i,2w+j,c].   (average pooling, scale 1/4; the gradient of upsampling)
+// The four terms are added in the order (0,0), (0,1), (1,0), (1,1).
+// The _vec4 entries view vectors of four channels: C must be a multiple of 4, `count` and `channels` are of vectors.
 
 struct Params {
-    count: u32,      // elements, or vectors, of y
-    height: u32,     // of y
-    width: u32,      // of y
-    channels: u32,   // elements, or vectors
-    scale: f32,
+    count: u32,      // of the small tensor
+    width: u32,      // W, of the small tensor
+    channels: u32,
     accumulate: u32,
+    scale: f32,
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;
@@ -21,21 +20,34 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;
 @group(0) @binding(1) var<storage, read_write> y4: array<vec4<elem>>;
 
-// Where element i of y finds its (first) source in x.
-fn source_of_spread(i: u32) -> u32 {
+// The upper left of the four elements of the large tensor that belong to element i of the small one.
+fn corner(i: u32) -> u32 {
     let c = i % p.channels;
     let pixel = i / p.channels;
     let w = pixel % p.width;
-    let row = pixel / p.width; // n·H + h; an even H keeps the halves of different images apart
-    return ((row / 2u) * (p.width / 2u) + w / 2u) * p.channels + c;
+    let row = pixel / p.width; // n·H + h: the large tensor has two rows for each, through all images
+    return (row * 4u * p.width + w * 2u) * p.channels + c;
 }
 
-fn source_of_gather(i: u32) -> u32 {
-    let c = i % p.channels;
-    let pixel = i / p.channels;
-    let w = pixel % p.width;
-    let row = pixel / p.width;
-    return ((row * 2u) * (p.width * 2u) + w * 2u) * p.channels + c;
+// From a row of the large tensor to the next.
+fn large_row() -> u32 {
+    return 2u * p.width * p.channels;
+}
+
+fn put(i: u32, value: f32) {
+    var v = value;
+    if (p.accumulate != 0u) {
+        v += f32(y[i]);
+    }
+    y[i] = elem(v);
+}
+
+fn put4(i: u32, value: vec4<f32>) {
+    var v = value;
+    if (p.accumulate != 0u) {
+        v += vec4<f32>(y4[i]);
+    }
+    y4[i] = vec4<elem>(v);
 }
 
 @compute @workgroup_size(64)
@@ -48,11 +60,13 @@ fn spread(
     if (i >= p.count) {
         return;
     }
-    var v = p.scale * f32(x[source_of_spread(i)]);
-    if (p.accumulate != 0u) {
-        v += f32(y[i]);
-    }
-    y[i] = elem(v);
+    let v = p.scale * f32(x[i]);
+    let above = corner(i);
+    let below = above + large_row();
+    put(above, v);
+    put(above + p.channels, v);
+    put(below, v);
+    put(below + p.channels, v);
 }
 
 @compute @workgroup_size(64)
@@ -65,11 +79,13 @@ fn spread_vec4(
     if (i >= p.count) {
         return;
     }
-    var v = p.scale * vec4<f32>(x4[source_of_spread(i)]);
-    if (p.accumulate != 0u) {
-        v += vec4<f32>(y4[i]);
-    }
-    y4[i] = vec4<elem>(v);
+    let v = p.scale * vec4<f32>(x4[i]);
+    let above = corner(i);
+    let below = above + large_row();
+    put4(above, v);
+    put4(above + p.channels, v);
+    put4(below, v);
+    put4(below + p.channels, v);
 }
 
 @compute @workgroup_size(64)
@@ -82,14 +98,10 @@ fn gather(
     if (i >= p.count) {
         return;
     }
-    let from_ = source_of_gather(i);
-    let below = from_ + 2u * p.width * p.channels;
-    let top = f32(x[from_]) + f32(x[from_ + p.channels]);
-    var v = p.scale * (top + f32(x[below]) + f32(x[below + p.channels]));
-    if (p.accumulate != 0u) {
-        v += f32(y[i]);
-    }
-    y[i] = elem(v);
+    let above = corner(i);
+    let below = above + large_row();
+    let top = f32(x[above]) + f32(x[above + p.channels]);
+    put(i, p.scale * (top + f32(x[below]) + f32(x[below + p.channels])));
 }
 
 @compute @workgroup_size(64)
@@ -102,12 +114,8 @@ fn gather_vec4(
     if (i >= p.count) {
         return;
     }
-    let from_ = source_of_gather(i);
-    let below = from_ + 2u * p.width * p.channels;
-    let top = vec4<f32>(x4[from_]) + vec4<f32>(x4[from_ + p.channels]);
-    var v = p.scale * (top + vec4<f32>(x4[below]) + vec4<f32>(x4[below + p.channels]));
-    if (p.accumulate != 0u) {
-        v += vec4<f32>(y4[i]);
-    }
-    y4[i] = vec4<elem>(v);
+    let above = corner(i);
+    let below = above + large_row();
+    let top = vec4<f32>(x4[above]) + vec4<f32>(x4[above + p.channels]);
+    put4(i, p.scale * (top + vec4<f32>(x4[below]) + vec4<f32>(x4[below + p.channels])));
 }

@@ -269,10 +269,6 @@ impl Golden {
         Golden { bytes: std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}")) }
     }
 
-    pub fn names(&self) -> Vec<String> {
-        SafeTensors::deserialize(&self.bytes).unwrap().names().into_iter().map(str::to_owned).collect()
-    }
-
     /// A tensor, widened to f32.
     pub fn array(&self, name: &str) -> Array {
         self.get(name).unwrap_or_else(|| panic!("there is no golden tensor {name}"))

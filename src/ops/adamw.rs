@@ -430,7 +430,7 @@ mod tests {
     #[test]
     fn a_broken_gradient_is_skipped() {
         let start = Array::random(&[64], 1).data;
-        let run = Run::new(AdamW::default(), &[start.clone()], &[0.9], true);
+        let run = Run::new(AdamW::default(), std::slice::from_ref(&start), &[0.9], true);
         run.step([1e-3, 0.1, 1.0], &[Array::random(&[64], 2).data]);
         let before = run.arenas[0].each_ref().map(|tensor| run.get(tensor));
         let state = run.state();

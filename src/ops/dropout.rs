@@ -63,7 +63,7 @@ pub fn dropout(cx: &mut Context, x: &Tensor, rate: f32, seeds: &DropoutSeeds) ->
         return Ok(x.clone());
     }
     let length = x.len() / samples;
-    let kernel = if length % 4 == 0 { &VEC4 } else { &SCALAR };
+    let kernel = if length.is_multiple_of(4) { &VEC4 } else { &SCALAR };
     let blocks = length.div_ceil(4);
     let count = samples * blocks;
     let params = Params {
@@ -129,7 +129,7 @@ mod tests {
             let (x, gy) = (Array::random(&shape, 1), Array::random(&shape, 2));
             let mask = Array::new(&shape, mask(&images, x.data.len() / 3, 9, 0.3));
             for dtype in dtypes() {
-                let (y, grads) = forward_backward(dtype, &[x.clone()], &gy, |cx, x| {
+                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&x), &gy, |cx, x| {
                     let seeds = seeds(cx, &images, 9);
                     dropout(cx, &x[0], 0.3, &seeds)
                 });

@@ -6,7 +6,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Kernel};
+use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
@@ -14,6 +14,13 @@ const THRESHOLD: Kernel = Kernel::new(
     "dynamic_threshold",
     wgsl!("dynamic_threshold"),
     "threshold",
+    &[Access::Read, Access::Read, Access::Write],
+);
+
+const SERIAL: Kernel = Kernel::new(
+    "dynamic_threshold",
+    wgsl!("dynamic_threshold"),
+    "serial",
     &[Access::Read, Access::Read, Access::Write],
 );
 
@@ -46,8 +53,12 @@ pub(super) fn threshold_rows(
         fraction: (position - rank) as f32,
     };
     let rows = cx.output("dynamic threshold", &[samples, 4], DType::F32)?;
-    let launch = cx.launch(&THRESHOLD).bind(magnitudes).bind(guidance).bind(&rows);
-    launch.params(&params).groups([samples as u32, 1, 1]);
+    let (kernel, groups, variant) = match cx.rung() {
+        Rung::Tiled => (&THRESHOLD, samples, "workgroup"),
+        Rung::Naive | Rung::Cpu => (&SERIAL, samples.div_ceil(8), "serial"),
+    };
+    let launch = cx.launch(kernel).bind(magnitudes).bind(guidance).bind(&rows);
+    launch.params(&params).variant(variant).groups([groups as u32, 1, 1]);
     Ok(rows)
 }
 
@@ -55,10 +66,11 @@ pub(super) fn threshold_rows(
 mod tests {
     use super::*;
     use crate::diffusion::clip::quantile_of;
-    use crate::testing::{Array, forward, gpu};
+    use crate::testing::{Array, forward, gpu, rungs};
 
-    fn thresholds(x: &Array, quantile: f64) -> Array {
+    fn thresholds(rung: Rung, x: &Array, quantile: f64) -> Array {
         let mut cx = Context::new(gpu());
+        cx.set_rung(rung);
         let (m, w) = (x.upload(&cx, DType::F32), cx.constant_f32("w", &[1], &[0.5]).unwrap());
         let rows = threshold_rows(&mut cx, &m, &w, quantile).unwrap();
         forward(&[m], cx, &rows)
@@ -71,7 +83,8 @@ mod tests {
             let x = Array::random(&[3, length], length as u64)
                 .map(|x| (x * 8.0).round().abs() * (12.0 * x).exp());
             for quantile in [0.0, 0.3, 0.5, 0.9, 0.995, 1.0] {
-                let rows = thresholds(&x, quantile);
+                let rows = thresholds(Rung::Tiled, &x, quantile);
+                assert_eq!(rows, thresholds(Rung::Naive, &x, quantile));
                 for (values, row) in x.data.chunks(length).zip(rows.data.chunks(4)) {
                     let exact = quantile_of(values.iter().map(|&x| x.into()).collect(), quantile).max(1.0);
                     let error = (f64::from(row[2]) / exact - 1.0).abs();
@@ -85,7 +98,9 @@ mod tests {
     #[test]
     fn infinities_and_nans_are_the_largest() {
         let x = Array::new(&[1, 4], vec![f32::NAN, 2.0, f32::INFINITY, 3.0]);
-        assert_eq!(thresholds(&x, 1.0 / 3.0).data[2], 3.0);
-        assert_eq!(thresholds(&x, 2.0 / 3.0).data[2], f32::INFINITY);
+        for rung in rungs() {
+            assert_eq!(thresholds(rung, &x, 1.0 / 3.0).data[2], 3.0);
+            assert_eq!(thresholds(rung, &x, 2.0 / 3.0).data[2], f32::INFINITY);
+        }
     }
 }

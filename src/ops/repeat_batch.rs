@@ -9,6 +9,8 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
+const VECTORS: Kernel =
+    Kernel::new("repeat_batch", wgsl!("repeat_batch"), "vectors", &[Access::Read, Access::Write]);
 const WORDS: Kernel =
     Kernel::new("repeat_batch", wgsl!("repeat_batch"), "words", &[Access::Read, Access::Write]);
 const HALVES: Kernel =
@@ -39,10 +41,19 @@ pub fn repeat_batch(cx: &mut Context, x: &Tensor, times: usize) -> Result<Tensor
     }
     let shape = [&[samples * times], rest].concat();
     let y = cx.output("repeat_batch", &shape, x.dtype())?;
-    let (kernel, bytes) = if x.bytes() % 4 == 0 { (&WORDS, 4) } else { (&HALVES, 2) };
+    let (kernel, bytes) = match x.bytes() {
+        bytes if bytes.is_multiple_of(16) => (&VECTORS, 16),
+        bytes if bytes.is_multiple_of(4) => (&WORDS, 4),
+        _ => (&HALVES, 2),
+    };
     let (count, length) = (y.bytes() / bytes, x.bytes() / bytes);
     let params = Params { count: count as u32, length: length as u32, pad: [0; 2] };
-    cx.launch(kernel).bind(x).bind(&y).params(&params).over(count as usize, 64);
+    cx.launch(kernel)
+        .bind(x)
+        .bind(&y)
+        .params(&params)
+        .variant(format!("{bytes} bytes"))
+        .over(count as usize, 64);
     Ok(y)
 }
 
@@ -55,7 +66,7 @@ mod tests {
     #[test]
     fn repeats_whole_batches() {
         for dtype in dtypes().into_iter().chain([DType::U32]) {
-            for shape in [[3, 5, 7], [2, 4, 8]] {
+            for shape in [[3, 5, 7], [2, 3, 7], [2, 4, 8]] {
                 let x =
                     Array::random(&shape, 1).map(|x| if dtype == DType::U32 { (x * 512.0).abs() } else { x });
                 let mut cx = Context::new(gpu());

@@ -24,12 +24,11 @@ const GATHER_VEC4: Kernel =
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
     count: u32,
-    height: u32,
     width: u32,
     channels: u32,
-    scale: f32,
     accumulate: u32,
-    pad: [u32; 2],
+    scale: f32,
+    pad: [u32; 3],
 }
 
 #[derive(Clone, Copy)]
@@ -82,7 +81,7 @@ pub fn average_pool2(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// `to` is `[N, H, W, C]`; its shape sets the extents.
+/// Both are `[N, H, W, C]`, one twice as high and wide as the other.
 fn resample(
     cx: &mut Context,
     direction: Direction,
@@ -92,7 +91,11 @@ fn resample(
     accumulate: u32,
     pass: &str,
 ) {
-    let &[_, height, width, channels] = to.shape() else {
+    let small = match direction {
+        Direction::Spread => from,
+        Direction::Gather => to,
+    };
+    let &[_, _, width, channels] = small.shape() else {
         unreachable!("both were checked to be [N, H, W, C]")
     };
     let lanes = if channels % 4 == 0 { 4 } else { 1 };
@@ -102,15 +105,14 @@ fn resample(
         (Direction::Gather, 4) => &GATHER_VEC4,
         (Direction::Gather, _) => &GATHER,
     };
-    let count = to.len() / lanes;
+    let count = small.len() / lanes;
     let params = Params {
         count: count as u32,
-        height: height as u32,
         width: width as u32,
         channels: (channels / lanes) as u32,
-        scale,
         accumulate,
-        pad: [0; 2],
+        scale,
+        pad: [0; 3],
     };
     let variant = format!("x{lanes} {pass}");
     cx.launch(kernel).bind(from).bind(to).params(&params).variant(variant.trim_end()).over(count, 64);
@@ -129,7 +131,8 @@ mod tests {
         {
             let [x, gy] = ["x", "gy"].map(|name| golden.array(&format!("{case}.{name}")).nhwc());
             for dtype in dtypes() {
-                let (y, grads) = forward_backward(dtype, &[x.clone()], &gy, |cx, x| op(cx, &x[0]));
+                let (y, grads) =
+                    forward_backward(dtype, std::slice::from_ref(&x), &gy, |cx, x| op(cx, &x[0]));
                 golden.check_as(&format!("{case}.y"), &y, dtype, |want| want.nhwc());
                 golden.check_as(&format!("{case}.dx"), &grads[0], dtype, |want| want.nhwc());
             }
@@ -171,12 +174,14 @@ mod tests {
             let (small, large) =
                 (Array::random(&[3, 5, 7, channels], 1), Array::random(&[3, 10, 14, channels], 2));
             for dtype in dtypes() {
-                let (y, grads) =
-                    forward_backward(dtype, &[small.clone()], &large, |cx, x| upsample_nearest2(cx, &x[0]));
+                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&small), &large, |cx, x| {
+                    upsample_nearest2(cx, &x[0])
+                });
                 y.check("up", &upsampled(&small), dtype);
                 grads[0].check("gradient of up", &pooled(&large).map(|v| 4.0 * v), dtype);
-                let (y, grads) =
-                    forward_backward(dtype, &[large.clone()], &small, |cx, x| average_pool2(cx, &x[0]));
+                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&large), &small, |cx, x| {
+                    average_pool2(cx, &x[0])
+                });
                 y.check("pool", &pooled(&large), dtype);
                 grads[0].check("gradient of pool", &upsampled(&small).map(|v| v / 4.0), dtype);
             }

@@ -13,9 +13,9 @@ use super::{Params, Tile};
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
 /// x and w twice, as fours and one by one.
-const TILED_READS: &[Access] =
+const TWICE: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
-const TILED_ADDS: &[Access] =
+const TWICE_ADDS: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
 
 const NAIVE: [Kernel; 2] = [
@@ -23,16 +23,16 @@ const NAIVE: [Kernel; 2] = [
     Kernel::new("conv2d_input_gradient", wgsl!("conv2d"), "gather", ADDS),
 ];
 const CPU_ROWS3: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "rows3", READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "rows3", ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "rows3", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "rows3", TWICE_ADDS),
 ];
 const CPU_TAPS: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", TWICE_ADDS),
 ];
 const TILED: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TILED_READS),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TILED_ADDS),
+    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TWICE),
+    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TWICE_ADDS),
 ];
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
@@ -55,39 +55,65 @@ pub(super) fn gather(
     params: Params,
 ) {
     // Without a bias its binding holds the weights; the kernel does not read it.
-    let bias = bias.unwrap_or(w);
-    let fours = params.in_c.is_multiple_of(4) && params.out_c.is_multiple_of(4);
-    let direction = direction as usize;
-    let Params { batch, spread, out_c, .. } = params;
-    // Pixels of phase 0, which has the most.
-    let [height, width] = [params.out_h, params.out_w].map(|extent| extent.div_ceil(spread));
+    let tensors = Tensors { x, w, bias: bias.unwrap_or(w), y };
     match cx.rung() {
-        Rung::Cpu if fours => {
-            let rows3 = params.kernel == 3 && params.step == 1 && params.spread == 1;
-            let (kernel, variant) = match rows3 {
-                true => (&CPU_ROWS3[direction], "cpu 8x8 rows"),
-                false => (&CPU_TAPS[direction], "cpu 8x8 taps"),
-            };
-            // Two segments of 4 pixels by 8 channels an invocation.
-            let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
-            let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
-            let [columns, rows, _] = groups_over(invocations.div_ceil(8));
-            let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
-            launch.variant(variant).groups([columns, rows, spread * spread]);
-        }
+        Rung::Cpu => cpu(cx, direction, tensors, params),
         Rung::Tiled => {
-            let pixels = u64::from(batch) * u64::from(height) * u64::from(width);
-            let (tile, groups) = Tile::choose(pixels, u64::from(out_c), spread * spread);
-            let [columns, rows, _] = groups_over(groups);
-            let launch = cx.launch(&TILED[direction]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
-            let launch = launch.params(&params).variant(format!("tiled {tile}"));
-            tile.set(launch, fours).groups([columns, rows, spread * spread]);
+            let copies = u64::from(params.spread * params.spread);
+            let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
+            tiled(cx, direction, tensors, params, tile);
         }
-        _ => {
-            let launch = cx.launch(&NAIVE[direction]).bind(x).bind(w).bind(bias).bind(y).params(&params);
+        Rung::Naive => {
+            let Tensors { x, w, bias, y } = tensors;
+            let kernel = &NAIVE[direction as usize];
+            let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
             launch.variant("naive").over(y.len(), 64);
         }
     }
+}
+
+/// What a gather binds.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub x: &'a Tensor,
+    pub w: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub y: &'a Tensor,
+}
+
+fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Params) {
+    let Params { batch, spread, out_c, .. } = params;
+    let rows3 = params.kernel == 3 && params.step == 1 && spread == 1;
+    let (kernels, variant) = match rows3 {
+        true => (&CPU_ROWS3, "cpu 8x8 rows"),
+        false => (&CPU_TAPS, "cpu 8x8 taps"),
+    };
+    // Two segments of 4 pixels by 8 channels an invocation.
+    let [height, width] = params.phase_extent();
+    let segments = u64::from(batch) * u64::from(height) * u64::from(width.div_ceil(4));
+    let invocations = segments.div_ceil(2) * u64::from(out_c.div_ceil(8));
+    let [columns, rows, _] = groups_over(invocations.div_ceil(8));
+    let Tensors { x, w, bias, y } = tensors;
+    let launch = cx.launch(&kernels[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+    let launch = params.set_fours(launch.params(&params));
+    let launch = launch.constant("ACCUMULATE", params.accumulate.into());
+    launch.variant(variant).groups([columns, rows, spread * spread]);
+}
+
+/// The tiled kernel with a given tile.
+pub(super) fn tiled(
+    cx: &mut Context,
+    direction: Direction,
+    tensors: Tensors<'_>,
+    params: Params,
+    tile: Tile,
+) {
+    let phases = params.spread * params.spread;
+    let [columns, rows, _] = groups_over(tile.groups(params.phase_pixels(), params.out_c.into()));
+    let Tensors { x, w, bias, y } = tensors;
+    let launch = cx.launch(&TILED[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+    let launch = tile.set(params.set_fours(launch.params(&params)));
+    launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }
 
 #[repr(C)]

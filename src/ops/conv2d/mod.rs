@@ -5,8 +5,8 @@
 //! x `[N, H, W, C]`, w `[Kh, Kw, C, K]`, bias `[K]`, y `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`. Storage of x and y is f32 or
 //! f16, that of parameters and their gradients f32; sums are f32.
 //!
-//! Input gradient: the same gather over dy with turned weights ([`gather`]). Weight gradient: dw[ky,kx,c,k] =
-//! Σ x·dy over pixels, bias gradient: column sums of dy ([`weight_gradient`]).
+//! Input gradient: the same gather over dy with turned weights (`gather.rs`). Weight gradient: dw[ky,kx,c,k] =
+//! Σ x·dy over pixels, bias gradient: column sums of dy (`weight_gradient.rs`).
 
 mod gather;
 mod weight_gradient;
@@ -44,6 +44,39 @@ struct Params {
 }
 
 impl Params {
+    /// Those of the forward pass, having checked the shapes.
+    fn new(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<Self> {
+        let [batch, height, width, channels] = x.nhwc("conv2d")?;
+        let (kernel, filters) = check(x, w, bias, stride)?;
+        Ok(Params {
+            batch: batch as u32,
+            in_h: height as u32,
+            in_w: width as u32,
+            in_c: channels as u32,
+            out_h: height.div_ceil(stride) as u32,
+            out_w: width.div_ceil(stride) as u32,
+            out_c: filters as u32,
+            kernel: kernel as u32,
+            step: stride as u32,
+            spread: 1,
+            pad: (kernel as u32 - 1) / 2,
+            accumulate: 0,
+            has_bias: u32::from(bias.is_some()),
+            chunk: 0,
+            splits: 0,
+            unused: 0,
+        })
+    }
+
+    /// The pixels of a 1x1 convolution do not see each other: as one row they fill tiles best.
+    fn flattened(self) -> Self {
+        if self.kernel != 1 || self.step != 1 {
+            return self;
+        }
+        let pixels = self.batch * self.in_h * self.in_w;
+        Params { batch: 1, in_h: 1, in_w: pixels, out_h: 1, out_w: pixels, ..self }
+    }
+
     /// Those of the gather that makes dx of dy.
     fn reversed(self) -> Self {
         Params {
@@ -59,34 +92,60 @@ impl Params {
             ..self
         }
     }
+
+    /// Tells a kernel whether it may read four channels at once.
+    fn set_fours<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
+        let fours = self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4);
+        launch.constant("FOURS", f64::from(u8::from(fours)))
+    }
+
+    /// The pixels that a weight gradient sums over.
+    fn pixels(&self) -> usize {
+        (self.batch * self.out_h * self.out_w) as usize
+    }
+
+    /// Height and width of the output in one phase: the pixels of the same oy % spread and ox % spread, for which the
+    /// same taps meet an input pixel. The first phase is the largest.
+    fn phase_extent(&self) -> [u32; 2] {
+        [self.out_h, self.out_w].map(|extent| extent.div_ceil(self.spread))
+    }
+
+    /// The pixels of the first phase, over all images.
+    fn phase_pixels(&self) -> u64 {
+        self.phase_extent().map(u64::from).iter().product::<u64>() * u64::from(self.batch)
+    }
 }
 
 /// The tile of a workgroup in the tiled kernels: rows (pixels, or taps and input channels) by output channels.
-/// Its choice does not touch the order of any sum.
-#[derive(Clone, Copy, Debug)]
+/// Its choice does not touch the order of sums over taps and channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
 struct Tile {
     m: u32,
     n: u32,
 }
 
 impl Tile {
-    /// The largest tile that wastes little and leaves enough workgroups to fill a large GPU; and their number.
-    fn choose(rows: u64, columns: u64, layers: u32) -> (Tile, u64) {
+    const ALL: [Tile; 3] = [Tile { m: 128, n: 128 }, Tile { m: 128, n: 64 }, Tile { m: 64, n: 64 }];
+
+    fn groups(self, rows: u64, columns: u64) -> u64 {
+        rows.div_ceil(self.m.into()) * columns.div_ceil(self.n.into())
+    }
+
+    /// The largest tile that wastes little more than the smallest, and of which there are enough to fill a large
+    /// GPU when there are `copies` of the problem.
+    fn choose(rows: u64, columns: u64, copies: u64) -> Tile {
         const ENOUGH: u64 = 256;
-        let groups = |tile: Tile| rows.div_ceil(tile.m.into()) * columns.div_ceil(tile.n.into());
-        let waste_free = |tile: Tile| columns.div_ceil(tile.n.into()) * u64::from(tile.n) < columns + 64;
-        let fits = |tile: &Tile| waste_free(*tile) && groups(*tile) * u64::from(layers) >= ENOUGH;
-        let large = [Tile { m: 128, n: 128 }, Tile { m: 128, n: 64 }];
-        let tile = large.into_iter().find(fits).unwrap_or(Tile { m: 64, n: 64 });
-        (tile, groups(tile))
+        let area = |tile: Tile| tile.groups(rows, columns) * u64::from(tile.m * tile.n);
+        let [.., smallest] = Tile::ALL;
+        let good = |tile: &Tile| {
+            tile.groups(rows, columns) * copies >= ENOUGH && area(*tile) * 100 <= area(smallest) * 115
+        };
+        Tile::ALL.into_iter().find(good).unwrap_or(smallest)
     }
 
     /// Sets the constants of a tiled kernel.
-    fn set(self, launch: Launch<'_>, fours: bool) -> Launch<'_> {
-        launch
-            .constant("TILE_M", self.m.into())
-            .constant("TILE_N", self.n.into())
-            .constant("FOURS", f64::from(u8::from(fours)))
+    fn set(self, launch: Launch<'_>) -> Launch<'_> {
+        launch.constant("TILE_M", self.m.into()).constant("TILE_N", self.n.into())
     }
 }
 
@@ -107,33 +166,10 @@ pub fn conv2d(
     bias: Option<&Tensor>,
     stride: usize,
 ) -> Result<Tensor> {
-    let [batch, height, width, channels] = x.nhwc("conv2d")?;
-    let (kernel, filters) = check(x, w, bias, stride)?;
-    let (out_h, out_w) = (height.div_ceil(stride), width.div_ceil(stride));
-    let mut params = Params {
-        batch: batch as u32,
-        in_h: height as u32,
-        in_w: width as u32,
-        in_c: channels as u32,
-        out_h: out_h as u32,
-        out_w: out_w as u32,
-        out_c: filters as u32,
-        kernel: kernel as u32,
-        step: stride as u32,
-        spread: 1,
-        pad: (kernel as u32 - 1) / 2,
-        accumulate: 0,
-        has_bias: u32::from(bias.is_some()),
-        chunk: 0,
-        splits: 0,
-        unused: 0,
-    };
-    if kernel == 1 && stride == 1 {
-        // Pixels do not see each other: one row of them all fills tiles best.
-        let pixels = params.batch * params.in_h * params.in_w;
-        params = Params { batch: 1, in_h: 1, in_w: pixels, out_h: 1, out_w: pixels, ..params };
-    }
-    let y = cx.output("conv2d", &[batch, out_h, out_w, filters], x.dtype())?;
+    let params = Params::new(x, w, bias, stride)?;
+    let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
+    let y = cx.output("conv2d", &shape, x.dtype())?;
+    let params = params.flattened();
     gather(cx, Direction::Forward, x, w, bias, &y, params);
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
     cx.backward(&y, &inputs, {

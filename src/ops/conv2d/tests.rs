@@ -162,6 +162,51 @@ fn every_rung_agrees_with_f64_at_odd_sizes() {
 }
 
 #[test]
+fn every_tile_gives_the_same_bits() {
+    for (x, kernel, filters, stride) in
+        [([2, 12, 13, 20], 3, 136, 1), ([3, 9, 11, 33], 3, 70, 1), ([2, 9, 12, 36], 3, 20, 2)]
+    {
+        let case = random(Rung::Tiled, DType::F32, x, kernel, filters, stride);
+        let of_tile = |tile: Tile| {
+            let cx = &mut Context::new(gpu());
+            let [x, w, dy] = [&case.x, &case.w, &case.gy].map(|array| array.upload(cx, DType::F32));
+            let bias = case.bias.as_ref().unwrap().upload(cx, DType::F32);
+            let params = Params::new(&x, &w, Some(&bias), stride).unwrap();
+            let [y, dx, dw] = [&dy, &x, &w].map(|like| cx.output("out", like.shape(), DType::F32).unwrap());
+            let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
+            gather::tiled(cx, Direction::Forward, tensors, params, tile);
+            let turned = turned(cx, &w, params).unwrap();
+            let tensors = gather::Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
+            gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile);
+            let target = crate::tensor::GradTarget { tensor: dw, accumulate: false };
+            weight_gradient::tiled(cx, &x, &dy, &target, params, tile).unwrap();
+            let outputs = [y, dx, target.tensor];
+            outputs.iter().for_each(|output| cx.keep(output));
+            let plan = std::mem::replace(cx, Context::new(gpu())).finish("test").unwrap();
+            plan.run().unwrap();
+            outputs.map(|output| download(&plan, &output))
+        };
+        let [large, wide, small] = Tile::ALL.map(of_tile);
+        let [want_y, want_dx, want_dw, _] = reference(&case, stride);
+        small[0].check("y", &want_y, DType::F32);
+        small[1].check("dx", &want_dx, DType::F32);
+        small[2].check("dw", &want_dw, DType::F32);
+        assert!(large == small, "{x:?} to {filters}: 128x128 differs from 64x64");
+        assert!(wide == small, "{x:?} to {filters}: 128x64 differs from 64x64");
+    }
+}
+
+#[test]
+fn tiles_are_chosen_by_size_and_waste() {
+    let chosen = |rows, columns, copies| Tile::choose(rows, columns, copies).to_string();
+    assert_eq!(chosen(65536, 128, 1), "128x128x16");
+    assert_eq!(chosen(65536, 192, 1), "128x64x16", "128x128 would waste a quarter");
+    assert_eq!(chosen(4096, 192, 1), "64x64x16", "larger tiles would be too few");
+    assert_eq!(chosen(1728, 192, 64), "128x64x16");
+    assert_eq!(chosen(64, 64, 1000), "64x64x16");
+}
+
+#[test]
 fn an_image_does_not_depend_on_its_batch() {
     for dtype in dtypes() {
         for rung in rungs() {

@@ -13,19 +13,19 @@ use super::{Params, Tile};
 
 const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
 
-const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
-const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", SUMS);
 /// x and dy twice, as fours and one by one.
-const TILED: Kernel = Kernel::new(
-    "conv2d_weight_gradient",
-    wgsl!("conv2d_weight_tiled"),
-    "weights",
-    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update],
-);
+const TWICE: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
+
+const NAIVE: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight"), "weights", SUMS);
+const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_cpu"), "weights", TWICE);
+const TILED: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_tiled"), "weights", TWICE);
 const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
 const REDUCE: Kernel =
     Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
+
+/// No split sums much fewer pixels than this: adding the splits up costs, too.
+const SHORTEST: usize = 256;
 
 /// dw[ky,kx,c,k] = Σ x·dy; `params` are the forward pass's.
 pub(super) fn weight_gradient(
@@ -36,39 +36,49 @@ pub(super) fn weight_gradient(
     params: Params,
 ) -> Result<()> {
     let Params { kernel, in_c, out_c, .. } = params;
-    let count = dw.tensor.len();
-    let pixels = (params.batch * params.out_h * params.out_w) as usize;
-    let fours = in_c.is_multiple_of(4) && out_c.is_multiple_of(4);
-    let rows = kernel * kernel * in_c;
-    let (tile, tile_groups) = Tile::choose(rows.into(), out_c.into(), 1);
-    // 8 by 16 channels of a tap an invocation, 8 invocations a group.
-    let cpu_tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
-    let (variant, groups) = match cx.rung() {
-        Rung::Cpu if fours => (Rung::Cpu, cpu_tiles.div_ceil(8) as usize),
-        Rung::Tiled => (Rung::Tiled, tile_groups as usize),
-        _ => (Rung::Naive, count.div_ceil(64)),
-    };
-    let splits = match cx.rung() {
-        Rung::Naive => Splits::one(pixels),
-        Rung::Cpu => Splits::new(pixels, groups, 128, 256),
-        Rung::Tiled => Splits::new(pixels, groups, 512, 256),
-    };
-    splits.sum(cx, dw, |cx, out, accumulate| {
-        let params = Params { accumulate, chunk: splits.chunk as u32, splits: splits.count as u32, ..params };
-        match variant {
-            Rung::Tiled => {
-                let launch = cx.launch(&TILED).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
-                tile.set(launch.variant(format!("tiled {tile}")), fours).over_groups(groups * splits.count);
-            }
-            Rung::Cpu => {
-                let launch = cx.launch(&CPU).bind(x).bind(dy).bind(out).params(&params);
-                launch.variant("cpu 8x16").over_groups(groups * splits.count);
-            }
-            Rung::Naive => {
-                let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
-                launch.variant("naive").over(count * splits.count, 64);
-            }
+    let pixels = params.pixels();
+    match cx.rung() {
+        Rung::Cpu => {
+            // 8 by 16 channels of a tap an invocation, 8 invocations a group.
+            let tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
+            let groups = tiles.div_ceil(8) as usize;
+            let splits = Splits::new(pixels, groups, 128, SHORTEST);
+            splits.sum(cx, dw, |cx, out, accumulate| {
+                let params = splits.tell(params, accumulate);
+                let launch = cx.launch(&CPU).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
+                params.set_fours(launch).variant("cpu 8x16").over_groups(groups * splits.count);
+            })
         }
+        Rung::Tiled => {
+            let copies = pixels.div_ceil(SHORTEST) as u64;
+            let tile = Tile::choose((kernel * kernel * in_c).into(), out_c.into(), copies);
+            tiled(cx, x, dy, dw, params, tile)
+        }
+        Rung::Naive => Splits::one(pixels).sum(cx, dw, |cx, out, accumulate| {
+            let params = Splits::one(pixels).tell(params, accumulate);
+            let launch = cx.launch(&NAIVE).bind(x).bind(dy).bind(out).params(&params);
+            launch.variant("naive").over(dw.tensor.len(), 64);
+        }),
+    }
+}
+
+/// The tiled kernel with a given tile.
+pub(super) fn tiled(
+    cx: &mut Context,
+    x: &Tensor,
+    dy: &Tensor,
+    dw: &GradTarget,
+    params: Params,
+    tile: Tile,
+) -> Result<()> {
+    let rows = params.kernel * params.kernel * params.in_c;
+    let groups = tile.groups(rows.into(), params.out_c.into()) as usize;
+    let splits = Splits::new(params.pixels(), groups, 512, SHORTEST);
+    splits.sum(cx, dw, |cx, out, accumulate| {
+        let params = splits.tell(params, accumulate);
+        let launch = cx.launch(&TILED).bind(x).bind(x).bind(dy).bind(dy).bind(out).params(&params);
+        let launch = tile.set(params.set_fours(launch)).variant(format!("tiled {tile}"));
+        launch.over_groups(groups * splits.count);
     })
 }
 
@@ -132,6 +142,11 @@ impl Splits {
         let wanted = enough.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
         let chunk = pixels.div_ceil(wanted);
         Splits { count: pixels.div_ceil(chunk), chunk }
+    }
+
+    /// The parameters of a kernel that sums these splits.
+    fn tell(self, params: Params, accumulate: u32) -> Params {
+        Params { accumulate, chunk: self.chunk as u32, splits: self.count as u32, ..params }
     }
 
     /// Has `launch(cx, out, accumulate)` write `[splits, …]` partial sums and adds them up in `target`. A single
