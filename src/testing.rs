@@ -22,8 +22,10 @@ pub fn dtypes() -> Vec<DType> {
 }
 
 /// Every rung that this device can run, the naive one first.
-pub fn rungs() -> [Rung; 3] {
-    [Rung::Naive, Rung::Cpu, Rung::Tiled]
+pub fn rungs() -> Vec<Rung> {
+    let mut rungs = vec![Rung::Naive, Rung::Cpu, Rung::Tiled];
+    rungs.extend(Some(gpu().capabilities().rung).filter(|rung| *rung == Rung::Coop));
+    rungs
 }
 
 /// A tensor on the host.

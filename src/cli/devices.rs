@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::error::Result;
-use crate::gpu::{AdapterReport, adapters};
+use crate::gpu::{AdapterReport, Rung, adapters};
 
 /// List the adapters of this machine, what they can do, and which kernels would run on each.
 #[derive(clap::Args)]
@@ -41,7 +41,12 @@ pub fn run(args: &Args) -> Result<()> {
             if features.contains(wgpu::Features::TIMESTAMP_QUERY) { "yes" } else { "no" },
         );
         let matrices = features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
-        println!("   cooperative matrices: {}", if matrices { "yes (not used yet)" } else { "no" });
+        let matrices = match (matrices, rung) {
+            (true, Rung::Coop) => "yes",
+            (true, _) => "yes, of shapes that no kernel uses",
+            (false, _) => "no",
+        };
+        println!("   cooperative matrices: {matrices}");
     }
     Ok(())
 }

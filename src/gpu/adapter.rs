@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 
-use super::device::{Capabilities, Rung};
+use super::device::{Capabilities, Rung, has_matrices};
 
 /// Which adapter to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ async fn sorted(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
 pub async fn adapters() -> Vec<AdapterReport> {
     let report = |adapter: wgpu::Adapter| {
         let (info, features, limits) = (adapter.get_info(), adapter.features(), adapter.limits());
-        let rung = Capabilities::new(&info, features, limits.clone()).rung;
+        let rung = Capabilities::new(&info, features, limits.clone(), has_matrices(&adapter)).rung;
         AdapterReport { info, features, limits, rung }
     };
     sorted(&instance()).await.into_iter().map(report).collect()

@@ -17,6 +17,17 @@ pub enum Rung {
     Cpu,
     /// Tiles in workgroup memory, f32 arithmetic, WebGPU's default limits.
     Tiled,
+    /// Cooperative matrices: f16 products, f32 sums, 16x16x16 at a time. What has no such variant runs as [`Tiled`].
+    ///
+    /// [`Tiled`]: Rung::Tiled
+    Coop,
+}
+
+impl Rung {
+    /// Whether kernels that keep tiles in workgroup memory suit the adapter.
+    pub fn is_tiled(self) -> bool {
+        matches!(self, Rung::Tiled | Rung::Coop)
+    }
 }
 
 impl std::fmt::Display for Rung {
@@ -25,6 +36,7 @@ impl std::fmt::Display for Rung {
             Rung::Naive => "naive",
             Rung::Cpu => "cpu",
             Rung::Tiled => "tiled",
+            Rung::Coop => "coop",
         })
     }
 }
@@ -49,8 +61,18 @@ pub struct Capabilities {
 }
 
 impl Capabilities {
-    pub(super) fn new(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: wgpu::Limits) -> Self {
-        let rung = if info.device_type == wgpu::DeviceType::Cpu { Rung::Cpu } else { Rung::Tiled };
+    /// `matrices` says that the adapter has cooperative matrices of the one shape that kernels use.
+    pub(super) fn new(
+        info: &wgpu::AdapterInfo,
+        features: wgpu::Features,
+        limits: wgpu::Limits,
+        matrices: bool,
+    ) -> Self {
+        let rung = match info.device_type {
+            wgpu::DeviceType::Cpu => Rung::Cpu,
+            _ if matrices && can_use_matrices(info, features, &limits) => Rung::Coop,
+            _ => Rung::Tiled,
+        };
         Capabilities {
             name: info.name.clone(),
             backend: info.backend,
@@ -63,10 +85,46 @@ impl Capabilities {
     }
 }
 
+/// What kernels on cooperative matrices need of a device.
+const MATRIX_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
+    .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SUBGROUP);
+
+/// The most workgroup memory and invocations that such a kernel takes.
+const MATRIX_WORKGROUP_BYTES: u32 = 48 * 1024;
+const MATRIX_INVOCATIONS: u32 = 256;
+
+/// Whether kernels on cooperative matrices run on a device, given that it has matrices of their shape: they count on
+/// subgroups of 32.
+fn can_use_matrices(info: &wgpu::AdapterInfo, features: wgpu::Features, limits: &wgpu::Limits) -> bool {
+    info.backend == wgpu::Backend::Vulkan
+        && features.contains(MATRIX_FEATURES)
+        && (info.subgroup_min_size, info.subgroup_max_size) == (32, 32)
+        && limits.max_compute_workgroup_storage_size >= MATRIX_WORKGROUP_BYTES
+        && limits.max_compute_invocations_per_workgroup >= MATRIX_INVOCATIONS
+        && limits.max_compute_workgroup_size_x >= MATRIX_INVOCATIONS
+}
+
+/// Whether an adapter multiplies f16 matrices of 16x16x16 into f32 sums: of the shapes that WGSL can name, the one that
+/// NVIDIA has.
+pub(super) fn has_matrices(adapter: &wgpu::Adapter) -> bool {
+    use wgpu::wgt::CooperativeScalarType::{F16, F32};
+    adapter.cooperative_matrix_properties().iter().any(|shape| {
+        (shape.m_size, shape.n_size, shape.k_size) == (16, 16, 16)
+            && (shape.ab_type, shape.cr_type) == (F16, F32)
+    })
+}
+
 /// The optional features this library makes use of, of those the adapter has.
 /// A device without any of them works too.
+///
+/// One of them may be experimental (cooperative matrices): requesting it takes
+/// [`wgpu::ExperimentalFeatures::enabled`] in the device's descriptor. Leave it out and other kernels run.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
-    adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY)
+    let wanted = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+    let usable = has_matrices(adapter)
+        && can_use_matrices(&adapter.get_info(), adapter.features(), &adapter.limits());
+    if usable { wanted | MATRIX_FEATURES } else { wanted }
 }
 
 /// The limits worth asking for: the adapter's own for sizes, WebGPU's defaults suffice for all else.
@@ -119,6 +177,10 @@ impl Gpu {
             label: Some("freeguide"),
             required_features,
             required_limits,
+            // Sound: cooperative matrices are the only experimental feature ever asked for, and the kernels that use
+            // them keep to the shape the adapter lists, load and store within their buffers, and are run by whole
+            // subgroups in uniform control flow.
+            experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
             ..Default::default()
         };
         let (device, queue) = adapter.request_device(&descriptor).await.map_err(|error| {
@@ -138,16 +200,25 @@ impl Gpu {
                 }
             }
         });
-        Ok(Self::assemble(device, queue, failure))
+        Ok(Self::assemble(device, queue, failure, has_matrices(adapter)))
     }
 
     /// A host's own device. No callback is installed on it.
     pub fn from_device(device: &wgpu::Device, queue: &wgpu::Queue) -> Gpu {
-        Self::assemble(device.clone(), queue.clone(), Arc::default())
+        // A device does not say which shapes of matrices it has. All of NVIDIA's with the feature have the one needed.
+        const NVIDIA: u32 = 0x10de;
+        let matrices = device.adapter_info().vendor == NVIDIA;
+        Self::assemble(device.clone(), queue.clone(), Arc::default(), matrices)
     }
 
-    fn assemble(device: wgpu::Device, queue: wgpu::Queue, failure: Arc<Mutex<Option<String>>>) -> Gpu {
-        let capabilities = Capabilities::new(&device.adapter_info(), device.features(), device.limits());
+    fn assemble(
+        device: wgpu::Device,
+        queue: wgpu::Queue,
+        failure: Arc<Mutex<Option<String>>>,
+        matrices: bool,
+    ) -> Gpu {
+        let capabilities =
+            Capabilities::new(&device.adapter_info(), device.features(), device.limits(), matrices);
         Gpu(Arc::new(Inner {
             device,
             queue,

@@ -1,6 +1,14 @@
 //! Joins WGSL text: `#import name` takes in a library file once, `elem` names the storage type.
 //!
-//! This is all the preprocessing there is: imports are concatenation, directives are hoisted to the top.
+//! This is all the preprocessing there is: imports are concatenation, `enable` directives are hoisted to the top, and
+//!
+//! ```text
+//! #unroll i in 0..4
+//! var sum${i} = 0.0;
+//! #end
+//! ```
+//!
+//! repeats lines, for what must be variables of their own: cooperative matrices in an array would live in memory.
 
 use super::kernel::Elem;
 
@@ -15,17 +23,24 @@ const LIBRARY: &[(&str, &str)] = &[
 /// The whole text of a shader: directives, the `elem` alias, imported files in order, then the file itself.
 ///
 /// # Panics
-/// If the file imports what is not in the library; a test walks all files.
+/// If the file imports what is not in the library or an `#unroll` is malformed; a test walks all files.
 pub fn join(text: &str, elem: Elem) -> String {
     let mut imported: Vec<&str> = Vec::new();
+    let mut lines: Vec<&str> = Vec::new();
+    let mut directives: Vec<&str> = if elem == Elem::F16 { vec!["enable f16;"] } else { Vec::new() };
+    take_in(text, &mut imported, &mut lines, &mut directives);
     let mut body = String::new();
-    let mut enable_f16 = elem == Elem::F16;
-    take_in(text, &mut imported, &mut body, &mut enable_f16);
-    let directive = if enable_f16 { "enable f16;\n" } else { "" };
-    format!("{directive}alias elem = {};\n{body}", elem.wgsl())
+    unroll(&lines, &mut Vec::new(), &mut body);
+    let directives: String = directives.iter().map(|line| format!("{line}\n")).collect();
+    format!("{directives}alias elem = {};\n{body}", elem.wgsl())
 }
 
-fn take_in<'a>(text: &'a str, imported: &mut Vec<&'a str>, body: &mut String, enable_f16: &mut bool) {
+fn take_in<'a>(
+    text: &'a str,
+    imported: &mut Vec<&'a str>,
+    lines: &mut Vec<&'a str>,
+    directives: &mut Vec<&'a str>,
+) {
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("#import ") {
             let name = name.trim();
@@ -33,15 +48,54 @@ fn take_in<'a>(text: &'a str, imported: &mut Vec<&'a str>, body: &mut String, en
                 imported.push(name);
                 let found = LIBRARY.iter().find(|(known, _)| *known == name);
                 let (_, library) = found.unwrap_or_else(|| panic!("no shader library is named {name:?}"));
-                take_in(library, imported, body, enable_f16);
+                take_in(library, imported, lines, directives);
             }
-        } else if line.trim() == "enable f16;" {
-            *enable_f16 = true;
+        } else if line.starts_with("enable ") {
+            if !directives.contains(&line.trim()) {
+                directives.push(line.trim());
+            }
         } else {
-            body.push_str(line);
-            body.push('\n');
+            lines.push(line);
         }
     }
+}
+
+/// Writes `lines` with every `#unroll` written out, `${name}` replaced by the values `known` so far.
+fn unroll<'a>(lines: &[&'a str], known: &mut Vec<(&'a str, u32)>, body: &mut String) {
+    let mut at = 0;
+    while let Some(line) = lines.get(at) {
+        at += 1;
+        let Some(head) = line.trim_start().strip_prefix("#unroll ") else {
+            let mut line = (*line).to_owned();
+            known.iter().for_each(|(name, value)| {
+                line = line.replace(&format!("${{{name}}}"), &value.to_string());
+            });
+            body.push_str(&line);
+            body.push('\n');
+            continue;
+        };
+        let (name, first, last) = parse_unroll(head).unwrap_or_else(|| panic!("#unroll {head}: malformed"));
+        let mut depth = 1;
+        let inside = lines[at..].iter().position(|line| {
+            let line = line.trim();
+            depth += i32::from(line.starts_with("#unroll ")) - i32::from(line == "#end");
+            depth == 0
+        });
+        let inside = inside.unwrap_or_else(|| panic!("#unroll {head}: there is no #end"));
+        for value in first..last {
+            known.push((name, value));
+            unroll(&lines[at..at + inside], known, body);
+            known.pop();
+        }
+        at += inside + 1;
+    }
+}
+
+/// `i in 0..4`.
+fn parse_unroll(head: &str) -> Option<(&str, u32, u32)> {
+    let (name, range) = head.split_once(" in ")?;
+    let (first, last) = range.split_once("..")?;
+    Some((name.trim(), first.trim().parse().ok()?, last.trim().parse().ok()?))
 }
 
 #[cfg(test)]
@@ -55,5 +109,27 @@ mod tests {
         assert!(joined.starts_with("enable f16;\nalias elem = f32;\n"));
         assert_eq!(joined.matches("fn linear_index").count(), 1);
         assert!(!joined.contains("#import"));
+    }
+
+    #[test]
+    fn directives_are_hoisted_once() {
+        let text = "// A file.\nenable f16;\nenable wgpu_cooperative_matrix;\nfn main() {}\n";
+        let joined = join(text, Elem::F16);
+        let want = "enable f16;\nenable wgpu_cooperative_matrix;\nalias elem = f16;\n// A file.\nfn main() {}\n";
+        assert_eq!(joined, want);
+    }
+
+    #[test]
+    fn loops_are_written_out() {
+        let text = "#unroll i in 0..2\n  a${i};\n  #unroll j in 1..3\n  s${i}_${j} = ${j}u;\n  #end\n#end\nb;\n";
+        let joined = join(text, Elem::F32);
+        let lines: Vec<&str> = joined.lines().skip(1).map(str::trim).collect();
+        assert_eq!(lines, ["a0;", "s0_1 = 1u;", "s0_2 = 2u;", "a1;", "s1_1 = 1u;", "s1_2 = 2u;", "b;"]);
+    }
+
+    #[test]
+    #[should_panic(expected = "#unroll i in 0..2: there is no #end")]
+    fn an_open_loop_is_refused() {
+        join("#unroll i in 0..2\na;\n", Elem::F32);
     }
 }

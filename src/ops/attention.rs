@@ -88,7 +88,7 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
             let launch = cx.launch(&ROWS).bind(qkv).bind(&y).bind(&lse).params(&params);
             launch.variant("cpu 4x4").over(rows, 16);
         }
-        Rung::Tiled => {
+        Rung::Tiled | Rung::Coop => {
             // qkv holds the place of dy, unread.
             let launch = cx.launch(&TILES).bind(qkv).bind(qkv).bind(&y).bind(&lse).params(&params);
             launch.variant("tiled 64x32").over_groups(tiles);
@@ -115,10 +115,10 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
             }
             // Each part of dqkv has a launch of its own; together they write all of it.
             for (part, name) in ["q", "k", "v"].into_iter().enumerate() {
-                let kernel = if rung == Rung::Tiled { &TILES_BACKWARD } else { &ROWS_BACKWARD };
+                let kernel = if rung.is_tiled() { &TILES_BACKWARD } else { &ROWS_BACKWARD };
                 let launch = cx.launch(kernel).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
                 let launch = launch.bind(&dqkv.tensor).params(&params).constant("PART", part as f64);
-                if rung == Rung::Tiled {
+                if rung.is_tiled() {
                     launch.variant(format_args!("{name} tiled 64x32")).over_groups(tiles);
                 } else {
                     launch.variant(format_args!("{name} cpu 4x4")).over(rows, 16);

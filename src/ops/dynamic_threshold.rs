@@ -54,7 +54,7 @@ pub(super) fn threshold_rows(
     };
     let rows = cx.output("dynamic threshold", &[samples, 4], DType::F32)?;
     let (kernel, groups, variant) = match cx.rung() {
-        Rung::Tiled => (&THRESHOLD, samples, "workgroup"),
+        Rung::Tiled | Rung::Coop => (&THRESHOLD, samples, "workgroup"),
         Rung::Naive | Rung::Cpu => (&SERIAL, samples.div_ceil(8), "serial"),
     };
     let launch = cx.launch(kernel).bind(magnitudes).bind(guidance).bind(&rows);

@@ -115,7 +115,7 @@ pub fn group_norm(
     let params = check(x, gamma, beta, scale_shift, options)?;
     let (batch, channels) = (params.batch as usize, params.channels as usize);
     let vectors = cx.rung() != Rung::Naive && channels.is_multiple_of(4);
-    let tiled = cx.rung() == Rung::Tiled && vectors;
+    let tiled = cx.rung().is_tiled() && vectors;
 
     // Without scale and shift gamma holds their place, unread.
     let modulation = scale_shift.unwrap_or(gamma).clone();

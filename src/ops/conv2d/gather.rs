@@ -58,7 +58,7 @@ pub(super) fn gather(
     let tensors = Tensors { x, w, bias: bias.unwrap_or(w), y };
     match cx.rung() {
         Rung::Cpu => cpu(cx, direction, tensors, params),
-        Rung::Tiled => {
+        Rung::Tiled | Rung::Coop => {
             let copies = u64::from(params.spread * params.spread);
             let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
             tiled(cx, direction, tensors, params, tile);

@@ -49,7 +49,7 @@ pub(super) fn weight_gradient(
                 params.set_fours(launch).variant("cpu 8x16").over_groups(groups * splits.count);
             })
         }
-        Rung::Tiled => {
+        Rung::Tiled | Rung::Coop => {
             let copies = pixels.div_ceil(SHORTEST) as u64;
             let tile = Tile::choose((kernel * kernel * in_c).into(), out_c.into(), copies);
             tiled(cx, x, dy, dw, params, tile)
