@@ -88,6 +88,7 @@ impl Capabilities {
 /// What kernels on cooperative matrices need of a device.
 const MATRIX_FEATURES: wgpu::Features = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX
     .union(wgpu::Features::SHADER_F16)
+    .union(wgpu::Features::SHADER_I16)
     .union(wgpu::Features::SUBGROUP);
 
 /// The most workgroup memory and invocations that such a kernel takes.
@@ -122,8 +123,8 @@ pub(super) fn has_matrices(adapter: &wgpu::Adapter) -> bool {
 /// [`wgpu::ExperimentalFeatures::enabled`] in the device's descriptor. Leave it out and other kernels run.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
     let wanted = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
-    let usable = has_matrices(adapter)
-        && can_use_matrices(&adapter.get_info(), adapter.features(), &adapter.limits());
+    let usable =
+        has_matrices(adapter) && can_use_matrices(&adapter.get_info(), adapter.features(), &adapter.limits());
     if usable { wanted | MATRIX_FEATURES } else { wanted }
 }
 

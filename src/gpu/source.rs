@@ -15,6 +15,8 @@ use super::kernel::Elem;
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
     ("chw", crate::wgsl!("chw")),
+    ("coop_tile", crate::wgsl!("coop_tile")),
+    ("coop_write", crate::wgsl!("coop_write")),
     ("index", crate::wgsl!("index")),
     ("normal", crate::wgsl!("normal")),
     ("philox", crate::wgsl!("philox")),
@@ -115,13 +117,15 @@ mod tests {
     fn directives_are_hoisted_once() {
         let text = "// A file.\nenable f16;\nenable wgpu_cooperative_matrix;\nfn main() {}\n";
         let joined = join(text, Elem::F16);
-        let want = "enable f16;\nenable wgpu_cooperative_matrix;\nalias elem = f16;\n// A file.\nfn main() {}\n";
+        let want =
+            "enable f16;\nenable wgpu_cooperative_matrix;\nalias elem = f16;\n// A file.\nfn main() {}\n";
         assert_eq!(joined, want);
     }
 
     #[test]
     fn loops_are_written_out() {
-        let text = "#unroll i in 0..2\n  a${i};\n  #unroll j in 1..3\n  s${i}_${j} = ${j}u;\n  #end\n#end\nb;\n";
+        let text =
+            "#unroll i in 0..2\n  a${i};\n  #unroll j in 1..3\n  s${i}_${j} = ${j}u;\n  #end\n#end\nb;\n";
         let joined = join(text, Elem::F32);
         let lines: Vec<&str> = joined.lines().skip(1).map(str::trim).collect();
         assert_eq!(lines, ["a0;", "s0_1 = 1u;", "s0_2 = 2u;", "a1;", "s1_1 = 1u;", "s1_2 = 2u;", "b;"]);

@@ -46,7 +46,8 @@ pub fn cast(cx: &mut Context, x: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(y)
 }
 
-fn convert(cx: &mut Context, from: &Tensor, to: &Tensor, accumulate: u32) {
+/// Records the conversion alone, added to what is there if `accumulate` is set.
+pub(super) fn convert(cx: &mut Context, from: &Tensor, to: &Tensor, accumulate: u32) {
     let kernel = if to.dtype() == DType::F16 { &NARROW } else { &WIDEN };
     let count = from.len();
     let params = Params { count: count as u32, accumulate, pad: [0; 2] };

@@ -8,7 +8,7 @@ use crate::gpu::{Access, Kernel, Rung, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::{Params, Tile};
+use super::{Params, Tile, cast_weights, coop};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
@@ -44,16 +44,23 @@ pub(super) enum Direction {
     InputGradient,
 }
 
-/// y = bias + gather of x with w, or y += that if `params.accumulate`.
+/// y = bias + gather of x with w, or y += that if `params.accumulate`. `w` are the forward pass's weights, which the
+/// input gradient turns.
 pub(super) fn gather(
     cx: &mut Context,
     direction: Direction,
-    x: &Tensor,
-    w: &Tensor,
+    [x, w, y]: [&Tensor; 3],
     bias: Option<&Tensor>,
-    y: &Tensor,
     params: Params,
-) {
+) -> Result<()> {
+    if let Some(choice) = coop::Choice::best(cx, x, &params) {
+        return coop::gather(cx, direction, [x, w, y], bias, params, choice);
+    }
+    let w = cast_weights(cx, w, DType::F32)?;
+    let w = &match direction {
+        Direction::Forward => w,
+        Direction::InputGradient => turned(cx, &w, params.reversed())?,
+    };
     // Without a bias its binding holds the weights; the kernel does not read it.
     let tensors = Tensors { x, w, bias: bias.unwrap_or(w), y };
     match cx.rung() {
@@ -70,6 +77,7 @@ pub(super) fn gather(
             launch.variant("naive").over(y.len(), 64);
         }
     }
+    Ok(())
 }
 
 /// What a gather binds.

@@ -3,11 +3,13 @@
 //! y[n,oy,ox,k] = bias[k] + Σ_{ky,kx,c} x[n, oy·stride+ky-pad, ox·stride+kx-pad, c]·w[ky,kx,c,k]
 //!
 //! x `[N, H, W, C]`, w `[Kh, Kw, C, K]`, bias `[K]`, y `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`. Storage of x and y is f32 or
-//! f16, that of parameters and their gradients f32; sums are f32.
+//! f16, that of parameters and their gradients f32; weights may be f16, too. Sums are f32; on cooperative matrices f16
+//! activations meet weights rounded to f16 (`coop.rs`).
 //!
 //! Input gradient: the same gather over dy with turned weights (`gather.rs`). Weight gradient: dw[ky,kx,c,k] =
 //! Σ x·dy over pixels, bias gradient: column sums of dy (`weight_gradient.rs`).
 
+mod coop;
 mod gather;
 mod weight_gradient;
 
@@ -16,7 +18,9 @@ use bytemuck::{Pod, Zeroable};
 use crate::error::{Error, Result};
 use crate::tensor::{Context, DType, Launch, Tensor};
 
-use gather::{Direction, gather, turned};
+use super::cast::convert;
+
+use gather::{Direction, gather};
 use weight_gradient::{bias_gradient, weight_gradient};
 
 /// What every kernel of this family is told: `in` is what is read, `out` what is written (or, for weight
@@ -176,7 +180,7 @@ pub fn conv2d(
     let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
     let y = cx.output("conv2d", &shape, x.dtype())?;
     let params = params.flattened();
-    gather(cx, Direction::Forward, x, w, bias, &y, params);
+    gather(cx, Direction::Forward, [x, w, &y], bias, params)?;
     cx.count_flops(params.flops());
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
     cx.backward(&y, &inputs, {
@@ -193,9 +197,8 @@ pub fn conv2d(
             }
             if let Some(dx) = cx.grad_target(&x)? {
                 cx.count_flops(params.flops());
-                let turned = turned(cx, &w, params)?;
                 let params = Params { accumulate: dx.flag(), ..params.reversed() };
-                gather(cx, Direction::InputGradient, dy, &turned, None, &dx.tensor, params);
+                gather(cx, Direction::InputGradient, [dy, &w, &dx.tensor], None, params)?;
             }
             Ok(())
         }
@@ -234,10 +237,25 @@ fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result
     if x.dtype() == DType::U32 {
         return fail("x must be f32 or f16, got U32".to_owned());
     }
-    if let Some(other) = [w].into_iter().chain(bias).find(|tensor| tensor.dtype() != DType::F32) {
-        return fail(format!("weights and bias must be f32, got {:?} of {:?}", other.dtype(), other.shape()));
+    if w.dtype() == DType::U32 {
+        return fail(format!("weights must be f32 or f16, got U32 of {:?}", w.shape()));
+    }
+    if let Some(bias) = bias
+        && bias.dtype() != DType::F32
+    {
+        return fail(format!("the bias must be f32, got {:?} of {:?}", bias.dtype(), bias.shape()));
     }
     Ok((kernel, filters))
+}
+
+/// The weights in the type that a kernel reads.
+fn cast_weights(cx: &mut Context, w: &Tensor, dtype: DType) -> Result<Tensor> {
+    if w.dtype() == dtype {
+        return Ok(w.clone());
+    }
+    let converted = cx.output("conv2d weights", w.shape(), dtype)?;
+    convert(cx, w, &converted, 0);
+    Ok(converted)
 }
 
 #[cfg(test)]

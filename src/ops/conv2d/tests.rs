@@ -2,8 +2,10 @@
 
 use super::*;
 use crate::autograd::backprop_from;
-use crate::gpu::Rung;
-use crate::testing::{Array, Golden, check_gradients, download, dtypes, gpu, rungs, tolerance};
+use crate::gpu::{Rung, Storage};
+use crate::testing::{
+    Array, Golden, check_gradients, download, dtypes, forward_backward_mixed, gpu, rungs, tolerance,
+};
 
 /// Inputs of a convolution or a linear layer: activations in `dtype`, parameters in f32.
 pub struct Case {
@@ -175,7 +177,7 @@ fn every_tile_gives_the_same_bits() {
             let [y, dx, dw] = [&dy, &x, &w].map(|like| cx.output("out", like.shape(), DType::F32).unwrap());
             let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
             gather::tiled(cx, Direction::Forward, tensors, params, tile);
-            let turned = turned(cx, &w, params).unwrap();
+            let turned = gather::turned(cx, &w, params).unwrap();
             let tensors = gather::Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
             gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile);
             let target = crate::tensor::GradTarget { tensor: dw, accumulate: false };
@@ -193,6 +195,123 @@ fn every_tile_gives_the_same_bits() {
         small[2].check("dw", &want_dw, DType::F32);
         assert!(large == small, "{x:?} to {filters}: 128x128 differs from 64x64");
         assert!(wide == small, "{x:?} to {filters}: 128x64 differs from 64x64");
+    }
+}
+
+/// Shapes for cooperative matrices: each kernel, tails of tiles, splits, and what falls back.
+const COOP_CASES: [([usize; 4], usize, usize, usize, &str); 13] = [
+    ([2, 8, 16, 32], 3, 48, 1, "coop halo"),
+    ([3, 4, 16, 16], 3, 208, 1, "coop halo"),
+    ([2, 4, 32, 48], 3, 80, 1, "coop halo"),
+    ([1, 2, 64, 16], 3, 112, 1, "coop halo"),
+    ([1, 3, 128, 16], 3, 16, 1, "coop halo"),
+    ([1, 3, 16, 16], 3, 32, 1, "coop"),
+    ([3, 5, 7, 48], 3, 80, 1, "coop"),
+    ([2, 8, 8, 352], 3, 48, 1, "coop"),
+    ([3, 9, 11, 16], 3, 48, 2, "coop"),
+    ([8, 13, 11, 16], 3, 32, 1, "coop"),
+    ([1, 1, 70, 48], 1, 144, 1, "coop"),
+    ([2, 3, 5, 16], 1, 32, 2, "tiled"),
+    ([2, 3, 5, 24], 3, 32, 1, "tiled"),
+];
+
+/// Matrix units round f32 sums towards zero.
+const COOP_TOLERANCE: f32 = 5e-5;
+
+fn coop_device() -> bool {
+    gpu().capabilities().rung == Rung::Coop
+}
+
+#[test]
+fn cooperative_matrices_agree_with_f64() {
+    if !coop_device() {
+        return;
+    }
+    for (x, kernel, filters, stride, variant) in COOP_CASES {
+        let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
+        let mut cx = Context::new(gpu());
+        let tensors = [case.x.upload(&cx, DType::F16), case.w.upload(&cx, DType::F32)];
+        conv2d(&mut cx, &tensors[0], &tensors[1], None, stride).unwrap();
+        let plan = cx.finish("test").unwrap();
+        let found = plan.labels().any(|label| label.starts_with(&format!("conv2d {variant}")));
+        assert!(found, "{x:?}: {:?}", plan.labels().collect::<Vec<_>>());
+
+        let (y, grads) = run_conv(&case, stride);
+        let [want_y, want_dx, want_dw, want_db] = reference(&case, stride);
+        let name = |part| format!("{x:?} {kernel}x{kernel} to {filters} /{stride}: {part}");
+        y.check(&name("y"), &want_y, DType::F16);
+        grads[0].check(&name("dx"), &want_dx, DType::F16);
+        // Parameters' gradients are f32, and these inputs are exact in f16.
+        grads[1].check_within(&name("dw"), &want_dw, COOP_TOLERANCE);
+        grads[2].check(&name("db"), &want_db, DType::F32);
+    }
+}
+
+#[test]
+fn every_tile_of_cooperative_matrices_gives_the_same_bits() {
+    if !coop_device() {
+        return;
+    }
+    // Every tile is another pipeline, so not of all cases.
+    for (x, kernel, filters, stride, _) in [0, 4, 7, 10].map(|case| COOP_CASES[case]) {
+        let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
+        let [want_y, _, want_dw, _] = reference(&case, stride);
+        let tensors = |cx: &Context| {
+            let [x, dy] = [&case.x, &case.gy].map(|array| array.upload(cx, DType::F16));
+            let [w, bias] = [&case.w, case.bias.as_ref().unwrap()].map(|array| array.upload(cx, DType::F32));
+            let params = Params::new(&x, &w, Some(&bias), stride).unwrap().flattened();
+            (x, dy, w, bias, params)
+        };
+        let mut first: Option<Array> = None;
+        let cx = Context::new(gpu());
+        let (input, _, _, _, params) = tensors(&cx);
+        for choice in coop::Choice::all(&cx, &input, &params) {
+            let mut cx = Context::new(gpu());
+            let (input, _, w, bias, params) = tensors(&cx);
+            let y = cx.output("y", &want_y.shape, DType::F16).unwrap();
+            coop::gather(&mut cx, Direction::Forward, [&input, &w, &y], Some(&bias), params, choice).unwrap();
+            cx.keep(&y);
+            let plan = cx.finish("test").unwrap();
+            plan.run().unwrap();
+            let y = download(&plan, &y);
+            y.check(&format!("{x:?} {choice:?}"), &want_y, DType::F16);
+            assert!(first.get_or_insert(y.clone()) == &y, "{x:?}: {choice:?} differs from the first tile");
+        }
+        // Added to what is there: zeros, then the gradient itself.
+        for choice in coop::weight_choices(&cx, &input, &params) {
+            let mut cx = Context::new(gpu());
+            let (input, dy, w, _, params) = tensors(&cx);
+            let target = |accumulate| crate::tensor::GradTarget { tensor: w.clone(), accumulate };
+            coop::weight_gradient(&mut cx, [&input, &dy], &target(false), params, choice).unwrap();
+            coop::weight_gradient(&mut cx, [&input, &dy], &target(true), params, choice).unwrap();
+            let plan = cx.finish("test").unwrap();
+            plan.run().unwrap();
+            let Storage::Buffer(buffer) = w.storage() else { panic!("an upload has a buffer") };
+            let bytes = gpu().read(buffer, 0..w.bytes()).unwrap();
+            let got = Array::new(w.shape(), bytemuck::pod_collect_to_vec(&bytes));
+            let want = want_dw.map(|g| 2.0 * g);
+            got.check_within(&format!("{x:?} dw {choice:?}"), &want, COOP_TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn weights_may_be_f16() {
+    if !dtypes().contains(&DType::F16) {
+        return;
+    }
+    for rung in rungs() {
+        let case = random(rung, DType::F16, [2, 4, 16, 16], 3, 32, 1);
+        let (want, want_grads) = run_conv(&case, 1);
+        let (bias, inputs) = (case.bias.clone().unwrap(), [case.x.clone(), case.w.clone()]);
+        let inputs = [&inputs[..], &[bias]].concat();
+        let types = [DType::F16, DType::F16, DType::F32];
+        let (y, grads) = forward_backward_mixed(rung, &types, &inputs, &case.gy, |cx, x| {
+            conv2d(cx, &x[0], &x[1], Some(&x[2]), 1)
+        });
+        // These weights are exact in f16.
+        assert!(y == want && grads[0] == want_grads[0], "{rung}");
+        grads[1].check(&format!("{rung} dw"), &want_grads[1], DType::F16);
     }
 }
 

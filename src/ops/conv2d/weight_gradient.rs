@@ -9,7 +9,7 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::{Params, Tile};
+use super::{Params, Tile, convert, coop};
 
 const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
 
@@ -21,6 +21,8 @@ const CPU: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_c
 const TILED: Kernel = Kernel::new("conv2d_weight_gradient", wgsl!("conv2d_weight_tiled"), "weights", TWICE);
 const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
+const BIAS_TILED: Kernel =
+    Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_bias"), "columns", &[Access::Read, Access::Update]);
 const REDUCE: Kernel =
     Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
 
@@ -35,6 +37,17 @@ pub(super) fn weight_gradient(
     dw: &GradTarget,
     params: Params,
 ) -> Result<()> {
+    if dw.tensor.dtype() != DType::F32 {
+        // Of weights kept in f16: summed in f32 all the same.
+        let wide = cx.output("conv2d weight gradient", dw.tensor.shape(), DType::F32)?;
+        let target = GradTarget { tensor: wide, accumulate: false };
+        weight_gradient(cx, x, dy, &target, params)?;
+        convert(cx, &target.tensor, &dw.tensor, dw.flag());
+        return Ok(());
+    }
+    if let Some(choice) = coop::best_weights(cx, x, &params) {
+        return coop::weight_gradient(cx, [x, dy], dw, params, choice);
+    }
     let Params { kernel, in_c, out_c, .. } = params;
     let pixels = params.pixels();
     match cx.rung() {
@@ -97,8 +110,11 @@ struct Columns {
 pub(super) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> Result<()> {
     let out_c = db.tensor.len();
     let rows = dy.len() / out_c;
+    let tiled = cx.rung().is_tiled() && out_c.is_multiple_of(4);
     let splits = match cx.rung() {
         Rung::Naive => Splits::one(rows),
+        // As many as take about as long to add up as each to sum.
+        _ if tiled => Splits::of(rows, rows.div_ceil(256).min(64), 1),
         _ => Splits::new(rows, out_c.div_ceil(64), 128, 64),
     };
     splits.sum(cx, db, |cx, out, accumulate| {
@@ -110,6 +126,10 @@ pub(super) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> R
             splits: splits.count as u32,
             unused: [0; 3],
         };
+        if tiled {
+            let launch = cx.launch(&BIAS_TILED).bind(dy).bind(out).params(&params);
+            return launch.groups([out_c.div_ceil(64) as u32, splits.count as u32, 1]);
+        }
         cx.launch(&BIAS).bind(dy).bind(out).params(&params).over(out_c * splits.count, 64);
     })
 }
@@ -125,15 +145,21 @@ struct Reduce {
 
 /// How the pixels are divided: a function of the shapes alone, so that the order of the sum is too.
 #[derive(Clone, Copy, Debug)]
-struct Splits {
-    count: usize,
+pub(super) struct Splits {
+    pub(super) count: usize,
     /// Pixels in each but the last.
-    chunk: usize,
+    pub(super) chunk: usize,
 }
 
 impl Splits {
     fn one(pixels: usize) -> Self {
         Splits { count: 1, chunk: pixels }
+    }
+
+    /// About `wanted` of them, each but the last a multiple of `step` pixels.
+    pub(super) fn of(pixels: usize, wanted: usize, step: usize) -> Self {
+        let chunk = pixels.div_ceil(wanted).next_multiple_of(step);
+        Splits { count: pixels.div_ceil(chunk), chunk }
     }
 
     /// For a kernel of `groups` workgroups a split: `enough` workgroups in all, but no split much shorter than
@@ -145,13 +171,13 @@ impl Splits {
     }
 
     /// The parameters of a kernel that sums these splits.
-    fn tell(self, params: Params, accumulate: u32) -> Params {
+    pub(super) fn tell(self, params: Params, accumulate: u32) -> Params {
         Params { accumulate, chunk: self.chunk as u32, splits: self.count as u32, ..params }
     }
 
     /// Has `launch(cx, out, accumulate)` write `[splits, …]` partial sums and adds them up in `target`. A single
     /// split goes there straight away.
-    fn sum(
+    pub(super) fn sum(
         self,
         cx: &mut Context,
         target: &GradTarget,

@@ -1,0 +1,242 @@
+enable wgpu_cooperative_matrix;
+#import coop_write
+// Convolution (1x1 or 3x3, any size, stride 1 or 2) on cooperative matrices, as a product of [pixels, taps·in_c] with
+// [taps·in_c, out_c] that gathers its rows from x; 1x1 is the product itself, and linear layers are 1x1.
+//   y[m,k] = bias[k] + Σ_{tap,c} x[pixel that m sees through tap, c]·w[tap,c,k]
+// 32 of the taps' channels a step, fetched while those before are multiplied. in_c and out_c are multiples of 16.
+// With SPLIT, split s sums steps [s·chunk, (s+1)·chunk) and y is partial sums [splits, rows, out_c] in f32, rows being
+// the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them. x, w and y are f16 otherwise; sums are f32, in
+// the order of taps and channels.
+//
+// In bounds, for the compiler adds no checks here: a load of x is of a pixel whose bit in `seen` says that it is inside,
+// and of channels below in_c; a load of w is of a row below taps·in_c and a column below out_c; a store to y is of a row
+// below the number of pixels (with SPLIT: of tiles there is room for) and a column below out_c; the tile holds TILE_M
+// rows of x and 32 of w.
+
+override KERNEL: u32 = 3u;
+override SPLIT: bool = false;
+override X_EIGHTS: u32 = 4u * TILE_M;
+override W_EIGHTS: u32 = 32u * (TILE_N / 8u);
+override W_START: u32 = 5u * TILE_M; // a row of x takes four eights and one of padding
+
+struct Params {
+    batch: u32,
+    in_h: u32,
+    in_w: u32,
+    in_c: u32,
+    out_h: u32,
+    out_w: u32,
+    out_c: u32,
+    kernel: u32,
+    step: u32,
+    spread: u32,
+    pad: u32,
+    accumulate: u32,
+    has_bias: u32,
+    chunk: u32,
+    splits: u32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;       // [N, in_h, in_w, in_c/8]
+@group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;       // [taps, in_c, out_c/8]
+@group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;    // [out_c/4]
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // [N, out_h, out_w, out_c/8], or partial sums
+@group(0) @binding(4) var<uniform> p: Params;
+
+override TILE_SIZE: u32 = 2u * (W_START + 32u * N_STRIDE);
+var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
+
+// Where the first tap of a pixel reads, and a bit for each tap that reads inside of the image.
+struct Row {
+    at: u32,
+    seen: u32,
+}
+
+fn row_of(index: u32, count: u32) -> Row {
+    if (index >= count) {
+        return Row(0u, 0u);
+    }
+    if (KERNEL == 1u) {
+        return Row(index * (p.in_c / 8u), 1u);
+    }
+    // Above or left of the image wraps past any bound.
+    let iy = index / p.out_w % p.out_h * p.step - 1u;
+    let ix = index % p.out_w * p.step - 1u;
+    let n = index / (p.out_w * p.out_h);
+    let rows = select(0u, 7u, iy < p.in_h)
+        | select(0u, 56u, iy + 1u < p.in_h)
+        | select(0u, 448u, iy + 2u < p.in_h);
+    let columns = select(0u, 73u, ix < p.in_w)
+        | select(0u, 146u, ix + 1u < p.in_w)
+        | select(0u, 292u, ix + 2u < p.in_w);
+    return Row(((n * p.in_h + iy) * p.in_w + ix) * (p.in_c / 8u), rows & columns);
+}
+
+// How far behind a row's first eight channels these lie, and the bit of their tap.
+struct Tap {
+    skip: u32,
+    bit: u32,
+}
+
+fn tap_of(eight: u32) -> Tap {
+    let eights = p.in_c / 8u;
+    if (KERNEL == 1u) {
+        return Tap(eight, select(0u, 1u, eight < eights));
+    }
+    let tap = eight / eights;
+    return Tap((tap / 3u * p.in_w + tap % 3u) * eights + eight % eights, 1u << tap);
+}
+
+fn load_x(row: Row, tap: Tap) -> vec4<u32> {
+    if ((row.seen & tap.bit) != 0u) {
+        return x[row.at + tap.skip];
+    }
+    return vec4<u32>();
+}
+
+fn load_w(wanted: bool, row: u32, col: u32) -> vec4<u32> {
+    if (wanted && row < KERNEL * KERNEL * p.in_c) {
+        return w[row * (p.out_c / 8u) + col];
+    }
+    return vec4<u32>();
+}
+
+@compute @workgroup_size(THREADS)
+fn product(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(subgroup_invocation_id) lane: u32,
+) {
+    let pixels = p.batch * p.out_h * p.out_w;
+    let k_blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let m_blocks = (pixels + TILE_M - 1u) / TILE_M;
+    let group = wid.y * groups.x + wid.x;
+    let k0 = group % k_blocks * TILE_N;
+    let m0 = group / k_blocks % m_blocks * TILE_M;
+    let split = group / k_blocks / m_blocks;
+    let w_rows = KERNEL * KERNEL * p.in_c;
+    let first = split * p.chunk;
+    let last = min(first + p.chunk, (w_rows + 31u) / 32u);
+
+    // What this invocation brings of x: an eight of up to four rows. Of eight invocations the last four take a row that
+    // is four further on than the first four's: together their stores meet every bank.
+    let x_col = thread % 4u;
+    let first_tap = tap_of(first * 4u + x_col);
+#unroll i in 0..4
+    let q${i} = (thread + ${i}u * THREADS) / 4u;
+    let x_row${i} = (q${i} & 0xfffffff8u) | ((q${i} >> 1u) & 3u) | ((q${i} & 1u) << 2u);
+    let x_to${i} = x_row${i} * 5u + x_col;
+    let row${i} = row_of(m0 + x_row${i}, pixels);
+    var x${i} = vec4<u32>();
+    if (${i}u * THREADS < X_EIGHTS) {
+        x${i} = load_x(row${i}, first_tap);
+    }
+#end
+    // And of w: up to four eights.
+#unroll i in 0..4
+    let w_at${i} = thread + ${i}u * THREADS;
+    let w_row${i} = w_at${i} / (TILE_N / 8u);
+    let w_col${i} = k0 / 8u + w_at${i} % (TILE_N / 8u);
+    let w_to${i} = W_START + w_row${i} * N_STRIDE + w_at${i} % (TILE_N / 8u);
+    let wanted${i} = w_at${i} < W_EIGHTS && w_col${i} < p.out_c / 8u;
+    var w${i} = vec4<u32>();
+    if (${i}u * THREADS < W_EIGHTS) {
+        w${i} = load_w(wanted${i}, first * 32u + w_row${i}, w_col${i});
+    }
+#end
+
+    // What its subgroup sums: rows from m on, columns from k on of the tile.
+    let m = subgroup / ACROSS * (16u * ROWS);
+    let k = subgroup % ACROSS * (16u * COLS);
+#unroll i in 0..4
+#unroll j in 0..4
+    var c${i}_${j} = coop_mat16x16<f32, C>();
+#end
+#end
+
+    for (var step = first; step < last; step++) {
+        workgroupBarrier();
+#unroll i in 0..4
+        if (${i}u * THREADS < X_EIGHTS) {
+            put(x_to${i}, x${i});
+        }
+        if (${i}u * THREADS < W_EIGHTS && w_at${i} < W_EIGHTS) {
+            put(w_to${i}, w${i});
+        }
+#end
+        workgroupBarrier();
+
+        if (step + 1u < last) {
+            let tap = tap_of((step + 1u) * 4u + x_col);
+#unroll i in 0..4
+            if (${i}u * THREADS < X_EIGHTS) {
+                x${i} = load_x(row${i}, tap);
+            }
+            if (${i}u * THREADS < W_EIGHTS) {
+                w${i} = load_w(wanted${i}, (step + 1u) * 32u + w_row${i}, w_col${i});
+            }
+#end
+        }
+
+#unroll s in 0..2
+        {
+#unroll i in 0..4
+            var a${i} = coop_mat16x16<f16, A>();
+            if (ROWS > ${i}u) {
+                let at = (m + ${i}u * 16u) * 5u + ${s}u * 2u;
+                a${i} = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * at], 10u);
+            }
+#end
+#unroll j in 0..4
+            if (COLS > ${j}u) {
+                let at = W_START + ${s}u * 16u * N_STRIDE + k / 8u + ${j}u * 2u;
+                let b = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * at], 2u * N_STRIDE);
+#unroll i in 0..4
+                if (ROWS > ${i}u) {
+                    c${i}_${j} = coopMultiplyAdd(a${i}, b, c${i}_${j});
+                }
+#end
+            }
+#end
+        }
+#end
+    }
+
+    if (SPLIT) {
+#unroll i in 0..4
+#unroll j in 0..4
+        if (ROWS > ${i}u && COLS > ${j}u && split < p.splits && k0 + k + ${j}u * 16u < p.out_c) {
+            let row = split * m_blocks * TILE_M + m0 + m + ${i}u * 16u;
+            let at = (row * p.out_c + k0 + k + ${j}u * 16u) / 4u;
+            let stride = p.out_c / 4u;
+            coopStoreT(c${i}_${j}, &y[at], stride);
+        }
+#end
+#end
+        return;
+    }
+
+    let row_count = select(0u, pixels, split < p.splits);
+    // Of the subgroups SLOTS take turns.
+    let slot = subgroup % SLOTS * 64u;
+#unroll i in 0..4
+#unroll j in 0..4
+    if (ROWS > ${i}u) {
+        if (COLS > ${j}u) {
+            for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
+                workgroupBarrier();
+                if (subgroup / SLOTS == turn) {
+                    coopStoreT(c${i}_${j}, &stage[slot], 4u);
+                }
+                workgroupBarrier();
+                if (subgroup / SLOTS == turn) {
+                    write_matrix(slot, lane, m0 + m + ${i}u * 16u, k0 + k + ${j}u * 16u, row_count);
+                }
+            }
+        }
+    }
+#end
+#end
+}
