@@ -57,7 +57,7 @@ fn row_of(index: u32, count: u32) -> Row {
         return Row(0u, 0u);
     }
     if (KERNEL == 1u) {
-        return Row(index * (p.in_c / 8u), 1u);
+        return Row(index * (IN_C / 8u), 1u);
     }
     // Above or left of the image wraps past any bound.
     let iy = index / p.out_w % p.out_h * p.step - 1u;
@@ -69,7 +69,7 @@ fn row_of(index: u32, count: u32) -> Row {
     let columns = select(0u, 73u, ix < p.in_w)
         | select(0u, 146u, ix + 1u < p.in_w)
         | select(0u, 292u, ix + 2u < p.in_w);
-    return Row(((n * p.in_h + iy) * p.in_w + ix) * (p.in_c / 8u), rows & columns);
+    return Row(((n * p.in_h + iy) * p.in_w + ix) * (IN_C / 8u), rows & columns);
 }
 
 // How far behind a row's first eight channels these lie, and the bit of their tap.
@@ -79,7 +79,7 @@ struct Tap {
 }
 
 fn tap_of(eight: u32) -> Tap {
-    let eights = p.in_c / 8u;
+    let eights = IN_C / 8u;
     if (KERNEL == 1u) {
         return Tap(eight, select(0u, 1u, eight < eights));
     }
@@ -88,17 +88,21 @@ fn tap_of(eight: u32) -> Tap {
 }
 
 fn load_x(row: Row, tap: Tap) -> vec4<u32> {
+    var v = vec4<u32>();
     if ((row.seen & tap.bit) != 0u) {
-        return x[row.at + tap.skip];
+        v = x[row.at + tap.skip];
     }
-    return vec4<u32>();
+    return v;
 }
 
+// Columns past the last sum what is never stored: any address that is there will do. Rows past the last must be zero.
 fn load_w(wanted: bool, row: u32, col: u32) -> vec4<u32> {
-    if (wanted && row < KERNEL * KERNEL * p.in_c) {
-        return w[row * (p.out_c / 8u) + col];
+    let there = row < KERNEL * KERNEL * IN_C;
+    let v = w[select(0u, row * (OUT_C / 8u) + col, wanted & there)];
+    if (KERNEL * KERNEL * IN_C % 32u == 0u) {
+        return v;
     }
-    return vec4<u32>();
+    return select(vec4<u32>(), v, there);
 }
 
 @compute @workgroup_size(THREADS)
@@ -110,13 +114,13 @@ fn product(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let pixels = p.batch * p.out_h * p.out_w;
-    let k_blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let k_blocks = (OUT_C + TILE_N - 1u) / TILE_N;
     let m_blocks = (pixels + TILE_M - 1u) / TILE_M;
     let group = wid.y * groups.x + wid.x;
     let k0 = group % k_blocks * TILE_N;
     let m0 = group / k_blocks % m_blocks * TILE_M;
     let split = group / k_blocks / m_blocks;
-    let w_rows = KERNEL * KERNEL * p.in_c;
+    let w_rows = KERNEL * KERNEL * IN_C;
     let first = split * p.chunk;
     let last = min(first + p.chunk, (w_rows + 31u) / 32u);
 
@@ -140,7 +144,7 @@ fn product(
     let w_row${i} = w_at${i} / (TILE_N / 8u);
     let w_col${i} = k0 / 8u + w_at${i} % (TILE_N / 8u);
     let w_to${i} = W_START + w_row${i} * N_STRIDE + w_at${i} % (TILE_N / 8u);
-    let wanted${i} = w_at${i} < W_EIGHTS && w_col${i} < p.out_c / 8u;
+    let wanted${i} = w_at${i} < W_EIGHTS && w_col${i} < OUT_C / 8u;
     var w${i} = vec4<u32>();
     if (${i}u * THREADS < W_EIGHTS) {
         w${i} = load_w(wanted${i}, first * 32u + w_row${i}, w_col${i});
@@ -162,23 +166,25 @@ fn product(
         if (${i}u * THREADS < X_EIGHTS) {
             put(x_to${i}, x${i});
         }
-        if (${i}u * THREADS < W_EIGHTS && w_at${i} < W_EIGHTS) {
+        if (${i}u * THREADS + THREADS <= W_EIGHTS) {
+            put(w_to${i}, w${i});
+        } else if (w_at${i} < W_EIGHTS) {
             put(w_to${i}, w${i});
         }
 #end
         workgroupBarrier();
 
-        if (step + 1u < last) {
-            let tap = tap_of((step + 1u) * 4u + x_col);
+        // At the very end the last step again, for nothing: a branch here would keep loads from being moved.
+        let next = min(step + 1u, last - 1u);
+        let tap = tap_of(next * 4u + x_col);
 #unroll i in 0..4
-            if (${i}u * THREADS < X_EIGHTS) {
-                x${i} = load_x(row${i}, tap);
-            }
-            if (${i}u * THREADS < W_EIGHTS) {
-                w${i} = load_w(wanted${i}, (step + 1u) * 32u + w_row${i}, w_col${i});
-            }
-#end
+        if (${i}u * THREADS < X_EIGHTS) {
+            x${i} = load_x(row${i}, tap);
         }
+        if (${i}u * THREADS < W_EIGHTS) {
+            w${i} = load_w(wanted${i}, next * 32u + w_row${i}, w_col${i});
+        }
+#end
 
 #unroll s in 0..2
         {
@@ -207,10 +213,10 @@ fn product(
     if (SPLIT) {
 #unroll i in 0..4
 #unroll j in 0..4
-        if (ROWS > ${i}u && COLS > ${j}u && split < p.splits && k0 + k + ${j}u * 16u < p.out_c) {
+        if (ROWS > ${i}u && COLS > ${j}u && split < p.splits && k0 + k + ${j}u * 16u < OUT_C) {
             let row = split * m_blocks * TILE_M + m0 + m + ${i}u * 16u;
-            let at = (row * p.out_c + k0 + k + ${j}u * 16u) / 4u;
-            let stride = p.out_c / 4u;
+            let at = (row * OUT_C + k0 + k + ${j}u * 16u) / 4u;
+            let stride = OUT_C / 4u;
             coopStoreT(c${i}_${j}, &y[at], stride);
         }
 #end

@@ -8,7 +8,7 @@ enable wgpu_cooperative_matrix;
 // are multiples of 16. x, w and y are f16, sums f32, in the order of channels by 16, taps, channels.
 //
 // In bounds, for the compiler adds no checks here: a load of x is of a pixel tested to be inside and of channels below
-// in_c; a load of w is of a column tested to be below out_c, of nine taps and in_c channels; a store to y is of a row
+// in_c; a load of w is of a column tested to be below out_c (else of the first), of nine taps and in_c channels; a store to y is of a row
 // below the number of pixels and a column below out_c; the tile holds HALO pixels and 48 rows of weights.
 
 override WIDTH: u32 = 32u;
@@ -53,14 +53,14 @@ fn halo(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let blocks = (OUT_C + TILE_N - 1u) / TILE_N;
     let group = wid.y * groups.x + wid.x;
     let m0 = group / blocks * TILE_M;
     let k0 = group % blocks * TILE_N;
     let pixels = p.batch * p.in_h * WIDTH;
-    let x_eights = p.in_c / 8u;
-    let w_eights = p.out_c / 8u;
-    let chunks = p.in_c / 16u;
+    let x_eights = IN_C / 8u;
+    let w_eights = OUT_C / 8u;
+    let chunks = IN_C / 16u;
 
     // What this invocation brings of x: up to seven eights, the same of every 16 channels.
     let top = m0 / WIDTH % p.in_h;
@@ -85,9 +85,10 @@ fn halo(
     let w_row${i} = w_at${i} / (TILE_N / 8u);
     let w_col${i} = k0 / 8u + w_at${i} % (TILE_N / 8u);
     let wanted${i} = w_at${i} < W_EIGHTS && w_col${i} < w_eights;
-    let w_from${i} = (w_row${i} / 16u * p.in_c + w_row${i} % 16u) * w_eights + w_col${i};
+    // Columns past the last sum what is never stored: any address that is there will do.
+    let w_from${i} = select(0u, (w_row${i} / 16u * IN_C + w_row${i} % 16u) * w_eights + w_col${i}, wanted${i});
     let w_to${i} = W_START + w_row${i} * N_STRIDE + w_at${i} % (TILE_N / 8u);
-    if (${i}u * THREADS < W_EIGHTS && wanted${i}) {
+    if (${i}u * THREADS < W_EIGHTS) {
         w${i} = w[w_from${i}];
     }
 #end
@@ -107,34 +108,39 @@ fn halo(
         workgroupBarrier();
         if (${ky}u == 0u) {
 #unroll i in 0..7
-            if (${i}u * THREADS < X_EIGHTS && x_at${i} < X_EIGHTS) {
+            if (${i}u * THREADS + THREADS <= X_EIGHTS) {
+                put(x_to${i}, x${i});
+            } else if (x_at${i} < X_EIGHTS) {
                 put(x_to${i}, x${i});
             }
 #end
         }
 #unroll i in 0..6
-        if (${i}u * THREADS < W_EIGHTS && w_at${i} < W_EIGHTS) {
+        if (${i}u * THREADS + THREADS <= W_EIGHTS) {
+            put(w_to${i}, w${i});
+        } else if (w_at${i} < W_EIGHTS) {
             put(w_to${i}, w${i});
         }
 #end
         workgroupBarrier();
 
         // The next three taps, after the last the first of the next channels.
-        let next${ky} = chunk + ${ky}u / 2u;
-        if (next${ky} < chunks) {
-            let skip = ((${ky}u + 1u) % 3u * 3u * p.in_c + next${ky} * 16u) * w_eights;
+        // At the very end the last channels again, for nothing: a branch here would keep loads from being moved.
+        let next${ky} = min(chunk + ${ky}u / 2u, chunks - 1u);
+        let skip${ky} = ((${ky}u + 1u) % 3u * 3u * IN_C + next${ky} * 16u) * w_eights;
 #unroll i in 0..6
-            if (${i}u * THREADS < W_EIGHTS && wanted${i}) {
-                w${i} = w[w_from${i} + skip];
-            }
+        if (${i}u * THREADS < W_EIGHTS) {
+            w${i} = w[w_from${i} + skip${ky}];
+        }
 #end
-            if (${ky}u == 2u) {
+        if (${ky}u == 2u) {
 #unroll i in 0..7
-                if (${i}u * THREADS < X_EIGHTS && inside${i}) {
+            if (${i}u * THREADS < X_EIGHTS) {
+                if (inside${i}) {
                     x${i} = x[x_from${i} + next${ky} * 2u];
                 }
-#end
             }
+#end
         }
 
 #unroll kx in 0..3

@@ -46,26 +46,28 @@ var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
 
 // Eight channels c of the pixel that pixel `index` of dy sees through tap (ky, kx), zero outside.
 fn load_x(valid: bool, index: u32, ky: u32, kx: u32, c: u32) -> vec4<u32> {
-    if (!valid) {
-        return vec4<u32>();
+    var inside = valid;
+    var pixel = index;
+    if (KERNEL == 3u) {
+        // Above or left of the image wraps past any bound.
+        let iy = index / OUT_W % OUT_H * p.step + ky - 1u;
+        let ix = index % OUT_W * p.step + kx - 1u;
+        inside = valid & (iy < p.in_h) & (ix < p.in_w);
+        pixel = (index / (OUT_W * OUT_H) * p.in_h + iy) * p.in_w + ix;
     }
-    if (KERNEL == 1u) {
-        return x[index * (p.in_c / 8u) + c];
+    var v = vec4<u32>();
+    if (inside) {
+        v = x[pixel * (IN_C / 8u) + c];
     }
-    // Above or left of the image wraps past any bound.
-    let iy = index / OUT_W % OUT_H * p.step + ky - 1u;
-    let ix = index % OUT_W * p.step + kx - 1u;
-    if (iy >= p.in_h || ix >= p.in_w) {
-        return vec4<u32>();
-    }
-    return x[((index / (OUT_W * OUT_H) * p.in_h + iy) * p.in_w + ix) * (p.in_c / 8u) + c];
+    return v;
 }
 
 fn load_dy(valid: bool, index: u32, col: u32) -> vec4<u32> {
+    var v = vec4<u32>();
     if (valid) {
-        return dy[index * (p.out_c / 8u) + col];
+        v = dy[index * (OUT_C / 8u) + col];
     }
-    return vec4<u32>();
+    return v;
 }
 
 @compute @workgroup_size(THREADS)
@@ -75,9 +77,9 @@ fn weights(
     @builtin(local_invocation_index) thread: u32,
     @builtin(subgroup_id) subgroup: u32,
 ) {
-    let rows = KERNEL * KERNEL * p.in_c;
+    let rows = KERNEL * KERNEL * IN_C;
     let m_blocks = (rows + TILE_M - 1u) / TILE_M;
-    let k_blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let k_blocks = (OUT_C + TILE_N - 1u) / TILE_N;
     let group = wid.y * groups.x + wid.x;
     let k0 = group % k_blocks * TILE_N;
     let m0 = group / k_blocks % m_blocks * TILE_M;
@@ -88,8 +90,8 @@ fn weights(
 
     // What this invocation brings of x: up to four pixels of the same eight rows. And of dy: up to four eights.
     let x_row = m0 + thread % (TILE_M / 8u) * 8u;
-    let tap = x_row / p.in_c;
-    let c = x_row % p.in_c / 8u;
+    let tap = x_row / IN_C;
+    let c = x_row % IN_C / 8u;
 #unroll i in 0..4
     let x_pixel${i} = first + (thread + ${i}u * THREADS) / (TILE_M / 8u);
     let x_to${i} = (x_pixel${i} - first) * M_STRIDE + thread % (TILE_M / 8u);
@@ -101,7 +103,7 @@ fn weights(
     let dy_pixel${i} = first + dy_at${i} / (TILE_N / 8u);
     let dy_col${i} = k0 / 8u + dy_at${i} % (TILE_N / 8u);
     let dy_to${i} = DY_START + (dy_pixel${i} - first) * N_STRIDE + dy_at${i} % (TILE_N / 8u);
-    let wanted${i} = dy_at${i} < DY_EIGHTS && dy_col${i} < p.out_c / 8u;
+    let wanted${i} = dy_at${i} < DY_EIGHTS && dy_col${i} < OUT_C / 8u;
     var dy${i} = vec4<u32>();
     if (${i}u * THREADS < DY_EIGHTS) {
         dy${i} = load_dy(wanted${i} && dy_pixel${i} < last, dy_pixel${i}, dy_col${i});
@@ -111,14 +113,14 @@ fn weights(
     // What its subgroup sums: rows from m on, columns from k on of the tile.
     let m = subgroup / ACROSS * (16u * ROWS);
     let k = subgroup % ACROSS * (16u * COLS);
-    let stride = p.out_c / 4u;
+    let stride = OUT_C / 4u;
 #unroll i in 0..4
 #unroll j in 0..4
     var c${i}_${j} = coop_mat16x16<f32, C>();
     let row${i}_${j} = m0 + m + ${i}u * 16u;
     let col${i}_${j} = k0 + k + ${j}u * 16u;
-    let inside${i}_${j} = split < p.splits && row${i}_${j} < rows && col${i}_${j} < p.out_c;
-    let at${i}_${j} = select(0u, ((split * rows + row${i}_${j}) * p.out_c + col${i}_${j}) / 4u, inside${i}_${j});
+    let inside${i}_${j} = split < p.splits && row${i}_${j} < rows && col${i}_${j} < OUT_C;
+    let at${i}_${j} = select(0u, ((split * rows + row${i}_${j}) * OUT_C + col${i}_${j}) / 4u, inside${i}_${j});
     if (ROWS > ${i}u) {
         if (COLS > ${j}u) {
             if (p.accumulate != 0u) {
@@ -136,7 +138,9 @@ fn weights(
         if (${i}u * THREADS < X_EIGHTS) {
             put(x_to${i}, x${i});
         }
-        if (${i}u * THREADS < DY_EIGHTS && dy_at${i} < DY_EIGHTS) {
+        if (${i}u * THREADS + THREADS <= DY_EIGHTS) {
+            put(dy_to${i}, dy${i});
+        } else if (dy_at${i} < DY_EIGHTS) {
             put(dy_to${i}, dy${i});
         }
 #end

@@ -12,6 +12,10 @@ override COLS: u32 = 3u;   // and across: at most 4
 override DOWN: u32 = 2u;   // subgroups, down
 override ACROSS: u32 = 2u; // and across
 
+// Channels as constants, to fold into addresses.
+override IN_C: u32 = 32u;
+override OUT_C: u32 = 32u;
+
 override TILE_M: u32 = 16u * ROWS * DOWN;
 override TILE_N: u32 = 16u * COLS * ACROSS;
 override THREADS: u32 = 32u * DOWN * ACROSS;

@@ -12,7 +12,7 @@ var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>; // a slot is [16, 4 fours]
 fn write_matrix(slot: u32, lane: u32, row: u32, col: u32, row_count: u32) {
     let m = row + lane / 2u;
     let k = col + lane % 2u * 8u;
-    if (m >= row_count || k >= p.out_c) {
+    if (m >= row_count || k >= OUT_C) {
         return;
     }
     var low = stage[slot + lane * 2u];
@@ -21,7 +21,7 @@ fn write_matrix(slot: u32, lane: u32, row: u32, col: u32, row_count: u32) {
         low += bias[k / 4u];
         high += bias[k / 4u + 1u];
     }
-    let i = (m * p.out_c + k) / 8u;
+    let i = (m * OUT_C + k) / 8u;
     if (p.accumulate != 0u) {
         let old = bitcast<vec4<u32>>(y[i]);
         low += vec4(unpack2x16float(old.x), unpack2x16float(old.y));

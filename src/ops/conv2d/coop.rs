@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::error::Result;
 use crate::gpu::{Access, Kernel, Rung, groups_over};
-use crate::tensor::{Context, DType, GradTarget, Tensor};
+use crate::tensor::{Context, DType, GradTarget, Launch, Tensor};
 use crate::wgsl;
 
 use super::gather::Direction;
@@ -52,24 +52,28 @@ pub(super) struct Tile {
     cols: u32,
     down: u32,
     across: u32,
-    /// Of the multiplications a second that the best tile reaches, the part that this one does when there are many.
-    /// Measured on an H200.
+    /// Of the multiplications a second that the best tile reaches, the part that this one does when there are many: in
+    /// the halo kernel, and in the other two. Measured on an H200.
+    halo_speed: f64,
     speed: f64,
 }
 
-const fn tile(rows: u32, cols: u32, down: u32, across: u32, speed: f64) -> Tile {
-    Tile { rows, cols, down, across, speed }
+const fn tile([rows, cols]: [u32; 2], [down, across]: [u32; 2], halo_speed: f64, speed: f64) -> Tile {
+    Tile { rows, cols, down, across, halo_speed, speed }
 }
 
 pub(super) const TILES: [Tile; 7] = [
-    tile(4, 4, 2, 2, 1.0),
-    tile(4, 3, 2, 2, 0.97),
-    tile(4, 3, 2, 4, 0.95),
-    tile(4, 2, 2, 2, 0.85),
-    tile(2, 4, 2, 2, 0.8),
-    tile(2, 3, 2, 2, 0.75),
-    tile(2, 2, 2, 2, 0.6),
+    tile([4, 4], [2, 2], 1.0, 1.0),
+    tile([4, 3], [2, 2], 0.96, 0.95),
+    tile([4, 3], [2, 4], 1.0, 0.95),
+    tile([4, 2], [2, 2], 0.98, 0.74),
+    tile([2, 4], [2, 2], 0.7, 0.75),
+    tile([2, 3], [2, 2], 0.63, 0.8),
+    tile([2, 2], [2, 2], 0.6, 0.65),
 ];
+
+/// And the part of it that is left when subgroups take turns in storing their sums.
+const TURNS_SPEED: f64 = 0.78;
 
 /// Multiprocessors of the GPU that tiles are chosen for, and what one multiplies a second: an H200's. On others the
 /// choice may not be the best.
@@ -100,9 +104,18 @@ impl Tile {
 
     /// An estimate of the seconds for `copies` of a product of `depth` each.
     fn seconds(self, rows: u64, columns: u64, copies: u64, depth: u64) -> f64 {
-        let turns = (self.groups(rows, columns) * copies) as f64 / PROCESSORS;
+        let turns = ((self.groups(rows, columns) * copies) as f64 / PROCESSORS).ceil();
+        // Two workgroups of four subgroups share a multiprocessor, one of eight has it to itself; either way one half
+        // computes while the other waits.
+        let shared = if self.subgroups() > 4 { turns } else { (turns / 2.0).floor() * 2.0 };
         let products = f64::from(self.m() * self.n()) * depth as f64;
-        turns.ceil() * products / (PRODUCTS_PER_SECOND * self.speed)
+        (turns - 0.15 * shared) * products / (PRODUCTS_PER_SECOND * self.speed)
+    }
+
+    fn halo_seconds(self, params: &Params) -> f64 {
+        let seconds = self.seconds(params.pixels() as u64, params.out_c.into(), 1, depth(params));
+        let turns = self.slots(self.halo_bytes(params.in_w)) < Some(self.subgroups());
+        seconds * self.speed / self.halo_speed / if turns { TURNS_SPEED } else { 1.0 }
     }
 
     /// How many subgroups may stage sums beside `bytes` of a step's content; `None` where there is no room for one.
@@ -128,8 +141,10 @@ impl Tile {
             && self.slots(self.halo_bytes(width)).is_some()
     }
 
-    fn set(self, launch: crate::tensor::Launch<'_>) -> crate::tensor::Launch<'_> {
+    fn set<'a>(self, launch: Launch<'a>, params: &Params) -> Launch<'a> {
         launch
+            .constant("IN_C", params.in_c.into())
+            .constant("OUT_C", params.out_c.into())
             .constant("ROWS", self.rows.into())
             .constant("COLS", self.cols.into())
             .constant("DOWN", self.down.into())
@@ -171,7 +186,7 @@ impl Choice {
     pub(super) fn best(cx: &Context, x: &Tensor, params: &Params) -> Option<Choice> {
         let (rows, columns) = (params.pixels() as u64, u64::from(params.out_c));
         let seconds = |choice: &Choice| match *choice {
-            Choice::Halo(tile) => tile.seconds(rows, columns, 1, depth(params)),
+            Choice::Halo(tile) => tile.halo_seconds(params),
             Choice::Product(tile) => {
                 let splits = u64::from(product_splits(params));
                 tile.seconds(rows, columns, splits, depth(params) / splits)
@@ -236,7 +251,7 @@ pub(super) fn gather(
             let kernel = &HALO[direction as usize];
             let slots = tile.slots(tile.halo_bytes(params.in_w)).expect("it was checked to fit");
             let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(y).params(&params);
-            let launch = tile.set(launch).constant("WIDTH", params.in_w.into());
+            let launch = tile.set(launch, &params).constant("WIDTH", params.in_w.into());
             let launch = launch.constant("SLOTS", slots.into()).variant(format_args!("coop halo {tile}"));
             launch.groups(groups_over(tile.groups(rows, columns)));
         }
@@ -256,7 +271,7 @@ pub(super) fn gather(
             let slots = tile.slots(tile.product_bytes()).expect("it was checked to fit");
             let out = partial.as_ref().unwrap_or(y);
             let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(out).params(&told);
-            let launch = tile.set(launch).constant("KERNEL", params.kernel.into());
+            let launch = tile.set(launch, &params).constant("KERNEL", params.kernel.into());
             let launch =
                 launch.constant("SPLIT", f64::from(u8::from(splits > 1))).constant("SLOTS", slots.into());
             let launch = launch.variant(format_args!("coop {tile}x32"));
@@ -315,9 +330,9 @@ pub(super) fn best_weights(cx: &Context, x: &Tensor, params: &Params) -> Option<
     let (rows, columns) = (depth(params), u64::from(params.out_c));
     let seconds = |(tile, splits): &(Tile, Splits)| {
         let sums = tile.seconds(rows, columns, splits.count as u64, splits.chunk as u64);
-        // Partial sums are written and read, at about 3 TB/s, by a kernel of its own.
+        // Partial sums are written and read, at about 1.5 TB/s, by a kernel of its own.
         let bytes = (8 * rows * columns * splits.count as u64) as f64;
-        if splits.count > 1 { sums + 3e-6 + bytes / 3e12 } else { sums }
+        if splits.count > 1 { sums + 3e-6 + bytes / 1.5e12 } else { sums }
     };
     let all = weight_choices(cx, x, params);
     all.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
@@ -335,7 +350,7 @@ pub(super) fn weight_gradient(
     splits.sum(cx, dw, |cx, out, accumulate| {
         let params = splits.tell(params, accumulate);
         let launch = cx.launch(&WEIGHTS).bind(x).bind(dy).bind(out).params(&params);
-        let launch = tile.set(launch).constant("KERNEL", params.kernel.into());
+        let launch = tile.set(launch, &params).constant("KERNEL", params.kernel.into());
         // Constants of a 3x3 alone: 1x1 does not look at them, and each value compiles another pipeline.
         let launch = match params.kernel {
             1 => launch,
