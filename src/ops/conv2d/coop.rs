@@ -53,23 +53,22 @@ pub(super) struct Tile {
     down: u32,
     across: u32,
     /// Of the multiplications a second that the best tile reaches, the part that this one does when there are many: in
-    /// the halo kernel, and in the other two. Measured on an H200.
-    halo_speed: f64,
-    speed: f64,
+    /// the halo kernel, the product, the weight gradient. Measured on an H200.
+    speeds: [f64; 3],
 }
 
-const fn tile([rows, cols]: [u32; 2], [down, across]: [u32; 2], halo_speed: f64, speed: f64) -> Tile {
-    Tile { rows, cols, down, across, halo_speed, speed }
+const fn tile([rows, cols]: [u32; 2], [down, across]: [u32; 2], speeds: [f64; 3]) -> Tile {
+    Tile { rows, cols, down, across, speeds }
 }
 
 pub(super) const TILES: [Tile; 7] = [
-    tile([4, 4], [2, 2], 1.0, 1.0),
-    tile([4, 3], [2, 2], 0.96, 0.95),
-    tile([4, 3], [2, 4], 1.0, 0.95),
-    tile([4, 2], [2, 2], 0.98, 0.74),
-    tile([2, 4], [2, 2], 0.7, 0.75),
-    tile([2, 3], [2, 2], 0.63, 0.8),
-    tile([2, 2], [2, 2], 0.6, 0.65),
+    tile([4, 4], [2, 2], [1.0, 1.0, 1.0]),
+    tile([4, 3], [2, 2], [0.96, 0.95, 0.8]),
+    tile([4, 3], [2, 4], [1.0, 0.95, 0.8]),
+    tile([4, 2], [2, 2], [0.98, 0.74, 0.7]),
+    tile([2, 4], [2, 2], [0.7, 0.75, 0.68]),
+    tile([2, 3], [2, 2], [0.63, 0.8, 0.58]),
+    tile([2, 2], [2, 2], [0.6, 0.65, 0.5]),
 ];
 
 /// And the part of it that is left when subgroups take turns in storing their sums.
@@ -102,20 +101,20 @@ impl Tile {
         rows.div_ceil(self.m().into()) * columns.div_ceil(self.n().into())
     }
 
-    /// An estimate of the seconds for `copies` of a product of `depth` each.
+    /// An estimate of the seconds for `copies` of a product of `depth` each, apart from the tile's speed.
     fn seconds(self, rows: u64, columns: u64, copies: u64, depth: u64) -> f64 {
         let turns = ((self.groups(rows, columns) * copies) as f64 / PROCESSORS).ceil();
         // Two workgroups of four subgroups share a multiprocessor, one of eight has it to itself; either way one half
         // computes while the other waits.
         let shared = if self.subgroups() > 4 { turns } else { (turns / 2.0).floor() * 2.0 };
         let products = f64::from(self.m() * self.n()) * depth as f64;
-        (turns - 0.15 * shared) * products / (PRODUCTS_PER_SECOND * self.speed)
+        (turns - 0.15 * shared) * products / PRODUCTS_PER_SECOND
     }
 
     fn halo_seconds(self, params: &Params) -> f64 {
         let seconds = self.seconds(params.pixels() as u64, params.out_c.into(), 1, depth(params));
         let turns = self.slots(self.halo_bytes(params.in_w)) < Some(self.subgroups());
-        seconds * self.speed / self.halo_speed / if turns { TURNS_SPEED } else { 1.0 }
+        seconds / self.speeds[0] / if turns { TURNS_SPEED } else { 1.0 }
     }
 
     /// How many subgroups may stage sums beside `bytes` of a step's content; `None` where there is no room for one.
@@ -189,7 +188,7 @@ impl Choice {
             Choice::Halo(tile) => tile.halo_seconds(params),
             Choice::Product(tile) => {
                 let splits = u64::from(product_splits(params));
-                tile.seconds(rows, columns, splits, depth(params) / splits)
+                tile.seconds(rows, columns, splits, depth(params) / splits) / tile.speeds[1]
             }
         };
         let all = Choice::all(cx, x, params);
@@ -329,7 +328,7 @@ pub(super) fn weight_choices(cx: &Context, x: &Tensor, params: &Params) -> Vec<(
 pub(super) fn best_weights(cx: &Context, x: &Tensor, params: &Params) -> Option<(Tile, Splits)> {
     let (rows, columns) = (depth(params), u64::from(params.out_c));
     let seconds = |(tile, splits): &(Tile, Splits)| {
-        let sums = tile.seconds(rows, columns, splits.count as u64, splits.chunk as u64);
+        let sums = tile.seconds(rows, columns, splits.count as u64, splits.chunk as u64) / tile.speeds[2];
         // Partial sums are written and read, at about 1.5 TB/s, by a kernel of its own.
         let bytes = (8 * rows * columns * splits.count as u64) as f64;
         if splits.count > 1 { sums + 3e-6 + bytes / 1.5e12 } else { sums }
