@@ -239,7 +239,7 @@ pub fn default_batch(gpu: &Gpu) -> usize {
     if gpu.capabilities().kind == wgpu::DeviceType::Cpu { 32 } else { 64 }
 }
 
-/// Makes sheets of one row a class and one column a guidance, the same seeds across a row.
+/// Makes sheets of one row a class and one column a guidance: the same seeds across a row, other ones in each row.
 pub struct Sheets<'a> {
     gpu: &'a Gpu,
     config: &'a ModelConfig,
@@ -280,7 +280,10 @@ impl<'a> Sheets<'a> {
         let classes = self.config.class_names.len() as u32;
         let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
         let requests: Vec<Request> = (0..classes)
-            .flat_map(|class| (0..seeds).map(move |seed| Request { class: Some(class), seed }))
+            .flat_map(|class| {
+                let first = u64::from(class) * seeds;
+                (first..first + seeds).map(move |seed| Request { class: Some(class), seed })
+            })
             .collect();
         for guidance in guidance {
             let sampler = if Sampler::needs_both(*guidance) { &self.guided } else { &self.single };
