@@ -95,10 +95,15 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
         }
     }
 
+    // Two products of T x T x d a head forward; five backward, the scores made again among them.
+    let product = 2.0 * (batch * heads * head) as f64 * (tokens as f64).powi(2);
+    cx.count_flops(2.0 * product);
+
     cx.backward(&y, &[qkv], {
         let (qkv, y) = (qkv.clone(), y.clone());
         move |cx, dy| {
             let Some(dqkv) = cx.grad_target(&qkv)? else { return Ok(()) };
+            cx.count_flops(5.0 * product);
             let delta = cx.output("attention delta", &[batch, heads, tokens], DType::F32)?;
             let launch = cx.launch(&DELTA).bind(&y).bind(dy).bind(&delta).params(&params);
             launch.over(delta.len(), 64);

@@ -99,6 +99,12 @@ impl Params {
         launch.constant("FOURS", f64::from(u8::from(fours)))
     }
 
+    /// Multiplications and additions of the forward pass, and of either gradient.
+    fn flops(&self) -> f64 {
+        let taps = f64::from(self.kernel * self.kernel);
+        2.0 * self.pixels() as f64 * taps * f64::from(self.in_c) * f64::from(self.out_c)
+    }
+
     /// The pixels that a weight gradient sums over.
     fn pixels(&self) -> usize {
         (self.batch * self.out_h * self.out_w) as usize
@@ -171,6 +177,7 @@ pub fn conv2d(
     let y = cx.output("conv2d", &shape, x.dtype())?;
     let params = params.flattened();
     gather(cx, Direction::Forward, x, w, bias, &y, params);
+    cx.count_flops(params.flops());
     let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
     cx.backward(&y, &inputs, {
         let (x, w, bias) = (x.clone(), w.clone(), bias.cloned());
@@ -182,8 +189,10 @@ pub fn conv2d(
             }
             if let Some(dw) = cx.grad_target(&w)? {
                 weight_gradient(cx, &x, dy, &dw, params)?;
+                cx.count_flops(params.flops());
             }
             if let Some(dx) = cx.grad_target(&x)? {
+                cx.count_flops(params.flops());
                 let turned = turned(cx, &w, params)?;
                 let params = Params { accumulate: dx.flag(), ..params.reversed() };
                 gather(cx, Direction::InputGradient, dy, &turned, None, &dx.tensor, params);
