@@ -78,6 +78,7 @@ impl Gpu {
                 buffer.bytes()
             )));
         }
+        self.check()?;
         let whole = data.len() / 4 * 4;
         self.queue().write_buffer(buffer.raw(), offset, &data[..whole]);
         if whole < data.len() {
