@@ -17,6 +17,7 @@ pub mod tensor;
 #[cfg(test)]
 mod testing;
 
+pub mod toy;
 pub mod train;
 
 pub use error::{Error, Result};
