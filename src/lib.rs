@@ -43,6 +43,7 @@ pub mod sample;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub mod toy;
 pub mod train;
 
 pub use error::{Error, Result};
