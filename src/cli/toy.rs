@@ -154,7 +154,9 @@ impl Row {
 }
 
 fn print_table(rows: &[Row]) {
-    println!("points against p~(z|c) ~ p(z|c) p(c|z)^w; means are along the direction of each point's class");
+    println!(
+        "points against p~(z|c), proportional to p(z|c) p(c|z)^w; means along the direction of each class"
+    );
     println!("model            w   points  total variation  (floor)   mean of p~  of points");
     for row in rows {
         for (_, found) in &row.columns {
