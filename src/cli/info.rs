@@ -95,7 +95,7 @@ fn progress(dir: &Path, path: &Path) -> Result<()> {
 fn summary(names: &[String]) -> String {
     match names {
         [] => "none".into(),
-        [few @ ..] if few.len() <= 12 => few.join(", "),
+        few if few.len() <= 12 => few.join(", "),
         [first, .., last] => format!("{} from {first} to {last}", names.len()),
         [one] => one.clone(),
     }
