@@ -137,11 +137,11 @@ mod program {
     use super::common::program::{TINY, freeguide, run};
     use super::{assert_same_training, files};
 
-    const IMAGES: u64 = 1200;
+    const IMAGES: u64 = 720;
 
     /// `freeguide train` into `dir`, a state after every second step.
     fn arguments(dir: &Path) -> Vec<&str> {
-        let fixed = ["train", "--data", "digits", "--images", "1200", "--save-every", "16"];
+        let fixed = ["train", "--data", "digits", "--images", "720", "--save-every", "16"];
         let mut arguments = [&fixed[..], TINY].concat();
         arguments.extend(["--out", dir.to_str().unwrap()]);
         arguments
@@ -196,7 +196,7 @@ mod program {
                 _ => wait_for_progress(&mut child, &killed, before),
             };
             assert_eq!(ended, None, "it ended before it was killed {kill} times");
-            std::thread::sleep(Duration::from_micros(rng.random_range(0..50_000)));
+            std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
             child.kill().unwrap();
             child.wait().unwrap();
         }
