@@ -235,7 +235,7 @@ fn a_dry_run_tells_what_it_would_take_and_writes_nothing() {
     );
     let options = &finished.stdout[..finished.stdout.find("\n}").unwrap() + 2];
     let options: freeguide::train::TrainOptions = serde_json::from_str(options).unwrap();
-    assert_eq!((options.batch, options.images), (32, 12_800));
+    assert_eq!((options.batch, options.images), (32, 24_000));
     let work = finished.stdout.split("work: ").nth(1).unwrap().split(' ').next().unwrap();
     assert!(work.parse::<f64>().unwrap() > 0.0, "{work} TFLOP a step");
     assert!(!Path::new(&out).exists());
