@@ -100,7 +100,6 @@ pub(super) struct Pool {
 impl Pool {
     /// One buffer for each wanted size, the same ones as other plans where they are large enough.
     pub fn take(&mut self, gpu: &Gpu, label: &str, sizes: &[u64]) -> Result<Vec<Buffer>> {
-        // A buffer nobody but the pool holds, and which is too small to be of use now, is dead weight.
         let mut free: Vec<Buffer> = self.slots.clone();
         free.sort_by_key(Buffer::bytes);
         let mut order: Vec<usize> = (0..sizes.len()).collect();
