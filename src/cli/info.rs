@@ -86,8 +86,14 @@ fn progress(dir: &Path, path: &Path) -> Result<()> {
     let states = generations(dir, "state")?;
     let seen = states.first().map_or(0, |(images, _)| *images);
     println!("  {seen} of {} images seen, {} saved states", options.images, states.len());
-    for line in text.lines().filter(|line| line.starts_with("  ") && !line.contains("class_names")) {
-        println!("{line}");
+    // The network and the classes are told of the model.
+    let rest = serde_json::to_value(&options).expect("plain values");
+    if let Some(map) = rest.as_object() {
+        for (key, value) in
+            map.iter().filter(|(key, _)| !["unet", "class_names", "sampling"].contains(&key.as_str()))
+        {
+            println!("  {}: {value}", key.replace('_', " "));
+        }
     }
     Ok(())
 }
@@ -95,7 +101,7 @@ fn progress(dir: &Path, path: &Path) -> Result<()> {
 fn summary(names: &[String]) -> String {
     match names {
         [] => "none".into(),
-        [few @ ..] if few.len() <= 12 => few.join(", "),
+        few if few.len() <= 12 => few.join(", "),
         [first, .., last] => format!("{} from {first} to {last}", names.len()),
         [one] => one.clone(),
     }

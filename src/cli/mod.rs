@@ -32,7 +32,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Quickstart(quickstart::Args),
-    Train(train::Args),
+    Train(Box<train::Args>),
     Sample(sample::Args),
     Sweep(sweep::Args),
     Info(info::Args),

@@ -11,7 +11,6 @@ use crate::io::NpzWriter;
 use crate::model::{Model, ModelConfig};
 use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
-use crate::tensor::DType;
 
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
@@ -89,17 +88,18 @@ pub fn run(args: &Args) -> Result<()> {
             pictures::check_free(&args.out.join(file_name(config, request)), args.force)?;
         }
     }
+    let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
+    let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
-        batch: args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1),
-        steps: args.steps.unwrap_or(config.sampling.steps),
-        variance_exponent: args.v.unwrap_or(config.sampling.variance_exponent),
-        clip: args.clip.as_deref().map_or_else(|| config.clip(), str::parse::<Clip>)?,
+        steps: args.steps.unwrap_or(defaults.steps),
+        variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
+        clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
         two_pass: args.two_pass,
-        dtype: DType::F32,
+        ..defaults
     };
     let parameters = parameters(args, &options, guidance);
-    let sampler = Sampler::new(&gpu, &model.unet, &model.weights(), &config.schedule()?, options)?;
+    let sampler = Sampler::of(&gpu, &model, options)?;
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
     let bar = progress::bar("sampling", "steps", 0, batches * sampler.options().steps as u64);
     let on_step = || {
@@ -239,7 +239,7 @@ pub fn default_batch(gpu: &Gpu) -> usize {
     if gpu.capabilities().kind == wgpu::DeviceType::Cpu { 32 } else { 64 }
 }
 
-/// Makes sheets of one row a class and one column a guidance, the same seeds across a row.
+/// Makes sheets of one row a class and one column a guidance: the same seeds across a row, other ones in each row.
 pub struct Sheets<'a> {
     gpu: &'a Gpu,
     config: &'a ModelConfig,
@@ -250,15 +250,7 @@ pub struct Sheets<'a> {
 impl<'a> Sheets<'a> {
     pub fn new(gpu: &'a Gpu, unet: &UNet, weights: &Weights, config: &'a ModelConfig) -> Result<Self> {
         let sampler = |guided: bool| {
-            let options = SamplerOptions {
-                batch: default_batch(gpu),
-                steps: config.sampling.steps,
-                variance_exponent: config.sampling.variance_exponent,
-                clip: config.clip()?,
-                guided,
-                two_pass: false,
-                dtype: DType::F32,
-            };
+            let options = SamplerOptions { guided, ..SamplerOptions::of(config, default_batch(gpu))? };
             Sampler::new(gpu, unet, weights, &config.schedule()?, options)
         };
         Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })
@@ -280,7 +272,10 @@ impl<'a> Sheets<'a> {
         let classes = self.config.class_names.len() as u32;
         let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
         let requests: Vec<Request> = (0..classes)
-            .flat_map(|class| (0..seeds).map(move |seed| Request { class: Some(class), seed }))
+            .flat_map(|class| {
+                let first = u64::from(class) * seeds;
+                (first..first + seeds).map(move |seed| Request { class: Some(class), seed })
+            })
             .collect();
         for guidance in guidance {
             let sampler = if Sampler::needs_both(*guidance) { &self.guided } else { &self.single };

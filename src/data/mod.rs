@@ -173,7 +173,9 @@ impl Dataset {
 fn one_square_size(spec: &str, sizes: &[(usize, usize)]) -> Result<usize> {
     let (width, height) = sizes[0];
     if width != height {
-        let what = format!("images of {width}x{height} are not square; give an image size to bring them to");
+        let what = format!(
+            "images of {width}x{height} are not square; say what size to bring them to (--image-size)"
+        );
         return Err(Error::format(spec, what));
     }
     match sizes.iter().find(|size| **size != sizes[0]) {

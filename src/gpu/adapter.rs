@@ -40,8 +40,14 @@ pub struct AdapterReport {
     pub rung: Rung,
 }
 
+/// `WGPU_BACKEND`, else those that are more than a fallback.
+fn backends() -> wgpu::Backends {
+    wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY)
+}
+
 pub(super) fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env())
+    let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    wgpu::Instance::new(wgpu::InstanceDescriptor { backends: backends(), ..descriptor })
 }
 
 /// Real GPUs first, software adapters last; among equals the order of the backends.
@@ -56,8 +62,7 @@ fn preference(kind: wgpu::DeviceType) -> u8 {
 }
 
 async fn sorted(instance: &wgpu::Instance) -> Vec<wgpu::Adapter> {
-    let backends = wgpu::Backends::from_env().unwrap_or(wgpu::Backends::PRIMARY);
-    let mut adapters = instance.enumerate_adapters(backends).await;
+    let mut adapters = instance.enumerate_adapters(backends()).await;
     adapters.sort_by_key(|adapter| preference(adapter.get_info().device_type));
     adapters
 }

@@ -78,6 +78,7 @@ impl Gpu {
                 buffer.bytes()
             )));
         }
+        self.check()?;
         let whole = data.len() / 4 * 4;
         self.queue().write_buffer(buffer.raw(), offset, &data[..whole]);
         if whole < data.len() {
@@ -99,7 +100,6 @@ pub(super) struct Pool {
 impl Pool {
     /// One buffer for each wanted size, the same ones as other plans where they are large enough.
     pub fn take(&mut self, gpu: &Gpu, label: &str, sizes: &[u64]) -> Result<Vec<Buffer>> {
-        // A buffer nobody but the pool holds, and which is too small to be of use now, is dead weight.
         let mut free: Vec<Buffer> = self.slots.clone();
         free.sort_by_key(Buffer::bytes);
         let mut order: Vec<usize> = (0..sizes.len()).collect();

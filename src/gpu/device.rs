@@ -139,7 +139,7 @@ pub(super) struct Inner {
     pub capabilities: Capabilities,
     pub pipelines: Pipelines,
     pub pool: Mutex<Pool>,
-    /// The first failure reported outside an error scope; only an owned device reports here.
+    /// The first failure outside an error scope: what an owned device reports, and what a readback meets on any.
     pub failure: Arc<Mutex<Option<String>>>,
 }
 
@@ -195,11 +195,7 @@ impl Gpu {
         }));
         device.set_device_lost_callback({
             let failure = failure.clone();
-            move |reason, message| {
-                if reason != wgpu::DeviceLostReason::Destroyed {
-                    note(&failure, format!("device lost: {message}"));
-                }
-            }
+            move |_, message| note(&failure, format!("device lost: {message}"))
         });
         Ok(Self::assemble(device, queue, failure, has_matrices(adapter)))
     }
@@ -253,15 +249,23 @@ impl Gpu {
         }
     }
 
+    /// Remembers a failure that shows on a borrowed device, whose callbacks are not ours.
+    pub(super) fn fail(&self, what: String) -> Error {
+        note(&self.0.failure, what.clone());
+        Error::Device(what)
+    }
+
     /// Waits until everything submitted is done. Not for frame loops.
     pub fn wait(&self) -> Result<()> {
         let polled = self.0.device.poll(wgpu::PollType::wait_indefinitely());
-        polled.map_err(|error| Error::Device(error.to_string()))?;
+        polled.map_err(|error| self.fail(error.to_string()))?;
         self.check()
     }
 
     /// Runs `make` and turns what the device objects to into an error instead of a panic.
     pub(super) fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        // A lost device makes nothing, and no error scope tells.
+        self.check()?;
         let memory = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let validation = self.0.device.push_error_scope(wgpu::ErrorFilter::Validation);
         let made = make();

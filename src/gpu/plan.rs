@@ -43,13 +43,7 @@ impl Plan {
         // Kept values get a buffer of their own.
         let lives = recording.lifetimes();
         let Recording { transients, dispatches } = recording;
-        check_limits(gpu, &dispatches)?;
-        let shared: Vec<Option<Lifetime>> =
-            lives.iter().zip(&transients).map(|(life, value)| life.filter(|_| !value.keep)).collect();
-        let (slot_of, sizes) = assign(&shared);
-        let kept_bytes: u64 = transients.iter().filter(|value| value.keep).map(|value| value.bytes).sum();
-        let bytes = sizes.iter().sum::<u64>() + kept_bytes;
-        check_system_memory(gpu, label, bytes)?;
+        // Before the dispatches: a value's own name says more than the binding it comes in.
         for value in &transients {
             let allowed = gpu.capabilities().limits.max_storage_buffer_binding_size;
             if value.bytes > allowed {
@@ -57,6 +51,13 @@ impl Plan {
                 return Err(Error::Limit { what: value.label.clone(), limit, needed: value.bytes, allowed });
             }
         }
+        check_limits(gpu, &dispatches)?;
+        let shared: Vec<Option<Lifetime>> =
+            lives.iter().zip(&transients).map(|(life, value)| life.filter(|_| !value.keep)).collect();
+        let (slot_of, sizes) = assign(&shared);
+        let kept_bytes: u64 = transients.iter().filter(|value| value.keep).map(|value| value.bytes).sum();
+        let bytes = sizes.iter().sum::<u64>() + kept_bytes;
+        check_system_memory(gpu, label, bytes)?;
         let slots = gpu.0.pool.lock().expect("no holder panics").take(gpu, label, &sizes)?;
         let mut kept = HashMap::new();
         for (index, value) in transients.iter().enumerate().filter(|(_, value)| value.keep) {

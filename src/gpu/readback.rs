@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use futures_channel::oneshot;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 use super::buffer::Buffer;
 use super::device::Gpu;
@@ -57,18 +57,18 @@ impl Readback {
     pub fn wait(mut self) -> Result<Vec<u8>> {
         let poll = wgpu::PollType::Wait { submission_index: self.submission.take(), timeout: None };
         let polled = self.gpu.device().poll(poll);
-        polled.map_err(|error| Error::Device(error.to_string()))?;
+        polled.map_err(|error| self.gpu.fail(error.to_string()))?;
         pollster::block_on(self.take())
     }
 
     /// The bytes if they have arrived, without waiting; the readback itself if not.
     pub fn poll(mut self) -> Result<Result<Vec<u8>, Readback>> {
         let polled = self.gpu.device().poll(wgpu::PollType::Poll);
-        polled.map_err(|error| Error::Device(error.to_string()))?;
+        polled.map_err(|error| self.gpu.fail(error.to_string()))?;
         match self.mapped.try_recv() {
             Ok(Some(result)) => self.bytes(result).map(Ok),
             Ok(None) => Ok(Err(self)),
-            Err(_) => Err(Error::Device("a readback was dropped by the device".into())),
+            Err(_) => Err(self.gpu.fail("a readback was dropped by the device".into())),
         }
     }
 
@@ -76,14 +76,15 @@ impl Readback {
     pub async fn take(mut self) -> Result<Vec<u8>> {
         match (&mut self.mapped).await {
             Ok(result) => self.bytes(result),
-            Err(_) => Err(Error::Device("a readback was dropped by the device".into())),
+            Err(_) => Err(self.gpu.fail("a readback was dropped by the device".into())),
         }
     }
 
     fn bytes(&self, mapped: Result<(), wgpu::BufferAsyncError>) -> Result<Vec<u8>> {
         self.gpu.check()?;
-        mapped.map_err(|error| Error::Device(format!("readback: {error}")))?;
-        let view = self.staging.get_mapped_range(..).map_err(|error| Error::Device(error.to_string()))?;
+        mapped.map_err(|error| self.gpu.fail(format!("readback: {error}")))?;
+        let view = self.staging.get_mapped_range(..);
+        let view = view.map_err(|error| self.gpu.fail(format!("readback: {error}")))?;
         let bytes = view.to_vec();
         drop(view);
         self.staging.unmap();

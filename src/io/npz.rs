@@ -1,7 +1,7 @@
 //! Sample batches as `.npz`, in the form that FID evaluators read: `arr_0` of u8 (N, H, W, 3), `arr_1` of i64
 //! labels (N).
 
-use std::io::{Cursor, Read, Write};
+use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::{NpyFile, WriterBuilder};
@@ -17,7 +17,7 @@ const MAX_HEADER: usize = 4096;
 /// Writes images as they come; nothing is at the path until [`finish`](Self::finish).
 pub struct NpzWriter {
     path: PathBuf,
-    zip: ZipWriter<AtomicFile>,
+    zip: ZipWriter<UntilFailure>,
     count: usize,
     size: (usize, usize),
     labels: Vec<i64>,
@@ -30,7 +30,7 @@ impl NpzWriter {
     /// When the file cannot be made.
     pub fn create(path: impl AsRef<Path>, count: usize, width: usize, height: usize) -> Result<NpzWriter> {
         let path = path.as_ref().to_owned();
-        let zip = ZipWriter::new(AtomicFile::create(&path)?);
+        let zip = ZipWriter::new(UntilFailure::new(AtomicFile::create(&path)?));
         let mut writer = NpzWriter { path, zip, count, size: (width, height), labels: Vec::new() };
         writer.start::<u8>("arr_0.npy", &[count, height, width, 3])?;
         Ok(writer)
@@ -76,8 +76,11 @@ impl NpzWriter {
         let labels: Vec<u8> = self.labels.iter().flat_map(|label| label.to_le_bytes()).collect();
         self.zip.write_all(&labels).map_err(Error::io(&self.path))?;
         let path = self.path;
-        let file = self.zip.finish().map_err(|error| Error::io(&path)(error.into()))?;
-        file.commit()
+        let written = self.zip.finish().map_err(|error| Error::io(&path)(error.into()))?;
+        if written.failed {
+            return Err(Error::io(&path)(io::Error::other("a part of it could not be written")));
+        }
+        written.file.commit()
     }
 
     /// Begins an array: its entry and its header. The elements are then written as they are.
@@ -98,6 +101,52 @@ impl NpzWriter {
             .write_header_only()
             .map_err(Error::io(&self.path))?;
         self.zip.write_all(&header).map_err(Error::io(&self.path))
+    }
+}
+
+/// A file whose first failure is told once. After that it takes anything and is never put in its place: a zip writer
+/// that is dropped tries to finish, and prints it where that fails too.
+struct UntilFailure {
+    file: AtomicFile,
+    /// Where the next byte goes; counted here, as it goes on counting after a failure.
+    position: u64,
+    failed: bool,
+}
+
+impl UntilFailure {
+    fn new(file: AtomicFile) -> Self {
+        UntilFailure { file, position: 0, failed: false }
+    }
+}
+
+impl Write for UntilFailure {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = if self.failed { Ok(bytes.len()) } else { self.file.write(bytes) };
+        self.failed |= written.is_err();
+        self.position += *written.as_ref().unwrap_or(&0) as u64;
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let flushed = if self.failed { Ok(()) } else { self.file.flush() };
+        self.failed |= flushed.is_err();
+        flushed
+    }
+}
+
+impl Seek for UntilFailure {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let moved = match to {
+            // Devices that take bytes but do not seek say 0 to everything.
+            SeekFrom::Current(0) => Ok(self.position),
+            SeekFrom::Start(at) if self.failed => Ok(at),
+            SeekFrom::Start(at) => self.file.seek(to).map(|_| at),
+            _ if self.failed => Ok(self.position),
+            _ => self.file.seek(to),
+        };
+        self.failed |= moved.is_err();
+        self.position = *moved.as_ref().unwrap_or(&self.position);
+        moved
     }
 }
 
@@ -146,7 +195,7 @@ pub fn read_npz_images(path: impl AsRef<Path>) -> Result<NpzImages> {
 }
 
 /// Shape and bytes of one array; None if there is none of that name.
-fn read_array<R: Read + std::io::Seek>(
+fn read_array<R: Read + Seek>(
     path: &Path,
     zip: &mut ZipArchive<R>,
     name: &str,

@@ -45,6 +45,9 @@ impl Model {
 
 /// The weights file and the configuration that `path` (a folder or a file) stands for.
 pub fn read_config(path: &Path) -> Result<(PathBuf, ModelConfig)> {
+    if !path.exists() {
+        return Err(Error::format(path, "there is no such file or folder"));
+    }
     let (weights, folder) = if path.is_dir() {
         (path.join("model.safetensors"), path)
     } else {

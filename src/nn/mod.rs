@@ -4,8 +4,10 @@
 //! guided-diffusion's `state_dict`, so checkpoints people have can be read.
 
 pub mod layers;
+pub mod mlp;
 pub mod parameters;
 pub mod unet;
 
+pub use mlp::{Mlp, MlpConfig};
 pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters, Weights};
 pub use unet::{UNet, UNetConfig};

@@ -4,6 +4,7 @@ use crate::data::Image;
 use crate::diffusion::{Clip, ContinuousSchedule, Evaluations, Guidance, ancestral_steps};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Storage};
+use crate::model::{Model, ModelConfig};
 use crate::nn::unet::Pass;
 use crate::nn::{UNet, Weights};
 use crate::ops::{self, GuidedStep};
@@ -27,6 +28,24 @@ pub struct SamplerOptions {
     pub two_pass: bool,
     /// Storage type of activations.
     pub dtype: DType,
+}
+
+impl SamplerOptions {
+    /// The defaults of a model, guided where the model can be.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when the configuration names an unknown clip.
+    pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
+        Ok(SamplerOptions {
+            batch,
+            steps: config.sampling.steps,
+            variance_exponent: config.sampling.variance_exponent,
+            clip: config.clip()?,
+            guided: config.can_guide(),
+            two_pass: false,
+            dtype: DType::F32,
+        })
+    }
 }
 
 /// One picture to be made.
@@ -60,6 +79,14 @@ fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
 }
 
 impl Sampler {
+    /// The sampler of a model.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`].
+    pub fn of(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Result<Sampler> {
+        Self::new(gpu, &model.unet, &model.weights(), &model.config.schedule()?, options)
+    }
+
     /// Records the plans of a network.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod state;
 mod step;
 mod trainer;
 
+pub use log::StepRecord;
 pub use options::{PRESETS, Precision, Preset, TrainOptions};
 pub use state::TrainState;
 pub use step::{StepCost, TrainStep};

@@ -117,8 +117,8 @@ pub const PRESETS: &[Preset] = &[
         head_dim: 32,
         batch: (32, 32),
         learning_rate: (2e-3, 640),
-        images: 12_800,
-        ema_rates: &[0.985],
+        images: 24_000,
+        ema_rates: &[0.99],
         sampling: (64, 0.3),
     },
     Preset {
@@ -213,7 +213,7 @@ impl Preset {
             precision: Precision::Auto,
             seed,
             sample_every: 0,
-            save_every: 100_000,
+            save_every: (self.images / 4).clamp(1, 100_000),
             sampling: SamplingDefaults {
                 steps: self.sampling.0,
                 variance_exponent: self.sampling.1,

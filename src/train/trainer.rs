@@ -153,6 +153,7 @@ impl Trainer {
                 }
             }
         }
+        // A run killed between its last state and its models finds nothing left to train, but models to write.
         self.write_models()?;
         Ok(Outcome::Finished)
     }
@@ -162,9 +163,11 @@ impl Trainer {
         every > 0 && self.state.images / every > before / every
     }
 
+    /// The state first: it is what a resumed run needs. The models beside it can be made again from it.
     fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        self.state.save(&self.gpu, self.unet.parameters(), &self.options.ema_rates, &self.dir)
+        self.state.save(&self.gpu, self.unet.parameters(), &self.options.ema_rates, &self.dir)?;
+        self.write_models()
     }
 
     /// The configuration that goes beside weights averaged at `rate`.

@@ -1,0 +1,24 @@
+#import index
+// Scaling.  y = factor·x.
+// Any shape; `count` elements.
+
+struct Params {
+    count: u32,
+    factor: f32,
+}
+
+@group(0) @binding(0) var<storage, read> x: array<elem>;       // [count]
+@group(0) @binding(1) var<storage, read_write> y: array<elem>; // [count]
+@group(0) @binding(2) var<uniform> p: Params;
+
+@compute @workgroup_size(64)
+fn forward(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 64u, lane);
+    if (i < p.count) {
+        y[i] = elem(p.factor * f32(x[i]));
+    }
+}

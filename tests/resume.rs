@@ -1,0 +1,223 @@
+//! A training that was stopped, interrupted or killed and then resumed leaves the files of one that never was.
+
+mod common;
+
+use std::path::Path;
+
+use common::{assert_same_file, digits, gpu, tiny, train};
+use freeguide::Error;
+use freeguide::gpu::Gpu;
+use freeguide::io::generations;
+use freeguide::train::{Outcome, TrainOptions, Trainer};
+
+/// What a finished training of `images` images leaves behind, all of it reproducible.
+fn files(images: u64) -> [String; 6] {
+    let state = format!("state-{images:012}.safetensors");
+    let names = ["train.json", "train.jsonl", "config.json", "model.safetensors", "loss.png"];
+    let [a, b, c, d, e] = names.map(str::to_owned);
+    [a, b, c, d, e, state]
+}
+
+fn assert_same_training(images: u64, straight: &Path, resumed: &Path) {
+    for name in files(images) {
+        assert_same_file(&name, straight, resumed);
+    }
+    let mut names: Vec<_> = std::fs::read_dir(resumed).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.retain(|name| name.to_string_lossy().ends_with(".tmp"));
+    assert!(names.is_empty(), "left behind: {names:?}");
+}
+
+/// Trains for some steps in a trainer of its own.
+fn train_some(gpu: &Gpu, options: &TrainOptions, dir: &Path, steps: usize) -> Outcome {
+    let mut trainer = Trainer::open(gpu, digits(), options, dir).unwrap();
+    let mut left = steps;
+    let stop = || {
+        left -= 1;
+        left == 0
+    };
+    trainer.run(stop, |_, _| Ok(())).unwrap()
+}
+
+#[test]
+fn stopping_half_way_changes_no_byte() {
+    let gpu = gpu();
+    let (straight, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Two averages, dropout and flips: everything that could depend on how far a training is.
+    let mut options = TrainOptions { flip: true, ema_rates: vec![0.9, 0.99], save_every: 40, ..tiny(96) };
+    options.unet.dropout = 0.1;
+    train(&gpu, &options, straight.path());
+
+    assert_eq!(train_some(&gpu, &options, stopped.path(), 6), Outcome::Stopped);
+    assert!(stopped.path().join("model.safetensors").exists(), "a stopped training can be sampled");
+    // A second stop at a step that no state is due at.
+    assert_eq!(train_some(&gpu, &options, stopped.path(), 1), Outcome::Stopped);
+    train(&gpu, &options, stopped.path());
+    assert_same_training(96, straight.path(), stopped.path());
+    assert_same_file("model-ema-0.99.safetensors", straight.path(), stopped.path());
+
+    // More images go on from the end, as if they had been asked for at first.
+    let (longer, all) = (TrainOptions { images: 112, ..options.clone() }, tempfile::tempdir().unwrap());
+    train(&gpu, &longer, all.path());
+    train(&gpu, &longer, stopped.path());
+    assert_same_training(112, all.path(), stopped.path());
+}
+
+#[test]
+fn microbatches_resume_and_only_round_differently() {
+    let gpu = gpu();
+    let [whole, straight, stopped] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let options = tiny(96);
+    let whole = train(&gpu, &options, whole.path());
+    let halves = TrainOptions { microbatch: 4, ..options };
+    let trainer = train(&gpu, &halves, straight.path());
+    assert_eq!(train_some(&gpu, &halves, stopped.path(), 5), Outcome::Stopped);
+    train(&gpu, &halves, stopped.path());
+    assert_same_training(96, straight.path(), stopped.path());
+
+    assert_eq!(trainer.records().len(), 12);
+    for (step, (a, b)) in whole.records().iter().zip(trainer.records()).enumerate() {
+        // Before the first update only the order of sums differs; Adam then magnifies that.
+        let allowed = if step == 0 { 1e-5 } else { 2e-3 };
+        assert!((a.loss - b.loss).abs() <= allowed * a.loss, "step {step}: {a:?} and {b:?}");
+        assert!(
+            (a.grad_norm - b.grad_norm).abs() <= 10.0 * allowed * a.grad_norm,
+            "step {step}: {a:?}, {b:?}"
+        );
+    }
+}
+
+#[test]
+fn damaged_and_foreign_states_are_refused_by_name() {
+    let gpu = gpu();
+    let [dir, other] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let options = TrainOptions { save_every: 8, ..tiny(24) };
+    train_some(&gpu, &options, dir.path(), 2);
+    let open = |options: &TrainOptions, dir: &Path| Trainer::open(&gpu, digits(), options, dir);
+
+    // Cut short: named, with the generation before it, from which it goes on once the damaged file is gone.
+    let newest = dir.path().join("state-000000000016.safetensors");
+    let whole = std::fs::read(&newest).unwrap();
+    std::fs::write(&newest, &whole[..whole.len() - 1000]).unwrap();
+    let message = open(&options, dir.path()).err().expect("a damaged state").to_string();
+    assert!(message.contains("state-000000000016.safetensors"), "{message}");
+    assert!(message.contains("state-000000000008.safetensors") && message.contains("8 images"), "{message}");
+    std::fs::remove_file(&newest).unwrap();
+    let mut trainer = open(&options, dir.path()).unwrap();
+    assert_eq!((trainer.images(), trainer.records().len()), (8, 1));
+    assert_eq!(trainer.run(|| false, |_, _| Ok(())).unwrap(), Outcome::Finished);
+
+    // Of another network: the tensor and both of its shapes.
+    let mut wider = options.clone();
+    wider.unet.model_channels = 16;
+    train_some(&gpu, &wider, other.path(), 1);
+    let (_, state) = generations(other.path(), "state").unwrap().remove(0);
+    for (_, old) in generations(dir.path(), "state").unwrap() {
+        std::fs::remove_file(old).unwrap();
+    }
+    std::fs::copy(&state, dir.path().join("state-000000000008.safetensors")).unwrap();
+    let error = open(&options, dir.path()).err().expect("a state of another network");
+    let Error::Tensor { tensor, what, .. } = &error else { panic!("{error}") };
+    assert!(tensor.starts_with("param/"), "{error}");
+    assert_eq!(what.matches('[').count(), 2, "both shapes in {error}");
+
+    // And the options themselves.
+    let message = open(&wider, dir.path()).err().expect("other options").to_string();
+    assert!(message.contains("unet.model_channels: there 8, now 16"), "{message}");
+}
+
+#[cfg(all(feature = "cli", unix))]
+mod program {
+    use std::path::{Path, PathBuf};
+    use std::process::{Child, Command, ExitStatus, Stdio};
+    use std::time::{Duration, Instant};
+
+    use freeguide::io::generations;
+    use rand::{RngExt, SeedableRng};
+
+    use super::common::program::{TINY, freeguide, run};
+    use super::{assert_same_training, files};
+
+    const IMAGES: u64 = 720;
+
+    /// `freeguide train` into `dir`, a state after every second step.
+    fn arguments(dir: &Path) -> Vec<&str> {
+        let fixed = ["train", "--data", "digits", "--images", "720", "--save-every", "16"];
+        let mut arguments = [&fixed[..], TINY].concat();
+        arguments.extend(["--out", dir.to_str().unwrap()]);
+        arguments
+    }
+
+    fn start(dir: &Path) -> Child {
+        freeguide().args(arguments(dir)).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+    }
+
+    fn newest(dir: &Path) -> u64 {
+        generations(dir, "state").unwrap().first().map_or(0, |(images, _)| *images)
+    }
+
+    /// Waits until there is a state past `images`, or the program has ended.
+    fn wait_for_progress(child: &mut Child, dir: &Path, images: u64) -> Option<ExitStatus> {
+        let start = Instant::now();
+        while newest(dir) <= images {
+            if let Some(status) = child.try_wait().unwrap() {
+                return Some(status);
+            }
+            assert!(start.elapsed() < Duration::from_secs(120), "no state past {images} images");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        None
+    }
+
+    #[test]
+    fn interrupts_and_kills_change_no_byte() {
+        let root = tempfile::tempdir().unwrap();
+        let [straight, interrupted, killed]: [PathBuf; 3] =
+            ["straight", "interrupted", "killed"].map(|name| root.path().join(name));
+        run(&arguments(&straight)).expect(0);
+
+        // Ctrl-C after the first state.
+        let mut child = start(&interrupted);
+        assert_eq!(wait_for_progress(&mut child, &interrupted, 0), None, "it ended before its first state");
+        let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!((16..IMAGES).contains(&newest(&interrupted)));
+        assert!(interrupted.join("model.safetensors").exists(), "a stopped training can be sampled");
+        run(&arguments(&interrupted)).expect(0);
+        assert_same_training(IMAGES, &straight, &interrupted);
+
+        // Killed again and again: in mid-step, in mid-write, in mid-start.
+        let mut rng = rand::rngs::StdRng::seed_from_u64(7);
+        for kill in 0..5 {
+            let before = newest(&killed);
+            let mut child = start(&killed);
+            let ended = match kill {
+                3 => None,
+                _ => wait_for_progress(&mut child, &killed, before),
+            };
+            assert_eq!(ended, None, "it ended before it was killed {kill} times");
+            std::thread::sleep(Duration::from_micros(rng.random_range(0..20_000)));
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(newest(&killed) < IMAGES, "all was done before the last kill");
+        run(&arguments(&killed)).expect(0);
+        assert_same_training(IMAGES, &straight, &killed);
+
+        // Once more after the end: nothing to do, and nothing changes.
+        let again = run(&arguments(&killed)).expect(0);
+        assert!(again.stderr.contains("nothing is left to train"), "{}", again.stderr);
+        assert_same_training(IMAGES, &straight, &killed);
+
+        // Other options are refused by name.
+        let mut other = arguments(&killed);
+        other.extend(["--lr", "0.5", "--dropout", "0.2"]);
+        let refused = run(&other).expect(1);
+        for difference in ["learning_rate: there 0.002, now 0.5", "unet.dropout: there 0.0, now 0.2"] {
+            assert!(refused.stderr.contains(difference), "{}", refused.stderr);
+        }
+        assert!(refused.stderr.contains("--out"), "what to do: {}", refused.stderr);
+        assert_same_training(IMAGES, &straight, &killed);
+        assert_eq!(files(IMAGES).len() + 1, std::fs::read_dir(&killed).unwrap().count(), "and nothing else");
+    }
+}
