@@ -118,14 +118,17 @@ pub(super) fn has_matrices(adapter: &wgpu::Adapter) -> bool {
 
 /// The optional features this library makes use of, of those the adapter has.
 /// A device without any of them works too.
-///
-/// One of them may be experimental (cooperative matrices): requesting it takes
-/// [`wgpu::ExperimentalFeatures::enabled`] in the device's descriptor. Leave it out and other kernels run.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
-    let wanted = adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY);
+    adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY)
+}
+
+/// What f16 kernels on cooperative matrices need beside [`wanted_features`], or nothing where the adapter's matrices are
+/// not of their shape. One of these features is experimental: a host that requests them must pass
+/// [`wgpu::ExperimentalFeatures::enabled`] too. Without them other kernels run.
+pub fn matrix_features(adapter: &wgpu::Adapter) -> wgpu::Features {
     let usable =
         has_matrices(adapter) && can_use_matrices(&adapter.get_info(), adapter.features(), &adapter.limits());
-    if usable { wanted | MATRIX_FEATURES } else { wanted }
+    if usable { MATRIX_FEATURES } else { wgpu::Features::empty() }
 }
 
 /// The limits worth asking for: the adapter's own for sizes, WebGPU's defaults suffice for all else.
@@ -153,7 +156,8 @@ impl Gpu {
     pub async fn new(choice: &DeviceChoice) -> Result<Gpu> {
         let instance = instance();
         let adapter = choose(&instance, choice).await?;
-        let (features, limits) = (wanted_features(&adapter), wanted_limits(&adapter));
+        let features = wanted_features(&adapter) | matrix_features(&adapter);
+        let limits = wanted_limits(&adapter);
         Self::request(&adapter, features, limits).await
     }
 

@@ -20,7 +20,7 @@ pub mod source;
 
 pub use adapter::{AdapterReport, DeviceChoice, adapters};
 pub use buffer::Buffer;
-pub use device::{Capabilities, Gpu, Rung, wanted_features, wanted_limits};
+pub use device::{Capabilities, Gpu, Rung, matrix_features, wanted_features, wanted_limits};
 pub use kernel::{Access, Elem, Kernel};
 pub use plan::Plan;
 pub use profiler::{KernelTime, Profile};
