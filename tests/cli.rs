@@ -362,7 +362,7 @@ fn info_tells_of_models_and_of_trainings() {
         &folder,
         &["parameters", "trained on digits for 16 images", "8x8, 1 channels", "guidance possible"],
     );
-    contains(&folder, &["train.json", "16 of 16 images seen", "\"learning_rate\": 0.002"]);
+    contains(&folder, &["train.json", "16 of 16 images seen", "learning rate: 0.002"]);
     let file = run(&["info", &place.text("model/model.safetensors")]).expect(0).stdout;
     contains(&file, &["parameters", "trained on digits"]);
     assert!(!file.contains("train.json"), "{file}");
