@@ -115,7 +115,7 @@ fn wrong_arguments_exit_with_2_and_wrong_values_with_1() {
         ),
         (&["train", "--data", "digits", "--out", &out, "--microbatch", "5"], &["32", "5"]),
         (&["train", "--data", "digits", "--out", &out, "--device", "no such card"], &["no such card", "0: "]),
-        (&["sample", "--model", &out], &["out", "model.safetensors"]),
+        (&["sample", "--model", &out], &["out", "no such file or folder"]),
         (&["sample", "--model", &out, "--out", "x.tiff"], &[".tiff", ".png"]),
         (&["sample", "--model", &out, "--seeds", "5-1"], &["5-1"]),
         (&["sweep", "--model", &out, "--w", "0:1"], &["0:1", "FROM:TO:STEP"]),
