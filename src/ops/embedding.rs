@@ -28,7 +28,7 @@ struct Params {
     accumulate: u32,
 }
 
-/// y[n] = table[indices[n]].
+/// `y[n] = table[indices[n]]`.
 ///
 /// # Errors
 /// [`Error::Shape`] unless the table is `[R, D]` of f32 and the indices `[N]` of u32.
