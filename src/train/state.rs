@@ -102,14 +102,12 @@ impl TrainState {
         let found = generations(dir, STEM)?;
         let Some((_, newest)) = found.first() else { return Ok(None) };
         let state = Self::read(gpu, parameters, rates, newest, optimizer).map_err(|error| match found.get(1) {
-            Some((images, older)) => Error::format(
-                newest,
-                format!(
-                    "{error}. The state before it, {} ({images} images), is there: delete the damaged file to go on \
-                     from that one",
-                    older.display()
-                ),
-            ),
+            // The error names the damaged file already.
+            Some((images, older)) => Error::Config(format!(
+                "{error}. The state before it, {} ({images} images), is there: delete the damaged file to go on from \
+                 that one",
+                older.display()
+            )),
             None => error,
         })?;
         Ok(Some(state))
