@@ -1,3 +1,4 @@
+#import conv2d_params
 #import index
 // Convolution as a gather, one invocation an output element.
 //   y[n,oy,ox,k] = bias[k] + Σ_{ky,kx,c} x[n,iy,ix,c]·w[ky,kx,c,k]
@@ -5,22 +6,6 @@
 // Forward: step = stride, spread = 1. Input gradient: x is dy, y is dx, step = 1, spread = stride, and the weights
 // are those that `transpose` makes.
 // Any N, H, W, C, K. Laws: sums are f32; their order is (ky, kx, c), whatever N.
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-}
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;       // [N, in_h, in_w, in_c]
 @group(0) @binding(1) var<storage, read> w: array<f32>;        // [kernel, kernel, in_c, out_c]

@@ -1,3 +1,4 @@
+#import conv2d_params
 enable wgpu_cooperative_matrix;
 #import coop_write
 // Convolution (1x1 or 3x3, any size, stride 1 or 2) on cooperative matrices, as a product of [pixels, taps·in_c] with
@@ -18,24 +19,6 @@ override SPLIT: bool = false;
 override X_EIGHTS: u32 = 4u * TILE_M;
 override W_EIGHTS: u32 = 32u * (TILE_N / 8u);
 override W_START: u32 = 5u * TILE_M; // a row of x takes four eights and one of padding
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-    splits: u32,
-}
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;       // [N, in_h, in_w, in_c/8]
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;       // [taps, in_c, out_c/8]

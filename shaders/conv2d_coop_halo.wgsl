@@ -1,3 +1,4 @@
+#import conv2d_params
 enable wgpu_cooperative_matrix;
 #import coop_write
 // 3x3 convolution, stride 1, on cooperative matrices; also the input gradient, with turned weights.
@@ -17,24 +18,6 @@ override HALO: u32 = (TILE_M / WIDTH + 2u) * LINE; // pixels held
 override X_EIGHTS: u32 = 2u * HALO;
 override W_EIGHTS: u32 = 48u * (TILE_N / 8u);
 override W_START: u32 = 3u * HALO;                 // a pixel takes two eights and one of padding
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-    splits: u32,
-}
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;       // [N, H, W, in_c/8]
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;       // [9, in_c, out_c/8]

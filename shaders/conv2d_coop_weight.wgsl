@@ -1,3 +1,4 @@
+#import conv2d_params
 enable wgpu_cooperative_matrix;
 #import coop_tile
 // Weight gradient of a convolution on cooperative matrices: [taps·in_c, pixels] by [pixels, out_c].
@@ -17,24 +18,6 @@ override M_STRIDE: u32 = TILE_M / 8u + 1u;
 override X_EIGHTS: u32 = 32u * (TILE_M / 8u);
 override DY_EIGHTS: u32 = 32u * (TILE_N / 8u);
 override DY_START: u32 = 32u * M_STRIDE;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-    splits: u32,
-}
 
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;        // [N, in_h, in_w, in_c/8]
 @group(0) @binding(1) var<storage, read> dy: array<vec4<u32>>;       // [N, out_h, out_w, out_c/8]

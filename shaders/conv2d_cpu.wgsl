@@ -1,3 +1,4 @@
+#import conv2d_params
 #import index
 // Convolution as a gather (see conv2d.wgsl), for software adapters: 8 pixels x 8 channels an invocation in registers,
 // no workgroup memory, no barrier.
@@ -13,22 +14,6 @@
 override FOURS: bool = true;
 // A constant, for these adapters run both sides of a branch.
 override ACCUMULATE: bool = false;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-}
 
 // x and w are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>; // [N, in_h, in_w, in_c/4]

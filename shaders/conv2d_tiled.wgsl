@@ -1,3 +1,4 @@
+#import conv2d_params
 #import index
 // Convolution as a gather (see conv2d.wgsl): implicit GEMM of [pixels, taps·in_c] by [taps·in_c, out_c] through
 // workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step.
@@ -10,22 +11,6 @@
 override TILE_M: u32 = 64; // pixels: 64 or 128
 override TILE_N: u32 = 64; // channels: 64 or 128
 override FOURS: bool = true;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    step: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-}
 
 // x and w are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]

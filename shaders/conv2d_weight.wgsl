@@ -1,27 +1,10 @@
+#import conv2d_params
 #import index
 // Gradients of a convolution's parameters, one invocation an element and split.
 //   weights: dw[ky,kx,c,k] = Σ_{n,oy,ox} x[n, oy·stride + ky - pad, ox·stride + kx - pad, c]·dy[n,oy,ox,k]
 //   bias:    db[k] = Σ_{n,oy,ox} dy[n,oy,ox,k]
 // Split s sums pixels [s·chunk, (s+1)·chunk); `reduce` adds the splits in their order.
 // Any N, H, W, C, K. Laws: sums are f32, in the order of the pixels within a split.
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    stride: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-    splits: u32,
-}
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;       // [N, in_h, in_w, in_c]
 @group(0) @binding(1) var<storage, read> dy: array<elem>;      // [N, out_h, out_w, out_c]
@@ -51,8 +34,8 @@ fn weights(
     for (var pixel = first; pixel < last; pixel++) {
         let n = pixel / (p.out_h * p.out_w);
         // Above or left of the image wraps past any bound.
-        let iy = pixel / p.out_w % p.out_h * p.stride + ky - p.pad;
-        let ix = pixel % p.out_w * p.stride + kx - p.pad;
+        let iy = pixel / p.out_w % p.out_h * p.step + ky - p.pad;
+        let ix = pixel % p.out_w * p.step + kx - p.pad;
         if (iy < p.in_h && ix < p.in_w) {
             let source = ((n * p.in_h + iy) * p.in_w + ix) * p.in_c + c;
             sum += f32(x[source]) * f32(dy[pixel * p.out_c + k]);

@@ -1,3 +1,4 @@
+#import conv2d_params
 #import index
 // Weight gradient of a convolution (see conv2d_weight.wgsl), for software adapters: 8 input x 16 output channels of one
 // tap an invocation in registers, no workgroup memory, no barrier.
@@ -6,23 +7,6 @@
 // Laws: sums are f32, in the order of the pixels.
 
 override FOURS: bool = true;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    stride: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-}
 
 // x and dy are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
@@ -101,8 +85,8 @@ fn weights(
     var n = first / (p.out_w * p.out_h);
     for (var pixel = first; pixel < last; pixel++) {
         // Above or left of the image wraps past any bound.
-        let iy = oy * p.stride + ky - p.pad;
-        let ix = ox * p.stride + kx - p.pad;
+        let iy = oy * p.step + ky - p.pad;
+        let ix = ox * p.step + kx - p.pad;
         let inside = iy < p.in_h && ix < p.in_w;
         let i = select(0u, ((n * p.in_h + iy) * p.in_w + ix) * p.in_c, inside) + 4u * c;
         let va = select(vec4(0.0), load_x(i), inside);

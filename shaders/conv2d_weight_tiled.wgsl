@@ -1,3 +1,4 @@
+#import conv2d_params
 #import index
 // Weight gradient of a convolution (see conv2d_weight.wgsl): GEMM of [taps·in_c, pixels] by [pixels, out_c] through
 // workgroup memory, TILE_M rows (tap, c) by TILE_N output channels a workgroup, 8 by 8 an invocation, 16 pixels a step.
@@ -8,23 +9,6 @@
 override TILE_M: u32 = 64; // rows: 64 or 128
 override TILE_N: u32 = 64; // output channels: 64 or 128
 override FOURS: bool = true;
-
-struct Params {
-    batch: u32,
-    in_h: u32,
-    in_w: u32,
-    in_c: u32,
-    out_h: u32,
-    out_w: u32,
-    out_c: u32,
-    kernel: u32,
-    stride: u32,
-    spread: u32,
-    pad: u32,
-    accumulate: u32,
-    has_bias: u32,
-    chunk: u32,
-}
 
 // x and dy are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
@@ -64,8 +48,8 @@ struct Place {
 
 fn place(r: Row, index: u32) -> Place {
     let n = index / (p.out_w * p.out_h);
-    let iy = index / p.out_w % p.out_h * p.stride + r.dy;
-    let ix = index % p.out_w * p.stride + r.dx;
+    let iy = index / p.out_w % p.out_h * p.step + r.dy;
+    let ix = index % p.out_w * p.step + r.dx;
     return Place(
         r.valid && iy < p.in_h && ix < p.in_w,
         ((n * p.in_h + iy) * p.in_w + ix) * p.in_c + r.c,

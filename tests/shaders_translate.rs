@@ -27,8 +27,6 @@ const LONGER: &[(&str, usize)] = &[
     ("shaders/conv2d_cpu.wgsl", 340),
     ("shaders/conv2d_tiled.wgsl", 340),
     ("shaders/group_norm_backward.wgsl", 320),
-    ("src/ops/adamw.rs", 500),
-    ("src/ops/group_norm.rs", 520),
 ];
 
 /// Values of the `override` constants without a default.

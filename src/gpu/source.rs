@@ -15,6 +15,7 @@ use super::kernel::Elem;
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
     ("chw", crate::wgsl!("chw")),
+    ("conv2d_params", crate::wgsl!("conv2d_params")),
     ("coop_tile", crate::wgsl!("coop_tile")),
     ("coop_write", crate::wgsl!("coop_write")),
     ("index", crate::wgsl!("index")),
