@@ -1,6 +1,11 @@
-//! Operations that only move memory.
+//! Operations that do little more than move memory.
 
-use freeguide::ops::{add, concat, silu, upsample_nearest2};
+use freeguide::ops::{
+    DropoutSeeds, add, add_per_sample, average_pool2, cast, concat, dropout, embedding, mse, normal_noise,
+    repeat_batch, scale, silu, softmax, stack_batch, timestep_embedding, upsample_nearest2,
+};
+use freeguide::random::Stream;
+use freeguide::tensor::DType;
 
 use crate::harness::{Bench, Work};
 
@@ -32,5 +37,62 @@ pub fn run(bench: &mut Bench) {
             let x = r.random(&shape, dtype)?;
             upsample_nearest2(&mut r.cx, &x).map(drop)
         });
+        bench.measure("elementwise", "average pool", &label, dtype, Work::Bytes(1.25 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            average_pool2(&mut r.cx, &x).map(drop)
+        });
+        bench.measure("elementwise", "scale", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            scale(&mut r.cx, &x, 0.7).map(drop)
+        });
+        bench.measure("elementwise", "add per sample", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let (x, e) = (r.random(&shape, dtype)?, r.random(&[n, c], DType::F32)?);
+            add_per_sample(&mut r.cx, &x, &e).map(drop)
+        });
+        bench.measure("elementwise", "stack", &label, dtype, Work::Bytes(4.0 * bytes), |r| {
+            let (a, b) = (r.random(&shape, dtype)?, r.random(&shape, dtype)?);
+            stack_batch(&mut r.cx, &a, &b).map(drop)
+        });
+        bench.measure("elementwise", "repeat", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            repeat_batch(&mut r.cx, &x, 2).map(drop)
+        });
+        bench.measure("elementwise", "softmax", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            softmax(&mut r.cx, &x).map(drop)
+        });
+        bench.measure("elementwise", "dropout", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            let image_index = r.cx.constant_u32("image index", &[n, 2], &vec![3; 2 * n])?;
+            dropout(&mut r.cx, &x, 0.1, &DropoutSeeds { seed: 1, image_index, layer: 1 }).map(drop)
+        });
+        if dtype == DType::F16 {
+            bench.measure("elementwise", "cast to f32", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
+                let x = r.random(&shape, dtype)?;
+                cast(&mut r.cx, &x, DType::F32).map(drop)
+            });
+        }
     }
+
+    // Always f32: losses, noise, embeddings.
+    let bytes = (n * h * w * c * 4) as f64;
+    bench.measure("elementwise", "mse", &label, DType::F32, Work::Bytes(2.0 * bytes), |r| {
+        let (a, b) = (r.random(&shape, DType::F32)?, r.random(&shape, DType::F32)?);
+        mse(&mut r.cx, &a, &b).map(drop)
+    });
+    bench.measure("elementwise", "normal noise", &label, DType::F32, Work::Bytes(bytes), |r| {
+        let seeds = r.cx.constant_u32("seeds", &[n, 2], &(0..2 * n as u32).collect::<Vec<_>>())?;
+        normal_noise(&mut r.cx, &seeds, 0, Stream::InitialNoise, shape).map(drop)
+    });
+    let (rows, width) = (1000, 768);
+    let row = (64 * width * 4) as f64;
+    bench.measure("elementwise", "embedding", "64 of 1000x768", DType::F32, Work::Bytes(2.0 * row), |r| {
+        let table = r.random(&[rows, width], DType::F32)?;
+        let indices = r.cx.constant_u32("indices", &[64], &(0..64).map(|i| i * 15).collect::<Vec<_>>())?;
+        embedding(&mut r.cx, &table, &indices).map(drop)
+    });
+    bench.measure("elementwise", "time embedding", "64x768", DType::F32, Work::Bytes(row), |r| {
+        let times = r.random(&[64], DType::F32)?;
+        timestep_embedding(&mut r.cx, &times, width).map(drop)
+    });
 }
