@@ -8,6 +8,7 @@ use common::{assert_same_file, digits, gpu, tiny, train};
 use freeguide::Error;
 use freeguide::gpu::Gpu;
 use freeguide::io::generations;
+use freeguide::tensor::Precision;
 use freeguide::train::{Outcome, TrainOptions, Trainer};
 
 /// What a finished training of `images` images leaves behind, all of it reproducible.
@@ -219,5 +220,38 @@ mod program {
         assert!(refused.stderr.contains("--out"), "what to do: {}", refused.stderr);
         assert_same_training(IMAGES, &straight, &killed);
         assert_eq!(files(IMAGES).len() + 1, std::fs::read_dir(&killed).unwrap().count(), "and nothing else");
+    }
+}
+
+#[test]
+fn f16_resumes_byte_for_byte_and_follows_f32() {
+    let gpu = gpu();
+    if !gpu.capabilities().f16 {
+        let dir = tempfile::tempdir().unwrap();
+        let options = TrainOptions { precision: Precision::F16, ..tiny(96) };
+        let Err(error) = Trainer::open(&gpu, digits(), &options, dir.path()) else {
+            panic!("f16 without f16")
+        };
+        assert!(error.to_string().contains("--precision f32"), "{error}");
+        return;
+    }
+    let [wide, straight, stopped] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let options = TrainOptions { precision: Precision::F16, ..tiny(96) };
+    let narrow = train(&gpu, &options, straight.path());
+    assert_eq!(train_some(&gpu, &options, stopped.path(), 5), Outcome::Stopped);
+    // What was begun in f16 goes on in f16 where nothing is asked for.
+    train(&gpu, &TrainOptions { precision: Precision::Auto, ..options.clone() }, stopped.path());
+    assert_same_training(96, straight.path(), stopped.path());
+
+    let wide = train(&gpu, &TrainOptions { precision: Precision::F32, ..options }, wide.path());
+    for (step, (a, b)) in wide.records().iter().zip(narrow.records()).enumerate() {
+        assert!(!b.skipped, "step {step} overflowed");
+        assert_ne!((a.loss, a.grad_norm), (b.loss, b.grad_norm), "step {step} was not in f16");
+        assert!(
+            (a.loss / b.loss - 1.0).abs() < 0.01,
+            "step {step}: loss {} in f32, {} in f16",
+            a.loss,
+            b.loss
+        );
     }
 }

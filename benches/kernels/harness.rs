@@ -116,6 +116,12 @@ impl Bench {
             println!("{family}/{name}/{shape} is left out: {error}");
         }
         if let Some(Ok(timed)) = timed {
+            if std::env::var_os("FREEGUIDE_BENCH_PROFILE").is_some() {
+                match timed.plan.plan().profile() {
+                    Ok(profile) => println!("{profile}"),
+                    Err(error) => println!("no profile: {error}"),
+                }
+            }
             let samples = if samples.is_empty() { warming } else { samples };
             let (bench, rung) = (format!("{family}/{name}"), timed.variants());
             self.rows.push(Row { bench, shape, dtype, rung, seconds: median(samples), work });

@@ -8,7 +8,7 @@ use freeguide::nn::unet::Pass;
 use freeguide::nn::{Arena, UNet};
 use freeguide::random::init_uniform;
 use freeguide::sample::{Request, Sampler, SamplerOptions};
-use freeguide::tensor::{Context, DType};
+use freeguide::tensor::{Context, DType, Precision};
 use freeguide::train::{Preset, TrainOptions, TrainState, TrainStep};
 use freeguide::{Error, Result};
 
@@ -27,20 +27,48 @@ impl Planned for TrainStep {
     }
 }
 
-/// A preset as it is trained in these benchmarks: one microbatch a step.
-fn options(preset: &str) -> Result<TrainOptions> {
-    let digits = Dataset::open("digits", None)?;
-    let mut options = Preset::named(preset)?.options(&digits, 0);
-    if preset == "imagenet64" {
+/// A network, the batches it is evaluated in, and the batch it is trained with.
+struct Case {
+    name: &'static str,
+    preset: &'static str,
+    batches: &'static [usize],
+    train: usize,
+}
+
+const ON_SOFTWARE: &[Case] = &[Case { name: "digits", preset: "digits", batches: &[16], train: 32 }];
+
+const ON_GPU: &[Case] = &[
+    Case { name: "digits", preset: "digits", batches: &[64], train: 32 },
+    Case { name: "imagenet64", preset: "imagenet64", batches: &[2, 16, 64], train: 32 },
+    Case { name: "cifar", preset: "cifar10", batches: &[1, 128], train: 128 },
+];
+
+impl Case {
+    /// The network as it is trained in these benchmarks: one microbatch a step.
+    fn options(&self, dtype: DType) -> Result<TrainOptions> {
+        let digits = Dataset::open("digits", None)?;
+        let mut options = Preset::named(self.preset)?.options(&digits, 0);
         let unet = &mut options.unet;
-        (unet.sample_size, unet.in_channels, unet.out_channels) = (64, 3, 3);
-        unet.attention_resolutions = vec![32, 16, 8];
-        unet.num_classes = Some(1000);
+        match self.name {
+            "imagenet64" => {
+                (unet.sample_size, unet.in_channels, unet.out_channels) = (64, 3, 3);
+                unet.attention_resolutions = vec![32, 16, 8];
+                unet.num_classes = Some(1000);
+            }
+            // The network of DDPM's size that other engines are timed with: two blocks a level, attention at 16.
+            "cifar" => {
+                (unet.sample_size, unet.in_channels, unet.out_channels) = (32, 3, 3);
+                unet.layers_per_block = 2;
+                unet.attention_resolutions = vec![16];
+            }
+            _ => {}
+        }
+        (options.batch, options.microbatch) = (self.train, self.train);
+        // A rate of learning from the first image on.
+        options.warmup_images = 0;
+        options.precision = if dtype == DType::F16 { Precision::F16 } else { Precision::F32 };
+        Ok(options)
     }
-    options.batch = options.microbatch;
-    // A rate of learning from the first image on.
-    options.warmup_images = 0;
-    Ok(options)
 }
 
 /// The network with random weights everywhere: initial ones have layers of zeros.
@@ -61,7 +89,10 @@ fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType)
     let time = r.cx.constant_f32("times", &[batch], &times)?;
     let labels: Vec<u32> = (0..batch).map(|i| (i % 10) as u32).collect();
     let labels = r.cx.constant_u32("labels", &[batch], &labels)?;
-    let weights = arena.weights(unet.parameters(), 0);
+    let mut weights = arena.weights(unet.parameters(), 0);
+    if dtype == DType::F16 {
+        weights = weights.with_fixed_halves(r.cx.gpu())?;
+    }
     unet.forward(&mut r.cx, &weights, &z, &time, Some(&labels), &Pass::inference(dtype)).map(drop)
 }
 
@@ -87,13 +118,20 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
 
 fn train(gpu: &Gpu, options: &TrainOptions) -> Result<Timed> {
     let unet = UNet::new(&options.unet)?;
-    let first = TrainStep::initial_optimizer_state();
+    let first = TrainStep::initial_optimizer_state(options);
     let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
     let step = TrainStep::record(gpu, &unet, options, &state)?;
     let bytes = options.batch * options.unet.sample_size.pow(2) * options.unet.in_channels;
     let images = (0..bytes).map(|i| (i * 7919 % 251) as u8).collect();
     let labels = (0..options.batch).map(|i| i as u32 % 10).collect();
     step.run(&Batch { images, labels, first_image: 1 })?.wait()?;
+    let cost = TrainStep::cost(gpu, &unet, options)?;
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    let (state, rest) = (gib(cost.state_bytes), gib(cost.activation_bytes));
+    println!(
+        "memory of the training step: {:.2} GiB, {state:.2} of it parameters and their state",
+        state + rest
+    );
     Timed::whole(gpu, step)
 }
 
@@ -112,33 +150,34 @@ fn forward_flops(gpu: &Gpu, options: &TrainOptions, batch: usize) -> Result<f64>
 }
 
 pub fn run(bench: &mut Bench) {
-    let presets: &[(&str, usize)] =
-        if bench.is_software() { &[("digits", 16)] } else { &[("digits", 64), ("imagenet64", 16)] };
-    for &(preset, batch) in presets {
-        one(bench, preset, batch).unwrap_or_else(|error: Error| println!("{preset} is left out: {error}"));
+    for case in if bench.is_software() { ON_SOFTWARE } else { ON_GPU } {
+        one(bench, case).unwrap_or_else(|error: Error| println!("{} is left out: {error}", case.name));
     }
 }
 
-fn one(bench: &mut Bench, preset: &str, batch: usize) -> Result<()> {
-    let options = options(preset)?;
-    let flops = forward_flops(&bench.gpu, &options, batch)?;
-    let work = |times: f64, images: usize| match flops {
-        0.0 => Work::Images(images),
-        flops => Work::Flops(times * flops),
-    };
-    let label = |dtype: DType, n: usize| format!("{preset} {n} images {}", report::dtype(dtype));
+fn one(bench: &mut Bench, case: &Case) -> Result<()> {
+    let name = case.name;
     for &dtype in bench.dtypes() {
-        bench.measure("unet", "forward", format!("{preset} {batch} images"), dtype, work(1.0, batch), |r| {
-            forward(r, &options, batch, dtype)
-        });
-        // Guided: two evaluations.
-        bench.measure_plan("sampler", "step", label(dtype, batch), dtype, work(2.0, batch), |gpu| {
-            sampler(gpu, &options, batch, dtype)
-        });
+        let options = case.options(dtype)?;
+        let flops = forward_flops(&bench.gpu, &options, 1)?;
+        let work = |evaluations: f64, images: usize| match flops {
+            0.0 => Work::Images(images),
+            flops => Work::Flops(evaluations * images as f64 * flops),
+        };
+        for &batch in case.batches {
+            let shape = format!("{name} {batch} images");
+            bench.measure("unet", "forward", &shape, dtype, work(1.0, batch), |r| {
+                forward(r, &options, batch, dtype)
+            });
+            // Guided: two evaluations.
+            let label = format!("{shape} {}", report::dtype(dtype));
+            bench.measure_plan("sampler", "step", label, dtype, work(2.0, batch), |gpu| {
+                sampler(gpu, &options, batch, dtype)
+            });
+        }
+        // A backward pass is two forward passes of work.
+        let label = format!("{name} {} images {}", case.train, report::dtype(dtype));
+        bench.measure_plan("train", "step", label, dtype, work(3.0, case.train), |gpu| train(gpu, &options));
     }
-    // A backward pass is two forward passes of work.
-    let n = options.batch;
-    let work = work(3.0 * n as f64 / batch as f64, n);
-    bench.measure_plan("train", "step", label(DType::F32, n), DType::F32, work, |gpu| train(gpu, &options));
     Ok(())
 }

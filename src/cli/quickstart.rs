@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::model::Model;
+use crate::tensor::Precision;
 use crate::train::{Outcome, Preset};
 
 use super::sample::Sheets;
@@ -37,7 +38,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     let model = Model::load(&gpu, &args.out)?;
     let guidance: Vec<Guidance> = WEIGHTS.into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
-    let sheets = Sheets::new(&gpu, &model.unet, &model.weights(), &model.config)?;
+    let sheets = Sheets::new(&gpu, &model.unet, &model.weights(), &model.config, Precision::Auto)?;
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(&guidance, SEEDS as usize));
     let sheet = sheets.guided_sheet(&guidance, SEEDS, |guidance| {
         bar.inc(1);

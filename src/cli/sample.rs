@@ -11,6 +11,7 @@ use crate::io::NpzWriter;
 use crate::model::{Model, ModelConfig};
 use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
+use crate::tensor::{DType, Precision};
 
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
@@ -47,6 +48,9 @@ pub struct Args {
     /// Evaluate with and without the class one after the other: half the memory, the same picture.
     #[arg(long)]
     two_pass: bool,
+    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    precision: String,
     /// A .png for all pictures in a grid, a .npz (arr_0, arr_1), or a folder for one .png each.
     #[arg(long, value_name = "FILE.png|FILE.npz|DIR", default_value = "samples.png")]
     out: PathBuf,
@@ -71,8 +75,10 @@ pub fn run(args: &Args) -> Result<()> {
         _ => Guidance::from_weight(1.0)?,
     };
     let seeds = ranges::seeds(&args.seeds)?;
+    let precision: Precision = args.precision.parse()?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
+    let precision = precision.checked_on(gpu.capabilities())?;
     let model = Model::load(&gpu, &args.model)?;
     let config = &model.config;
     let classes = classes(config, &args.class)?;
@@ -96,6 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
         clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
         two_pass: args.two_pass,
+        dtype: precision.dtype(),
         ..defaults
     };
     let parameters = parameters(args, &options, guidance);
@@ -230,6 +237,7 @@ fn parameters(args: &Args, options: &SamplerOptions, guidance: Guidance) -> Vec<
         ("steps", options.steps.to_string()),
         ("v", options.variance_exponent.to_string()),
         ("clip", options.clip.to_string()),
+        ("precision", if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned()),
     ];
     pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
@@ -248,9 +256,16 @@ pub struct Sheets<'a> {
 }
 
 impl<'a> Sheets<'a> {
-    pub fn new(gpu: &'a Gpu, unet: &UNet, weights: &Weights, config: &'a ModelConfig) -> Result<Self> {
+    pub fn new(
+        gpu: &'a Gpu,
+        unet: &UNet,
+        weights: &Weights,
+        config: &'a ModelConfig,
+        precision: Precision,
+    ) -> Result<Self> {
+        let dtype = precision.checked_on(gpu.capabilities())?.dtype();
         let sampler = |guided: bool| {
-            let options = SamplerOptions { guided, ..SamplerOptions::of(config, default_batch(gpu))? };
+            let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
             Sampler::new(gpu, unet, weights, &config.schedule()?, options)
         };
         Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })

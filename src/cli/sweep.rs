@@ -27,6 +27,9 @@ pub struct Args {
     /// Denoising steps [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    precision: String,
     /// Where sweep.png and sweep.csv go [default: the model's folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -60,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
     if model.config.class_names.is_empty() {
         return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
     }
-    let sheets = Sheets::new(&gpu, &model.unet, &model.weights(), &model.config)?;
+    let sheets = Sheets::new(&gpu, &model.unet, &model.weights(), &model.config, args.precision.parse()?)?;
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(&guidance, args.count as usize));
     let rows = sheets.pictures(&guidance, args.count, |guidance| {
         bar.inc(1);

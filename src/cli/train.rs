@@ -9,7 +9,8 @@ use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
-use crate::train::{Event, Outcome, Precision, Preset, TrainOptions, TrainStep, Trainer};
+use crate::tensor::Precision;
+use crate::train::{Event, Outcome, Preset, TrainOptions, TrainStep, Trainer};
 
 use super::sample::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
@@ -99,7 +100,7 @@ pub struct Args {
         help_heading = "Optimisation"
     )]
     lambda_max: f64,
-    /// Storage of activations; auto is f32 until f16 training is there.
+    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
     precision: String,
     /// Seed of the initial weights, the order of images and all noise.
@@ -187,10 +188,11 @@ impl Args {
 pub fn run(args: &Args) -> Result<()> {
     let dataset = open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
-    if args.dry_run {
-        return dry_run(&args.device.open()?, &options);
-    }
     let gpu = args.device.open()?;
+    let options = options.settle_precision(gpu.capabilities(), &args.out)?;
+    if args.dry_run {
+        return dry_run(&gpu, &options);
+    }
     let outcome = train(&gpu, dataset, &options, &args.out)?;
     if args.profile && outcome == Outcome::Finished {
         let unet = UNet::new(&options.unet)?;
@@ -232,7 +234,8 @@ pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Pat
     } else if trainer.images() > 0 {
         eprintln!("going on after {} images", trainer.images());
     } else {
-        eprintln!("training {} parameters on {total} images", trainer.unet().parameters().count());
+        let (parameters, precision) = (trainer.unet().parameters().count(), trainer.options().precision);
+        eprintln!("training {parameters} parameters on {total} images, activations in {precision}");
     }
     let bar = progress::bar("training", "images", trainer.images(), total);
     let mut smooth: Option<f32> = None;
@@ -249,7 +252,8 @@ pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Pat
                 Event::Saved(_) => {}
                 Event::Samples(images) => {
                     let config = trainer.config(options.ema_rates[0]);
-                    let sheets = Sheets::new(gpu, trainer.unet(), &trainer.average(), &config)?;
+                    let precision = trainer.options().precision;
+                    let sheets = Sheets::new(gpu, trainer.unet(), &trainer.average(), &config, precision)?;
                     let guidance: Vec<Guidance> =
                         [0.0, 2.0].into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
                     let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;

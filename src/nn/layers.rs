@@ -4,7 +4,8 @@ use crate::error::Result;
 use crate::ops::{self, GroupNorm, QkvOrder};
 use crate::tensor::{Context, Tensor};
 
-use super::parameters::{Init, Layout, ParameterId, Parameters, Weights};
+use super::parameters::{Init, Layout, ParameterId, Parameters};
+use super::weights::Weights;
 
 /// Uniform in ±1/√fan_in: what the reference's layers start from.
 fn fan_in(inputs: usize) -> Init {
@@ -44,7 +45,7 @@ impl Conv2d {
 
     /// `[N, H, W, C]` to `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        ops::conv2d(cx, x, weights.get(self.weight), Some(weights.get(self.bias)), self.stride)
+        ops::conv2d(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)), self.stride)
     }
 }
 
@@ -82,7 +83,7 @@ impl Linear {
 
     /// `[..., C]` to `[..., K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        ops::linear(cx, x, weights.get(self.weight), Some(weights.get(self.bias)))
+        ops::linear(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)))
     }
 }
 

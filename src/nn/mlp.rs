@@ -5,7 +5,8 @@ use crate::ops;
 use crate::tensor::{Context, Tensor};
 
 use super::layers::{Embedding, Linear};
-use super::parameters::{Parameters, Weights};
+use super::parameters::Parameters;
+use super::weights::Weights;
 
 /// What an [`Mlp`] is built of.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,9 @@ pub mod layers;
 pub mod mlp;
 pub mod parameters;
 pub mod unet;
+pub mod weights;
 
 pub use mlp::{Mlp, MlpConfig};
-pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters, Weights};
+pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters};
 pub use unet::{UNet, UNetConfig};
+pub use weights::Weights;

@@ -3,14 +3,16 @@
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Storage};
 use crate::random;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{DType, Tensor};
 
-/// Every parameter starts at a multiple of this many elements: 256 bytes, WebGPU's default offset alignment.
-const ALIGNMENT: usize = 64;
+use super::weights::Weights;
+
+/// Every parameter starts at a multiple of this many elements: 256 bytes in f16, WebGPU's default offset alignment.
+const ALIGNMENT: usize = 128;
 
 /// A parameter's place in the list of its network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ParameterId(usize);
+pub struct ParameterId(pub(super) usize);
 
 /// How a parameter lies in files, against how kernels read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,7 +241,16 @@ impl Arena {
     /// All parameters of one copy, to run a network with.
     pub fn weights(&self, parameters: &Parameters, copy: usize) -> Weights {
         let all = 0..parameters.specs.len();
-        Weights { tensors: all.map(|i| self.tensor(parameters, ParameterId(i), copy)).collect() }
+        let chunk = |(buffer, &length): (&Buffer, &usize)| {
+            let offset = (copy * length * 4) as u64;
+            Tensor::new(Storage::Buffer(buffer.clone()), offset, &[length], DType::F32)
+        };
+        Weights {
+            tensors: all.map(|i| self.tensor(parameters, ParameterId(i), copy)).collect(),
+            halves: Vec::new(),
+            chunks: self.chunks.iter().zip(&self.packing.chunks).map(chunk).collect(),
+            places: self.packing.places.clone(),
+        }
     }
 
     /// Writes the values of every parameter, in the kernels' order, into one copy.
@@ -264,31 +275,6 @@ impl Arena {
             chunks[*chunk][*offset..offset + spec.len()].to_vec()
         };
         Ok(parameters.specs.iter().zip(&self.packing.places).map(cut).collect())
-    }
-}
-
-/// The parameters of a network as tensors.
-#[derive(Clone, Debug)]
-pub struct Weights {
-    tensors: Vec<Tensor>,
-}
-
-impl Weights {
-    /// One parameter.
-    pub fn get(&self, id: ParameterId) -> &Tensor {
-        &self.tensors[id.0]
-    }
-
-    /// All of them, in the order of their declaration.
-    pub fn iter(&self) -> impl Iterator<Item = &Tensor> {
-        self.tensors.iter()
-    }
-
-    /// Makes every parameter a leaf of the tape whose gradient is added to the same place of `gradients`.
-    pub fn track(&self, cx: &mut Context, gradients: &Weights) {
-        for (parameter, gradient) in self.tensors.iter().zip(&gradients.tensors) {
-            cx.track_parameter(parameter, gradient);
-        }
     }
 }
 

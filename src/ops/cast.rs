@@ -46,6 +46,16 @@ pub fn cast(cx: &mut Context, x: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(y)
 }
 
+/// x in `dtype`, without a gradient: what is made of parameters, whose gradients are gathered elsewhere.
+///
+/// # Errors
+/// [`Error::Config`] for f16 on a device without it.
+pub(crate) fn cast_constant(cx: &mut Context, x: &Tensor, dtype: DType) -> Result<Tensor> {
+    let y = cx.output("cast", x.shape(), dtype)?;
+    convert(cx, x, &y, 0);
+    Ok(y)
+}
+
 /// Records the conversion alone, added to what is there if `accumulate` is set.
 pub(super) fn convert(cx: &mut Context, from: &Tensor, to: &Tensor, accumulate: u32) {
     let kernel = if to.dtype() == DType::F16 { &NARROW } else { &WIDEN };

@@ -36,6 +36,7 @@ pub use add::{add, add_into};
 pub use add_per_sample::add_per_sample;
 pub use attention::{QkvOrder, attention};
 pub use cast::cast;
+pub(crate) use cast::cast_constant;
 pub use concat::concat;
 pub use conv2d::conv2d;
 pub use dropout::{DropoutSeeds, dropout};

@@ -133,6 +133,11 @@ impl Sampler {
 
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
         let mut cx = Context::new(gpu);
+        let halved = match options.dtype {
+            DType::F16 => Some(weights.with_fixed_halves(gpu)?),
+            _ => None,
+        };
+        let weights = halved.as_ref().unwrap_or(weights);
         let steps = ops::step_table(&cx, &rows)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
         let pass = Pass::inference(options.dtype);

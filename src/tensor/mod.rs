@@ -3,9 +3,11 @@
 //! Invariants: no arithmetic happens here, and nothing here knows an operation or a layer.
 
 mod context;
+mod precision;
 mod tape;
 
 pub use context::{Context, Launch};
+pub use precision::Precision;
 pub use tape::GradTarget;
 
 use std::sync::Arc;

@@ -24,6 +24,8 @@ pub(super) struct Tape {
     tracked: HashSet<Identity>,
     /// Values whose gradient outlives the pass: parameters and watched inputs.
     roots: HashSet<Identity>,
+    /// Of the roots, those whose gradient has a place of its own, which several may share: a parameter and its copy in f16.
+    parameters: HashSet<Identity>,
 }
 
 /// Where a closure puts the gradient of an input.
@@ -53,6 +55,7 @@ impl Context {
             let identity = parameter.identity();
             tape.tracked.insert(identity);
             tape.roots.insert(identity);
+            tape.parameters.insert(identity);
             tape.gradients.insert(identity, gradient.clone());
         }
     }
@@ -97,8 +100,9 @@ impl Context {
             return Ok(Some(GradTarget { tensor: made, accumulate: false }));
         };
         // Two values may share one gradient after `pass_grad`; the first to add to it takes a copy.
-        let holders = tape.gradients.values().filter(|held| held.identity() == present.identity()).count();
-        let own = if holders > 1 { self.copy(&present)? } else { present };
+        let holders = || tape.gradients.values().filter(|held| held.identity() == present.identity()).count();
+        let shared = !tape.parameters.contains(&input.identity()) && holders() > 1;
+        let own = if shared { self.copy(&present)? } else { present };
         let own = own.reshape(input.shape())?;
         self.set_grad(input, own.clone());
         Ok(Some(GradTarget { tensor: own, accumulate: true }))

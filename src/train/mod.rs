@@ -12,7 +12,7 @@ mod step;
 mod trainer;
 
 pub use log::StepRecord;
-pub use options::{PRESETS, Precision, Preset, TrainOptions};
+pub use options::{PRESETS, Preset, TrainOptions};
 pub use state::TrainState;
 pub use step::{StepCost, TrainStep};
 pub use trainer::{Event, Outcome, Trainer};

@@ -6,35 +6,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::{Crop, Dataset};
 use crate::error::{Error, Result};
+use crate::gpu::Capabilities;
 use crate::io::write_atomic;
 use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
-
-/// The storage type of activations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Precision {
-    /// 32-bit floats.
-    F32,
-    /// 16-bit floats, sums in 32.
-    F16,
-    /// The faster of the two on the device; until f16 training is there, f32.
-    #[default]
-    Auto,
-}
-
-impl std::str::FromStr for Precision {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "f32" => Ok(Precision::F32),
-            "f16" => Ok(Precision::F16),
-            "auto" => Ok(Precision::Auto),
-            _ => Err(Error::Config(format!("precision {text:?} is none of f32, f16, auto"))),
-        }
-    }
-}
+use crate::tensor::{DType, Precision};
 
 /// Everything that determines a training. Saved as `train.json`; a folder is resumed only under the same options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -262,11 +239,36 @@ impl TrainOptions {
                 return refuse(format!("--ema names the rate {rate} twice"));
             }
         }
-        if self.precision == Precision::F16 {
-            return refuse("training in f16 is not there yet; use --precision f32 or auto".into());
-        }
         crate::diffusion::ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?;
         Ok(())
+    }
+
+    /// Decides what [`Precision::Auto`] stands for: what the training in `dir` was begun with, or the device's choice.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for f16 on a device without it.
+    pub fn settle_precision(mut self, device: &Capabilities, dir: &Path) -> Result<Self> {
+        if self.precision == Precision::Auto {
+            #[derive(Deserialize)]
+            struct Begun {
+                precision: Precision,
+            }
+            let begun = std::fs::read(dir.join("train.json")).ok();
+            let begun = begun.and_then(|text| serde_json::from_slice::<Begun>(&text).ok());
+            self.precision = match begun {
+                // What an older version, which knew f32 alone, left open.
+                Some(Begun { precision: Precision::Auto }) => Precision::F32,
+                Some(Begun { precision }) => precision,
+                None => self.precision,
+            };
+        }
+        self.precision = self.precision.checked_on(device)?;
+        Ok(self)
+    }
+
+    /// The storage type of activations. [`Precision::Auto`], not settled, counts as f32.
+    pub fn dtype(&self) -> DType {
+        self.precision.dtype()
     }
 
     /// How images are cropped.

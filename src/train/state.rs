@@ -8,6 +8,7 @@ use crate::gpu::{Buffer, Gpu};
 use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_safetensors_to};
 use crate::model::{load_values, model_tensors};
 use crate::nn::{Arena, Parameters};
+use crate::ops::OptimizerState;
 
 /// The stem of state files: `state-000000012800.safetensors`.
 const STEM: &str = "state";
@@ -26,6 +27,8 @@ pub struct TrainState {
     pub averages: Arena,
     /// What the optimiser keeps on the device: count of good steps, running powers of β, loss scale.
     pub optimizer: Buffer,
+    /// What the loss's gradient is multiplied by: one f32, the optimiser's to change.
+    pub loss_scale: Buffer,
     /// Images seen.
     pub images: u64,
 }
@@ -37,7 +40,7 @@ impl TrainState {
         parameters: &Parameters,
         rates: usize,
         seed: u64,
-        optimizer: &[u8],
+        optimizer: &OptimizerState,
     ) -> Result<Self> {
         let state = Self::empty(gpu, parameters, rates, optimizer)?;
         let values = parameters.initial_values(seed);
@@ -48,14 +51,15 @@ impl TrainState {
         Ok(state)
     }
 
-    fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &[u8]) -> Result<Self> {
+    fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &OptimizerState) -> Result<Self> {
         Ok(TrainState {
             parameters: parameters.arena(gpu, "parameters", 1)?,
             gradients: parameters.arena(gpu, "gradients", 1)?,
             first_moment: parameters.arena(gpu, "first moment", 1)?,
             second_moment: parameters.arena(gpu, "second moment", 1)?,
             averages: parameters.arena(gpu, "averages", rates)?,
-            optimizer: gpu.buffer_with("optimizer state", optimizer)?,
+            optimizer: gpu.buffer_with("optimizer state", bytemuck::bytes_of(optimizer))?,
+            loss_scale: gpu.buffer_with("loss scale", bytemuck::bytes_of(&optimizer.loss_scale))?,
             images: 0,
         })
     }
@@ -92,16 +96,10 @@ impl TrainState {
     ///
     /// # Errors
     /// When the newest file is damaged: its error, and the older generation that can be gone back to.
-    pub fn load(
-        gpu: &Gpu,
-        parameters: &Parameters,
-        rates: &[f64],
-        dir: &Path,
-        optimizer: &[u8],
-    ) -> Result<Option<Self>> {
+    pub fn load(gpu: &Gpu, parameters: &Parameters, rates: &[f64], dir: &Path) -> Result<Option<Self>> {
         let found = generations(dir, STEM)?;
         let Some((_, newest)) = found.first() else { return Ok(None) };
-        let state = Self::read(gpu, parameters, rates, newest, optimizer).map_err(|error| match found.get(1) {
+        let state = Self::read(gpu, parameters, rates, newest).map_err(|error| match found.get(1) {
             // The error names the damaged file already.
             Some((images, older)) => Error::Config(format!(
                 "{error}. The state before it, {} ({images} images), is there: delete the damaged file to go on from \
@@ -113,22 +111,18 @@ impl TrainState {
         Ok(Some(state))
     }
 
-    fn read(
-        gpu: &Gpu,
-        parameters: &Parameters,
-        rates: &[f64],
-        path: &Path,
-        optimizer: &[u8],
-    ) -> Result<Self> {
+    fn read(gpu: &Gpu, parameters: &Parameters, rates: &[f64], path: &Path) -> Result<Self> {
         let file = SafetensorsFile::open(path)?;
         let images = file.metadata().get("images").and_then(|text| text.parse().ok());
         let images = images.ok_or_else(|| Error::format(path, "does not say how many images were seen"))?;
         let (shape, _, bytes) = file.tensor("optimizer").map(|(_, shape, bytes)| (shape, (), bytes))?;
-        if bytes.len() != optimizer.len().next_multiple_of(16) {
-            let expected = optimizer.len().next_multiple_of(16) / 4;
-            return Err(Error::tensor(path, "optimizer", format!("is {shape:?}, expected [{expected}]")));
+        let expected = size_of::<OptimizerState>();
+        if bytes.len() != expected.next_multiple_of(16) {
+            let words = expected.next_multiple_of(16) / 4;
+            return Err(Error::tensor(path, "optimizer", format!("is {shape:?}, expected [{words}]")));
         }
-        let state = Self { images, ..Self::empty(gpu, parameters, rates.len(), bytes)? };
+        let optimizer = bytemuck::pod_read_unaligned(&bytes[..expected]);
+        let state = Self { images, ..Self::empty(gpu, parameters, rates.len(), &optimizer)? };
         for (prefix, arena) in [
             ("param/", &state.parameters),
             ("first_moment/", &state.first_moment),

@@ -3,7 +3,7 @@
 //! With one microbatch everything is one plan and one submission a step. With several, a plan that adds to the
 //! gradients is replayed for each, and a second plan applies them.
 
-use crate::autograd::backprop;
+use crate::autograd::backprop_from;
 use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, TrainDraws};
 use crate::error::Result;
@@ -86,9 +86,9 @@ fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
 }
 
 impl TrainStep {
-    /// The optimiser's own state before the first step, as bytes.
-    pub fn initial_optimizer_state() -> Vec<u8> {
-        bytemuck::bytes_of(&OptimizerState::new(false)).to_vec()
+    /// The optimiser's own state before the first step: f16 gradients begin with a scaled loss.
+    pub fn initial_optimizer_state(options: &TrainOptions) -> OptimizerState {
+        OptimizerState::new(options.dtype() == DType::F16)
     }
 
     /// Records the step of `options` on `state`.
@@ -160,12 +160,13 @@ impl TrainStep {
 
     /// What a step of `options` would cost; nothing runs.
     pub fn cost(gpu: &Gpu, unet: &UNet, options: &TrainOptions) -> Result<StepCost> {
-        let first = Self::initial_optimizer_state();
+        let first = Self::initial_optimizer_state(options);
         let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let inputs = Inputs::new(gpu, options)?;
         let mut cx = Context::with_tape(gpu);
         record_gradients(&mut cx, unet, options, &state, &inputs)?;
         let micro_steps = (options.batch / options.microbatch) as f64;
+        // In f32 parameters, gradients, moments and averages.
         let copies = 4 + options.ema_rates.len();
         Ok(StepCost {
             state_bytes: (unet.parameters().count() * 4 * copies) as u64,
@@ -176,7 +177,7 @@ impl TrainStep {
 
     /// The GPU time of one step by kernel, on noise instead of data.
     pub fn profile(gpu: &Gpu, unet: &UNet, options: &TrainOptions) -> Result<Profile> {
-        let first = Self::initial_optimizer_state();
+        let first = Self::initial_optimizer_state(options);
         let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let step = Self::record(gpu, unet, options, &state)?;
         let size = options.unet.sample_size;
@@ -237,7 +238,11 @@ fn record_gradients(
 ) -> Result<Tensor> {
     let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
     let shape = [n, size, size, channels];
-    let weights = state.parameters.weights(unet.parameters(), 0);
+    let dtype = options.dtype();
+    let mut weights = state.parameters.weights(unet.parameters(), 0);
+    if dtype == DType::F16 {
+        weights = weights.with_halves(cx)?;
+    }
     weights.track(cx, &state.gradients.weights(unet.parameters(), 0));
 
     // Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
@@ -251,11 +256,12 @@ fn record_gradients(
     let times = over(&inputs.times, &[n], DType::F32);
     let labels = options.unet.num_classes.map(|_| over(&inputs.labels, &[n], DType::U32));
     let dropout = Dropout { seed: options.seed, image_index };
-    let pass = Pass { dtype: DType::F32, dropout: Some(&dropout) };
+    let pass = Pass { dtype, dropout: Some(&dropout) };
     let predicted = unet.forward(cx, &weights, &z, &times, labels.as_ref(), &pass)?;
     let (loss, per_sample) = ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?;
     cx.keep(&per_sample);
-    backprop(cx, &loss)?;
+    // The loss is not multiplied by its scale, its gradient is: f16 gradients would underflow.
+    backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;
     Ok(per_sample)
 }
 
@@ -264,8 +270,8 @@ fn record_update(cx: &mut Context, options: &TrainOptions, state: &TrainState, h
     let controls = Controls {
         hyper: over(hyper, &[4], DType::F32),
         state: over(&state.optimizer, &[OptimizerState::WORDS], DType::U32),
-        scale: cx.constant_f32("loss scale", &[1], &[1.0])?,
-        loss_scaling: false,
+        scale: over(&state.loss_scale, &[1], DType::F32),
+        loss_scaling: options.dtype() == DType::F16,
     };
     let [params, grads, first, second, averages] =
         [&state.parameters, &state.gradients, &state.first_moment, &state.second_moment, &state.averages]

@@ -58,13 +58,14 @@ impl Trainer {
     /// # Errors
     /// [`Error::Config`] when `dir` was begun with other options; whatever is wrong with its files.
     pub fn open(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Trainer> {
-        options.check()?;
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let options = &options.clone().settle_precision(gpu.capabilities(), dir)?;
+        options.check()?;
         options.settle(dir)?;
         let unet = UNet::new(&options.unet)?;
         let (parameters, rates) = (unet.parameters(), &options.ema_rates);
-        let first = TrainStep::initial_optimizer_state();
-        let state = match TrainState::load(gpu, parameters, rates, dir, &first)? {
+        let first = TrainStep::initial_optimizer_state(options);
+        let state = match TrainState::load(gpu, parameters, rates, dir)? {
             Some(state) => state,
             None => TrainState::new(gpu, parameters, rates.len(), options.seed, &first)?,
         };
@@ -90,6 +91,11 @@ impl Trainer {
     /// Images in all: the options' number, rounded up to whole batches.
     pub fn total_images(&self) -> u64 {
         self.options.images.next_multiple_of(self.options.batch as u64)
+    }
+
+    /// The options, the precision settled.
+    pub fn options(&self) -> &TrainOptions {
+        &self.options
     }
 
     /// The network.

@@ -2,7 +2,8 @@
 
 use crate::error::Result;
 use crate::nn::layers::{Conv2d, Linear, Norm};
-use crate::nn::parameters::{Parameters, Weights};
+use crate::nn::parameters::Parameters;
+use crate::nn::weights::Weights;
 use crate::ops;
 use crate::tensor::{Context, Tensor};
 
