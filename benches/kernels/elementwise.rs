@@ -1,8 +1,9 @@
 //! Operations that do little more than move memory.
 
 use freeguide::ops::{
-    DropoutSeeds, add, add_per_sample, average_pool2, cast, concat, dropout, embedding, mse, normal_noise,
-    repeat_batch, scale, silu, softmax, stack_batch, timestep_embedding, upsample_nearest2,
+    DropoutSeeds, add, add_per_sample, average_pool2, cast, concat, dropout, embedding, first_token, mse,
+    normal_noise, pool_tokens, repeat_batch, scale, silu, softmax, stack_batch, timestep_embedding,
+    upsample_bilinear, upsample_nearest2,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -66,6 +67,24 @@ pub fn run(bench: &mut Bench) {
             let image_index = r.cx.constant_u32("image index", &[n, 2], &vec![3; 2 * n])?;
             dropout(&mut r.cx, &x, 0.1, &DropoutSeeds { seed: 1, image_index, layer: 1 }).map(drop)
         });
+        if dtype == DType::F32 {
+            bench.measure(
+                "elementwise",
+                "upsample bilinear",
+                &label,
+                dtype,
+                Work::Bytes(17.0 * bytes),
+                |r| {
+                    let x = r.random(&shape, dtype)?;
+                    upsample_bilinear(&mut r.cx, &x, 4).map(drop)
+                },
+            );
+            bench.measure("elementwise", "pool tokens", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
+                let (x, e) = (r.random(&shape, dtype)?, r.random(&[1 + h * w, c], dtype)?);
+                let tokens = pool_tokens(&mut r.cx, &x, &e)?;
+                first_token(&mut r.cx, &tokens).map(drop)
+            });
+        }
         if dtype == DType::F16 {
             bench.measure("elementwise", "cast to f32", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
                 let x = r.random(&shape, dtype)?;

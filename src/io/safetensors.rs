@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use ::safetensors::SafeTensors;
 use ::safetensors::tensor::{Metadata, TensorInfo};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 
-use super::write_atomic;
+use super::pieces::Pieces;
+use super::{TensorSource, write_atomic};
 use crate::error::{Error, Result};
 
 pub use ::safetensors::Dtype;
@@ -96,37 +97,52 @@ fn check(path: &Path, tensor: &TensorBytes) -> Result<()> {
     Ok(())
 }
 
-/// A file of tensors, read and checked.
+/// The longest header that is read; the crate's own bound.
+const MOST_HEADER: u64 = 100_000_000;
+
+/// A file of tensors. Opening it reads and checks the header; each tensor is read when it is asked for.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    path: PathBuf,
-    bytes: Vec<u8>,
+    file: Pieces,
     /// Where the tensors begin.
-    start: usize,
+    start: u64,
     header: Metadata,
     metadata: BTreeMap<String, String>,
 }
 
 impl SafetensorsFile {
-    /// Reads the file at `path` and checks its header against its size.
+    /// Reads the header of the file at `path` and checks it against the file's size.
     ///
     /// # Errors
     /// When it cannot be read, is cut short, or its header and its data do not fit each other.
     pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsFile> {
-        let path = path.as_ref();
-        let bytes = std::fs::read(path).map_err(Error::io(path))?;
-        let (header_bytes, header) = SafeTensors::read_metadata(&bytes).map_err(|error| {
-            let len = bytes.len();
-            let what = format!("is no safetensors file, or is cut short or damaged ({len} bytes): {error}");
-            Error::format(path, what)
-        })?;
+        let file = Pieces::open(path.as_ref())?;
+        let length = file.length();
+        let damaged = |error: String| {
+            let what =
+                format!("is no safetensors file, or is cut short or damaged ({length} bytes): {error}");
+            Error::format(file.path(), what)
+        };
+        let head = file.read(0..length.min(8))?;
+        let head: [u8; 8] = head.try_into().map_err(|_| damaged("it has no header".into()))?;
+        let claimed = u64::from_le_bytes(head);
+        let start = claimed.checked_add(8).filter(|start| claimed <= MOST_HEADER && *start <= length);
+        let start = start.ok_or_else(|| damaged(format!("its header claims {claimed} bytes")))?;
+        let text = file.read(8..start)?;
+        // The crate's own reading keeps the last of several tensors of one name.
+        serde_json::from_slice::<EachOnce>(&text).map_err(|error| damaged(error.to_string()))?;
+        let header: Metadata = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+        let held = header.data_len() as u64;
+        if start.checked_add(held) != Some(length) {
+            return Err(damaged(format!("its tensors take {held} bytes, but {} are there", length - start)));
+        }
         let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        Ok(SafetensorsFile { path: path.to_owned(), bytes, start: 8 + header_bytes, header, metadata })
+        Ok(SafetensorsFile { file, start, header, metadata })
     }
 
     /// The file.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// The tensors' names, sorted.
@@ -144,16 +160,11 @@ impl SafetensorsFile {
     /// Type, shape and little-endian bytes of a tensor.
     ///
     /// # Errors
-    /// When there is none of that name.
-    pub fn tensor(&self, name: &str) -> Result<(Dtype, &[usize], &[u8])> {
-        let info = self.header.info(name).ok_or_else(|| {
-            let count = self.header.tensors().len();
-            Error::tensor(&self.path, name, format!("is not in the file, which holds {count} tensors"))
-        })?;
+    /// When there is none of that name, or reading fails.
+    pub fn tensor(&self, name: &str) -> Result<(Dtype, &[usize], Vec<u8>)> {
+        let info = self.info(name)?;
         let (from, to) = info.data_offsets;
-        let bytes = self.bytes.get(self.start + from..self.start + to);
-        let bytes =
-            bytes.ok_or_else(|| Error::tensor(&self.path, name, "lies beyond the end of the file"))?;
+        let bytes = self.file.read(self.start + from as u64..self.start + to as u64)?;
         Ok((info.dtype, &info.shape, bytes))
     }
 
@@ -162,28 +173,67 @@ impl SafetensorsFile {
     /// # Errors
     /// When there is none of that name, or it is of another type.
     pub fn to_f32(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
-        let (dtype, shape, bytes) = self.tensor(name)?;
-        let values = match dtype {
-            Dtype::F32 => values(bytes, f32::from_le_bytes),
-            Dtype::F16 => values(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
-            Dtype::BF16 => values(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
-            Dtype::F64 => values(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
-            other => {
-                let what = format!("is of type {other:?}, but F32, F16, BF16 or F64 is needed");
-                return Err(Error::tensor(&self.path, name, what));
-            }
-        };
-        Ok((shape.to_vec(), values))
+        self.values(name)
+    }
+
+    fn info(&self, name: &str) -> Result<&TensorInfo> {
+        self.header.info(name).ok_or_else(|| {
+            let count = self.header.tensors().len();
+            Error::tensor(self.path(), name, format!("is not in the file, which holds {count} tensors"))
+        })
     }
 }
 
-fn values<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
+impl TensorSource for SafetensorsFile {
+    fn path(&self) -> &Path {
+        self.file.path()
+    }
+
+    fn names(&self) -> Vec<String> {
+        SafetensorsFile::names(self)
+    }
+
+    fn about(&self, name: &str) -> Result<(Dtype, Vec<usize>)> {
+        let info = self.info(name)?;
+        Ok((info.dtype, info.shape.clone()))
+    }
+
+    fn bytes(&self, name: &str) -> Result<Vec<u8>> {
+        self.tensor(name).map(|(_, _, bytes)| bytes)
+    }
+}
+
+/// A map whose keys come once each.
+struct EachOnce;
+
+impl<'de> serde::Deserialize<'de> for EachOnce {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> std::result::Result<Self, D::Error> {
+        struct Keys;
+        impl<'de> Visitor<'de> for Keys {
+            type Value = EachOnce;
+
+            fn expecting(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                to.write_str("a map of tensors")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> std::result::Result<EachOnce, A::Error> {
+                let mut seen = std::collections::HashSet::new();
+                while let Some((key, IgnoredAny)) = map.next_entry::<String, _>()? {
+                    if !seen.insert(key.clone()) {
+                        return Err(serde::de::Error::custom(format!("`{key}` comes twice")));
+                    }
+                }
+                Ok(EachOnce)
+            }
+        }
+        from.deserialize_map(Keys)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ::safetensors::SafeTensors;
 
     fn f32s(values: &[f32]) -> Vec<u8> {
         values.iter().flat_map(|value| value.to_le_bytes()).collect()

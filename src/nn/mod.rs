@@ -11,5 +11,5 @@ pub mod weights;
 
 pub use mlp::{Mlp, MlpConfig};
 pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters};
-pub use unet::{UNet, UNetConfig};
+pub use unet::{Classifier, UNet, UNetConfig};
 pub use weights::Weights;

@@ -173,6 +173,7 @@ impl Preset {
                 residual_scaling: false,
                 num_classes: Some(dataset.num_classes()),
                 null_class: NullClass::Learned,
+                low_res_channels: 0,
             },
             random_crop: false,
             flip: false,

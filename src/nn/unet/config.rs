@@ -88,6 +88,14 @@ pub struct UNetConfig {
     pub num_classes: Option<usize>,
     /// What "no condition" is.
     pub null_class: NullClass,
+    /// Channels of the small picture that an upsampler is given behind its own; 0 for any other network.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub low_res_channels: usize,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(channels: &usize) -> bool {
+    *channels == 0
 }
 
 impl UNetConfig {
@@ -99,6 +107,11 @@ impl UNetConfig {
     /// The feature-map size of each level.
     pub fn sizes(&self) -> Vec<usize> {
         (0..self.channel_mult.len()).map(|level| self.sample_size >> level).collect()
+    }
+
+    /// Whether there is attention at a level.
+    pub fn attends(&self, level: usize) -> bool {
+        self.attention_resolutions.contains(&(self.sample_size >> level))
     }
 
     /// Rows of the class embedding.

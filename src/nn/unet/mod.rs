@@ -1,18 +1,24 @@
 //! The UNet of ADM (arXiv 2105.05233) with IDDPM's options, its parameters named as in guided-diffusion.
 
 mod blocks;
+mod classifier;
 mod config;
+#[cfg(test)]
+mod golden;
+mod trunk;
 
+pub use classifier::Classifier;
 pub use config::{NullClass, QkvLayout, Resample, TimeScaleShift, UNetConfig};
 
 use crate::error::{Error, Result};
-use crate::ops::{self, DropoutSeeds, QkvOrder};
+use crate::ops::{self, DropoutSeeds};
 use crate::tensor::{Context, DType, Tensor};
 
-use super::layers::{Attention, Conv2d, Embedding, Linear, Norm};
+use super::layers::{Conv2d, Embedding, Linear, Norm};
 use super::parameters::Parameters;
 use super::weights::Weights;
-use blocks::{Block, ResBlock, Scale};
+use blocks::{Block, Scale};
+use trunk::{Builder, Trunk, check_input, embed_time};
 
 /// What dropout masks are functions of, beside their layer.
 pub struct Dropout {
@@ -54,8 +60,7 @@ pub struct UNet {
     parameters: Parameters,
     time_embed: [Linear; 2],
     label_emb: Option<Embedding>,
-    input_blocks: Vec<Vec<Block>>,
-    middle_block: Vec<Block>,
+    trunk: Trunk,
     output_blocks: Vec<Vec<Block>>,
     out: (Norm, Conv2d),
 }
@@ -68,104 +73,48 @@ impl UNet {
     pub fn new(config: &UNetConfig) -> Result<UNet> {
         config.check()?;
         let mut parameters = Parameters::default();
-        let p = &mut parameters;
+        let mut builder = Builder::new(&mut parameters, config);
+        let time_embed = builder.time_embed();
         let embedded = 4 * config.model_channels;
-        let time_embed = [
-            Linear::new(p, "time_embed.0", [config.model_channels, embedded]),
-            Linear::new(p, "time_embed.2", [embedded, embedded]),
-        ];
-        let label_emb = config.embedding_rows().map(|rows| Embedding::new(p, "label_emb", rows, embedded));
-
-        let mut layer = 0;
-        let mut res = |p: &mut Parameters, name: &str, channels: [usize; 2], scale: Scale| {
-            layer += 1;
-            Block::Res(Box::new(ResBlock::new(p, name, channels, scale, config, layer)))
-        };
-        let attention = |p: &mut Parameters, name: &str, channels: usize| {
-            let order = match config.qkv_order {
-                QkvLayout::New => QkvOrder::New,
-                QkvLayout::Legacy => QkvOrder::Legacy,
-            };
-            let heads = config.heads(channels);
-            Block::Attention(Box::new(Attention::new(
-                p,
-                name,
-                channels,
-                config.norm_num_groups,
-                heads,
-                order,
-            )))
-        };
-        let (widths, sizes) = (config.widths(), config.sizes());
-        let attends = |level: usize| config.attention_resolutions.contains(&sizes[level]);
-        let levels = widths.len();
-
-        // Down: the stem, then each level's blocks and the way to the next.
-        let stem = Conv2d::new(p, "input_blocks.0.0", [config.in_channels, widths[0]], 3, false);
-        let mut input_blocks = vec![vec![Block::Conv(stem)]];
-        let mut channels = widths[0];
-        let mut skips = vec![channels];
-        for (level, &width) in widths.iter().enumerate() {
-            for _ in 0..config.layers_per_block {
-                let name = format!("input_blocks.{}", input_blocks.len());
-                let mut blocks = vec![res(p, &format!("{name}.0"), [channels, width], Scale::Same)];
-                channels = width;
-                if attends(level) {
-                    blocks.push(attention(p, &format!("{name}.1"), channels));
-                }
-                input_blocks.push(blocks);
-                skips.push(channels);
-            }
-            if level + 1 < levels {
-                let name = format!("input_blocks.{}.0", input_blocks.len());
-                let down = match config.resample {
-                    Resample::Resnet => res(p, &name, [channels, channels], Scale::Down),
-                    Resample::Conv => {
-                        let name = format!("{name}.op");
-                        Block::Conv(Conv2d::new(p, &name, [channels, channels], 3, false).stride(2))
-                    }
-                };
-                input_blocks.push(vec![down]);
-                skips.push(channels);
-            }
-        }
-
-        let middle_block = vec![
-            res(p, "middle_block.0", [channels, channels], Scale::Same),
-            attention(p, "middle_block.1", channels),
-            res(p, "middle_block.2", [channels, channels], Scale::Same),
-        ];
+        let label_emb = config
+            .embedding_rows()
+            .map(|rows| Embedding::new(builder.parameters, "label_emb", rows, embedded));
+        let trunk = builder.trunk();
 
         // Up: every input block's output is concatenated once.
+        let (mut skips, mut channels) = (trunk.skips.clone(), trunk.channels);
         let mut output_blocks = Vec::new();
-        for (level, &width) in widths.iter().enumerate().rev() {
+        for (level, width) in config.widths().into_iter().enumerate().rev() {
             for i in 0..=config.layers_per_block {
                 let name = format!("output_blocks.{}", output_blocks.len());
                 let skip = skips.pop().expect("one skip for each block on the way up");
-                let mut blocks = vec![res(p, &format!("{name}.0"), [channels + skip, width], Scale::Same)];
+                let mut blocks =
+                    vec![builder.res(&format!("{name}.0"), [channels + skip, width], Scale::Same)];
                 channels = width;
-                if attends(level) {
-                    blocks.push(attention(p, &format!("{name}.1"), channels));
+                if config.attends(level) {
+                    blocks.push(builder.attention(&format!("{name}.1"), channels));
                 }
                 if level > 0 && i == config.layers_per_block {
                     let name = format!("{name}.{}", blocks.len());
                     blocks.push(match config.resample {
-                        Resample::Resnet => res(p, &name, [channels, channels], Scale::Up),
+                        Resample::Resnet => builder.res(&name, [channels, channels], Scale::Up),
                         Resample::Conv => {
                             let name = format!("{name}.conv");
-                            Block::UpConv(Conv2d::new(p, &name, [channels, channels], 3, false))
+                            let conv = Conv2d::new(builder.parameters, &name, [channels, channels], 3, false);
+                            Block::UpConv(conv)
                         }
                     });
                 }
                 output_blocks.push(blocks);
             }
         }
+        let p = &mut parameters;
         let out = (
             Norm::new(p, "out.0", channels, config.norm_num_groups, true),
             Conv2d::new(p, "out.2", [channels, config.out_channels], 3, true),
         );
         let config = config.clone();
-        Ok(UNet { config, parameters, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
+        Ok(UNet { config, parameters, time_embed, label_emb, trunk, output_blocks, out })
     }
 
     /// Its configuration.
@@ -178,7 +127,29 @@ impl UNet {
         &self.parameters
     }
 
-    /// Records the network: `z` `[N, H, W, C]` f32, `time` `[N]` f32 (what the sinusoidal embedding takes), `labels`
+    /// What an upsampler is run on: `z` `[N, H, W, in_channels]` and behind it the small picture `low_res` `[N, H/F,
+    /// W/F, low_res_channels]`, brought to the same size bilinearly. Both f32.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when the sizes are no whole multiples, or the network is no upsampler.
+    pub fn with_low_res(&self, cx: &mut Context, z: &Tensor, low_res: &Tensor) -> Result<Tensor> {
+        let ([n, h, w, c], [m, low_h, low_w, low_c]) = (z.nhwc("upsampler")?, low_res.nhwc("upsampler")?);
+        let factor = h.checked_div(low_h).unwrap_or(0);
+        let fits = n == m && factor > 0 && h == factor * low_h && w == factor * low_w;
+        if !fits || c != self.config.in_channels || low_c == 0 || low_c != self.config.low_res_channels {
+            let (want, low) = (self.config.in_channels, self.config.low_res_channels);
+            let what = format!(
+                "z {:?} and the small picture {:?} do not fit {want} and {low} channels and one whole factor",
+                z.shape(),
+                low_res.shape()
+            );
+            return Err(Error::shape("upsampler", what));
+        }
+        let large = ops::upsample_bilinear(cx, low_res, factor)?;
+        ops::concat(cx, z, &large)
+    }
+
+    /// Records the network: `z` `[N, H, W, C]` f32 (for an upsampler what [`Self::with_low_res`] makes), `time` `[N]` f32 (what the sinusoidal embedding takes), `labels`
     /// `[N]` u32 where the network has classes. Returns `[N, H, W, out_channels]` f32.
     ///
     /// # Errors
@@ -192,24 +163,10 @@ impl UNet {
         labels: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        let config = &self.config;
-        let [n, h, w, c] = z.nhwc("unet")?;
-        let halved = 1 << (config.channel_mult.len() - 1);
-        if c != config.in_channels || h % halved != 0 || w % halved != 0 {
-            let (want, levels) = (config.in_channels, config.channel_mult.len());
-            let what = format!("input {:?} does not fit {want} channels and {levels} levels", z.shape());
-            return Err(Error::shape("unet", what));
-        }
-        if time.shape() != [n] {
-            return Err(Error::shape("unet", format!("time must be [{n}], got {:?}", time.shape())));
-        }
+        check_input(&self.config, z, time)?;
 
         // The embedding: of the time, plus that of the class. Every block starts from its SiLU.
-        let [first, second] = &self.time_embed;
-        let emb = ops::timestep_embedding(cx, time, config.model_channels)?;
-        let emb = first.forward(cx, weights, &emb)?;
-        let emb = ops::silu(cx, &emb)?;
-        let mut emb = second.forward(cx, weights, &emb)?;
+        let mut emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
         match (&self.label_emb, labels) {
             (Some(table), Some(labels)) => {
                 let class = table.forward(cx, weights, labels)?;
@@ -226,20 +183,7 @@ impl UNet {
         let emb = ops::silu(cx, &emb)?;
 
         // Down, middle, up.
-        let mut skips = Vec::with_capacity(self.input_blocks.len());
-        let mut h = z.clone();
-        for (i, blocks) in self.input_blocks.iter().enumerate() {
-            for block in blocks {
-                h = block.forward(cx, weights, &h, &emb, pass)?;
-            }
-            if i == 0 {
-                h = ops::cast(cx, &h, pass.dtype)?;
-            }
-            skips.push(h.clone());
-        }
-        for block in &self.middle_block {
-            h = block.forward(cx, weights, &h, &emb, pass)?;
-        }
+        let (mut h, mut skips) = self.trunk.forward(cx, weights, z, &emb, pass)?;
         for blocks in &self.output_blocks {
             let skip = skips.pop().expect("one skip for each block on the way up");
             h = ops::concat(cx, &h, &skip)?;

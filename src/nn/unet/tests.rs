@@ -25,6 +25,7 @@ pub(crate) fn small() -> UNetConfig {
         residual_scaling: false,
         num_classes: Some(10),
         null_class: NullClass::Absent,
+        low_res_channels: 0,
     }
 }
 

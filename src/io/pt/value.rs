@@ -1,0 +1,91 @@
+//! What an unpickled stream is made of: plain values, and tensors as views of storages.
+
+use crate::io::Dtype;
+
+/// A value's place in its [`Heap`].
+pub(super) type Id = usize;
+
+/// A run of elements of one type that tensors are views of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Storage {
+    pub dtype: Dtype,
+    /// Its name in the file.
+    pub key: String,
+    /// Its length.
+    pub elements: u64,
+    /// Where it is a part of the storage `key` (files before PyTorch 0.4): its first element there.
+    pub start: u64,
+}
+
+/// A tensor: element `i` of dimension `d` lies `i·strides[d]` elements behind `offset`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct View {
+    pub storage: Storage,
+    pub offset: u64,
+    pub shape: Vec<usize>,
+    pub strides: Vec<u64>,
+}
+
+/// The functions and types that a stream may name. None of them is run: each says how values are put together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Global {
+    OrderedDict,
+    Size,
+    RebuildTensor,
+    RebuildParameter,
+    StorageOf(Dtype),
+}
+
+/// One value. Containers hold places, so that sharing costs nothing and cycles can be seen.
+#[derive(Clone, Debug)]
+pub(super) enum Value {
+    None,
+    Bool(bool),
+    Int(i64),
+    /// Two's complement, little-endian: beyond 64 bits.
+    Long(Vec<u8>),
+    Float(f64),
+    Text(String),
+    Tuple(Vec<Id>),
+    List(Vec<Id>),
+    Dict(Vec<(Id, Id)>),
+    Global(Global),
+    Storage(Box<Storage>),
+    Tensor(Box<View>),
+}
+
+impl Value {
+    /// What it is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Value::None => "None",
+            Value::Bool(_) => "a truth value",
+            Value::Int(_) | Value::Long(_) => "an integer",
+            Value::Float(_) => "a float",
+            Value::Text(_) => "a text",
+            Value::Tuple(_) => "a tuple",
+            Value::List(_) => "a list",
+            Value::Dict(_) => "a dict",
+            Value::Global(_) => "a type",
+            Value::Storage(_) => "a storage",
+            Value::Tensor(_) => "a tensor",
+        }
+    }
+}
+
+/// A plain value of a checkpoint beside its tensors.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Plain {
+    /// None.
+    None,
+    /// True or false.
+    Bool(bool),
+    /// An integer of up to 64 bits.
+    Int(i64),
+    /// A longer one: two's complement, little-endian.
+    Long(Vec<u8>),
+    /// A float.
+    Float(f64),
+    /// A text.
+    Text(String),
+}

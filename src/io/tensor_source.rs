@@ -1,0 +1,55 @@
+//! What files of tensors have in common, whatever their format.
+
+use std::path::Path;
+
+use super::Dtype;
+use crate::error::{Error, Result};
+
+/// Named tensors in a file, or in several files that belong together. Opening one reads its headers alone.
+pub trait TensorSource {
+    /// What errors name.
+    fn path(&self) -> &Path;
+
+    /// The tensors' names, sorted.
+    fn names(&self) -> Vec<String>;
+
+    /// Type and shape of a tensor.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    fn about(&self, name: &str) -> Result<(Dtype, Vec<usize>)>;
+
+    /// The elements of a tensor, little-endian, row by row.
+    ///
+    /// # Errors
+    /// When there is none of that name, or the file does not hold what its headers promise.
+    fn bytes(&self, name: &str) -> Result<Vec<u8>>;
+
+    /// Shape and values of a tensor of f32, f16, bf16 or f64.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`], and when it is of another type.
+    fn values(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
+        let (dtype, shape) = self.about(name)?;
+        let values = widen(dtype, &self.bytes(name)?).ok_or_else(|| {
+            let what = format!("is of type {dtype:?}, but F32, F16, BF16 or F64 is needed");
+            Error::tensor(self.path(), name, what)
+        })?;
+        Ok((shape, values))
+    }
+}
+
+/// Little-endian floats of any width as f32; `None` for other types.
+pub fn widen(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => each(bytes, f32::from_le_bytes),
+        Dtype::F16 => each(bytes, |bytes| half::f16::from_le_bytes(bytes).to_f32()),
+        Dtype::BF16 => each(bytes, |bytes| half::bf16::from_le_bytes(bytes).to_f32()),
+        Dtype::F64 => each(bytes, |bytes| f64::from_le_bytes(bytes) as f32),
+        _ => return None,
+    })
+}
+
+fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
+}

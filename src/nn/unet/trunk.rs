@@ -1,0 +1,160 @@
+//! The way down and the middle: what a UNet and a classifier have in common.
+
+use crate::error::{Error, Result};
+use crate::nn::Weights;
+use crate::nn::layers::{Attention, Conv2d, Linear};
+use crate::nn::parameters::Parameters;
+use crate::ops::{self, QkvOrder};
+use crate::tensor::{Context, Tensor};
+
+use super::Pass;
+use super::blocks::{Block, ResBlock, Scale};
+use super::config::{QkvLayout, Resample, UNetConfig};
+
+/// Declares blocks, and counts those that have dropout.
+pub(super) struct Builder<'a> {
+    pub parameters: &'a mut Parameters,
+    pub config: &'a UNetConfig,
+    layer: u32,
+}
+
+impl<'a> Builder<'a> {
+    pub fn new(parameters: &'a mut Parameters, config: &'a UNetConfig) -> Self {
+        Builder { parameters, config, layer: 0 }
+    }
+
+    /// The two layers behind the sinusoidal embedding.
+    pub fn time_embed(&mut self) -> [Linear; 2] {
+        let (channels, embedded) = (self.config.model_channels, 4 * self.config.model_channels);
+        [
+            Linear::new(self.parameters, "time_embed.0", [channels, embedded]),
+            Linear::new(self.parameters, "time_embed.2", [embedded, embedded]),
+        ]
+    }
+
+    pub fn res(&mut self, name: &str, channels: [usize; 2], scale: Scale) -> Block {
+        self.layer += 1;
+        Block::Res(Box::new(ResBlock::new(self.parameters, name, channels, scale, self.config, self.layer)))
+    }
+
+    pub fn attention(&mut self, name: &str, channels: usize) -> Block {
+        let order = match self.config.qkv_order {
+            QkvLayout::New => QkvOrder::New,
+            QkvLayout::Legacy => QkvOrder::Legacy,
+        };
+        let (groups, heads) = (self.config.norm_num_groups, self.config.heads(channels));
+        Block::Attention(Box::new(Attention::new(self.parameters, name, channels, groups, heads, order)))
+    }
+
+    /// The stem, each level's blocks with the way to the next, and the middle.
+    pub fn trunk(&mut self) -> Trunk {
+        let config = self.config;
+        let widths = config.widths();
+        let inputs = config.in_channels + config.low_res_channels;
+        let stem = Conv2d::new(self.parameters, "input_blocks.0.0", [inputs, widths[0]], 3, false);
+        let mut input_blocks = vec![vec![Block::Conv(stem)]];
+        let mut channels = widths[0];
+        let mut skips = vec![channels];
+        for (level, &width) in widths.iter().enumerate() {
+            for _ in 0..config.layers_per_block {
+                let name = format!("input_blocks.{}", input_blocks.len());
+                let mut blocks = vec![self.res(&format!("{name}.0"), [channels, width], Scale::Same)];
+                channels = width;
+                if config.attends(level) {
+                    blocks.push(self.attention(&format!("{name}.1"), channels));
+                }
+                input_blocks.push(blocks);
+                skips.push(channels);
+            }
+            if level + 1 < widths.len() {
+                let name = format!("input_blocks.{}.0", input_blocks.len());
+                let down = match config.resample {
+                    Resample::Resnet => self.res(&name, [channels, channels], Scale::Down),
+                    Resample::Conv => {
+                        let name = format!("{name}.op");
+                        Block::Conv(
+                            Conv2d::new(self.parameters, &name, [channels, channels], 3, false).stride(2),
+                        )
+                    }
+                };
+                input_blocks.push(vec![down]);
+                skips.push(channels);
+            }
+        }
+        let middle_block = vec![
+            self.res("middle_block.0", [channels, channels], Scale::Same),
+            self.attention("middle_block.1", channels),
+            self.res("middle_block.2", [channels, channels], Scale::Same),
+        ];
+        Trunk { input_blocks, middle_block, skips, channels }
+    }
+}
+
+/// The way down and the middle.
+#[derive(Clone, Debug)]
+pub(super) struct Trunk {
+    input_blocks: Vec<Vec<Block>>,
+    middle_block: Vec<Block>,
+    /// The channels of each input block's output.
+    pub skips: Vec<usize>,
+    /// The channels behind the middle.
+    pub channels: usize,
+}
+
+impl Trunk {
+    /// What comes out of the middle, and what each input block made. `z` is f32 and becomes `pass.dtype` behind the stem.
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        z: &Tensor,
+        emb: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        let mut skips = Vec::with_capacity(self.input_blocks.len());
+        let mut h = z.clone();
+        for (i, blocks) in self.input_blocks.iter().enumerate() {
+            for block in blocks {
+                h = block.forward(cx, weights, &h, emb, pass)?;
+            }
+            if i == 0 {
+                h = ops::cast(cx, &h, pass.dtype)?;
+            }
+            skips.push(h.clone());
+        }
+        for block in &self.middle_block {
+            h = block.forward(cx, weights, &h, emb, pass)?;
+        }
+        Ok((h, skips))
+    }
+}
+
+/// Checks that a picture and its times fit the configuration.
+pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Result<()> {
+    let [n, h, w, c] = z.nhwc("unet")?;
+    let halved = 1 << (config.channel_mult.len() - 1);
+    let want = config.in_channels + config.low_res_channels;
+    if c != want || h % halved != 0 || w % halved != 0 {
+        let levels = config.channel_mult.len();
+        let what = format!("input {:?} does not fit {want} channels and {levels} levels", z.shape());
+        return Err(Error::shape("unet", what));
+    }
+    if time.shape() != [n] {
+        return Err(Error::shape("unet", format!("time must be [{n}], got {:?}", time.shape())));
+    }
+    Ok(())
+}
+
+/// The embedding of the time, before that of a class is added.
+pub(super) fn embed_time(
+    cx: &mut Context,
+    weights: &Weights,
+    [first, second]: &[Linear; 2],
+    channels: usize,
+    time: &Tensor,
+) -> Result<Tensor> {
+    let emb = ops::timestep_embedding(cx, time, channels)?;
+    let emb = first.forward(cx, weights, &emb)?;
+    let emb = ops::silu(cx, &emb)?;
+    second.forward(cx, weights, &emb)
+}
