@@ -1,11 +1,9 @@
-enable f16;
+#import eights
 enable wgpu_cooperative_matrix;
-enable wgpu_int16;
-// A workgroup's tile of sums in cooperative matrices. Library file; who imports it declares `tile`.
+// A workgroup's tile of sums in cooperative matrices. Library file; who imports it declares `tile`, see eights.wgsl.
 //
 // DOWN by ACROSS subgroups of 32 share a tile of TILE_M rows by TILE_N columns; each holds ROWS by COLS matrices of
 // 16x16 f32 sums, in variables named c0_0 … c3_3, those past ROWS and COLS unused.
-// f16 values are fetched by eights, sixteen bytes; `tile` is an array<vec4<f16>>, an eight of it two elements.
 
 override ROWS: u32 = 4u;   // matrices of a subgroup, down: at most 4
 override COLS: u32 = 3u;   // and across: at most 4
@@ -22,14 +20,3 @@ override THREADS: u32 = 32u * DOWN * ACROSS;
 
 // Eights of a tile's row in workgroup memory, one more than its columns need: rows start in different banks.
 override N_STRIDE: u32 = TILE_N / 8u + 1u;
-
-// The eight at place `at`, in eights.
-fn put(at: u32, v: vec4<u32>) {
-    tile[2u * at] = four(v.xy);
-    tile[2u * at + 1u] = four(v.zw);
-}
-
-// Reinterprets; a bitcast from vec2<u32> itself is not translated as it should be.
-fn four(v: vec2<u32>) -> vec4<f16> {
-    return bitcast<vec4<f16>>(vec4<u16>(u16(v.x), u16(v.x >> 16u), u16(v.y), u16(v.y >> 16u)));
-}

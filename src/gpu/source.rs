@@ -14,10 +14,12 @@ use super::kernel::Elem;
 
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
+    ("attention_coop_parts", crate::wgsl!("attention_coop_parts")),
     ("chw", crate::wgsl!("chw")),
     ("conv2d_params", crate::wgsl!("conv2d_params")),
     ("coop_tile", crate::wgsl!("coop_tile")),
     ("coop_write", crate::wgsl!("coop_write")),
+    ("eights", crate::wgsl!("eights")),
     ("index", crate::wgsl!("index")),
     ("normal", crate::wgsl!("normal")),
     ("philox", crate::wgsl!("philox")),

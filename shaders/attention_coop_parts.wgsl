@@ -1,0 +1,44 @@
+// What attention on cooperative matrices has in common, forward and backward. Library file.
+//
+// A subgroup of 32 makes 32 rows of scores against 16 columns at a time. Sums in matrices have no elements to reach, so
+// the scores pass through workgroup memory: there a lane finds a row. They are made transposed and stored by columns,
+// and rows are 4 elements longer than their content (8 in f16): neither the stores, nor the reads by row, nor the loads
+// of matrices meet in a bank.
+
+struct Params {
+    batch: u32,
+    tokens: u32,
+    heads: u32,
+    head: u32,         // d
+    part_stride: u32,  // from q to k to v of one head, in heads
+    head_stride: u32,  // from a head's q to that of the next, in heads
+    accumulate: u32,
+    scale: f32,        // d^-½
+}
+
+override HEAD: u32 = 64u;     // d: a multiple of 16, at most 128
+override SUBGROUPS: u32 = 4u; // of a workgroup
+override TAIL: bool = true;   // whether 16 does not divide the tokens
+
+override DEPTH: u32 = HEAD / 16u;
+override THREADS: u32 = 32u * SUBGROUPS;
+override EIGHTS: u32 = HEAD / 8u;         // of a token's head
+override STRIDE: u32 = EIGHTS + 1u;       // of its row in workgroup memory
+override BLOCK: u32 = 16u * EIGHTS;       // of 16 tokens; an invocation fetches up to four of them
+override BLOCK_SIZE: u32 = 16u * STRIDE;  // and the room that they take
+
+const LOG2_E = 1.4426950408889634;
+
+fn pack(low: vec4<f32>, high: vec4<f32>) -> vec4<u32> {
+    return vec4(
+        pack2x16float(low.xy),
+        pack2x16float(low.zw),
+        pack2x16float(high.xy),
+        pack2x16float(high.zw),
+    );
+}
+
+// What weights and slopes are multiplied by before they are rounded to f16: of many tokens each has a small part.
+fn weight_range(tokens: u32) -> f32 {
+    return exp2(f32(firstLeadingBit(tokens) / 2u));
+}

@@ -1,0 +1,98 @@
+//! Attention on cooperative matrices: f16 products, f32 sums; as fast attention goes, block by block with an online
+//! softmax (Dao et al. 2022), rescaled only where a row's maximum has grown by much.
+//!
+//! What it does not take (f32, heads that 16 does not divide or above 128 channels) runs on the tiled kernels. A row's
+//! sums go by 16 tokens whatever the number of subgroups, so that number may depend on the batch.
+
+use crate::error::Result;
+use crate::gpu::{Access, Kernel, Rung};
+use crate::tensor::{Context, DType, GradTarget, Launch, Tensor};
+use crate::wgsl;
+
+use super::Params;
+
+use Access::{Read, Update, Write};
+
+// Trusted: the shaders' headers say why no access is out of bounds; every loop counts up to a number of the launch.
+const FORWARD: Kernel =
+    unsafe { Kernel::new("attention", wgsl!("attention_coop"), "forward", &[Read, Write, Write]).trusted() };
+const BACKWARD: Kernel = unsafe {
+    let access = &[Read, Read, Read, Update];
+    Kernel::new("attention_backward", wgsl!("attention_coop_backward"), "backward", access).trusted()
+};
+const STATS: Kernel =
+    Kernel::new("attention_stats", wgsl!("attention_coop_stats"), "row_stats", &[Read, Read, Read, Write]);
+
+/// The largest head size: sums of more would not fit into registers.
+const MOST_HEAD: u32 = 128;
+
+/// Tokens that the kernels take at a time, and that a subgroup's rows of the forward pass are.
+const BLOCK: usize = 16;
+const ROWS: usize = 32;
+
+/// Whether the kernels take these types and head sizes.
+pub(super) fn takes(cx: &Context, qkv: &Tensor, params: &Params) -> bool {
+    // A rung set by hand does not give a device matrices.
+    cx.rung() == Rung::Coop
+        && cx.capabilities().rung == Rung::Coop
+        && qkv.dtype() == DType::F16
+        && params.head.is_multiple_of(BLOCK as u32)
+        && params.head <= MOST_HEAD
+}
+
+/// Subgroups of a workgroup of the forward pass. The more, the less is fetched; but few rows should still reach every
+/// multiprocessor, and short sums should end at different times. Bounds measured on an H200.
+fn forward_subgroups(params: &Params) -> usize {
+    let tokens = params.tokens as usize;
+    let full = (params.batch * params.heads) as usize * tokens.div_ceil(8 * ROWS);
+    if params.head <= 64 && tokens >= 512 && full >= 96 { 8 } else { 2 }
+}
+
+/// And of the backward pass: four, or two where more would need more memory than lets workgroups share a
+/// multiprocessor.
+fn backward_subgroups(params: &Params) -> usize {
+    if params.head <= 64 { 4 } else { 2 }
+}
+
+fn launch<'a>(launch: Launch<'a>, params: &Params, subgroups: usize) -> Launch<'a> {
+    launch
+        .params(params)
+        .constant("HEAD", params.head.into())
+        .constant("SUBGROUPS", subgroups as f64)
+        .constant("TAIL", f64::from(u8::from(!params.tokens.is_multiple_of(BLOCK as u32))))
+}
+
+/// y and its log-sum-exp.
+pub(super) fn forward(cx: &mut Context, qkv: &Tensor, [y, lse]: [&Tensor; 2], params: &Params) {
+    let subgroups = forward_subgroups(params);
+    let rows = ROWS * subgroups;
+    let dispatch = cx.launch(&FORWARD).bind(qkv).bind(y).bind(lse);
+    let dispatch = launch(dispatch, params, subgroups).variant(format_args!("coop {rows}x{BLOCK}"));
+    dispatch.over_groups((params.batch * params.heads) as usize * (params.tokens as usize).div_ceil(rows));
+}
+
+/// dqkv = or += the gradient, from what the forward pass left: all of it, in two launches.
+pub(super) fn backward(
+    cx: &mut Context,
+    [qkv, y, dy, lse]: [&Tensor; 4],
+    dqkv: &GradTarget,
+    params: &Params,
+) -> Result<()> {
+    let [images, heads, tokens] = [params.batch, params.heads, params.tokens].map(|n| n as usize);
+    let blocks = tokens.div_ceil(BLOCK);
+    let stats = cx.output("attention stats", &[images, heads, 2, blocks * BLOCK], DType::F32)?;
+    let dispatch = cx.launch(&STATS).bind(y).bind(dy).bind(lse).bind(&stats).params(params);
+    dispatch.over_groups(images * heads * blocks);
+
+    let params = Params { accumulate: dqkv.flag(), ..*params };
+    // A pair of subgroups shares its rows.
+    let subgroups = backward_subgroups(&params);
+    let rows = ROWS / 2 * subgroups;
+    for (part, name) in ["q", "k v"].into_iter().enumerate() {
+        let dispatch = cx.launch(&BACKWARD).bind(qkv).bind(dy).bind(&stats).bind(&dqkv.tensor);
+        let dispatch = launch(dispatch, &params, subgroups).constant("PART", part as f64);
+        let dispatch = dispatch.variant(format_args!("{name} coop {rows}x{BLOCK}"));
+        dispatch.over_groups(images * heads * tokens.div_ceil(rows));
+    }
+    Ok(())
+}
