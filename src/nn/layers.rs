@@ -87,6 +87,23 @@ impl Linear {
     }
 }
 
+/// An affine map of one row a picture, as embeddings have.
+#[derive(Clone, Debug)]
+pub struct RowLinear(Linear);
+
+impl RowLinear {
+    /// From `inputs` to `outputs` channels.
+    pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
+        RowLinear(Linear::new(parameters, name, channels))
+    }
+
+    /// `[N, C]` f32 to `[N, K]`.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        let Linear { weight, bias } = self.0;
+        ops::linear_rows(cx, x, weights.get(weight), Some(weights.get(bias)))
+    }
+}
+
 /// A group norm with its affine map, and what is fused with it.
 #[derive(Clone, Debug)]
 pub struct Norm {

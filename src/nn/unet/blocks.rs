@@ -1,7 +1,7 @@
 //! The residual block and what changes resolution.
 
 use crate::error::Result;
-use crate::nn::layers::{Conv2d, Linear, Norm};
+use crate::nn::layers::{Conv2d, Norm, RowLinear};
 use crate::nn::parameters::Parameters;
 use crate::nn::weights::Weights;
 use crate::ops;
@@ -33,7 +33,7 @@ impl Scale {
 pub(super) struct ResBlock {
     norm_in: Norm,
     conv_in: Conv2d,
-    embedding: Linear,
+    embedding: RowLinear,
     norm_out: Norm,
     conv_out: Conv2d,
     skip: Option<Conv2d>,
@@ -59,8 +59,11 @@ impl ResBlock {
         let embedded = if adaptive { 2 * outputs } else { outputs };
         let norm_in = Norm::new(parameters, &format!("{name}.in_layers.0"), inputs, groups, true);
         let conv_in = Conv2d::new(parameters, &format!("{name}.in_layers.2"), [inputs, outputs], 3, false);
-        let embedding =
-            Linear::new(parameters, &format!("{name}.emb_layers.1"), [4 * config.model_channels, embedded]);
+        let embedding = RowLinear::new(
+            parameters,
+            &format!("{name}.emb_layers.1"),
+            [4 * config.model_channels, embedded],
+        );
         let norm_out = Norm::new(parameters, &format!("{name}.out_layers.0"), outputs, groups, true);
         let conv_out = Conv2d::new(parameters, &format!("{name}.out_layers.3"), [outputs, outputs], 3, true);
         let skip = (inputs != outputs).then(|| {

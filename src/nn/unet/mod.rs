@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::ops::{self, DropoutSeeds};
 use crate::tensor::{Context, DType, Tensor};
 
-use super::layers::{Conv2d, Embedding, Linear, Norm};
+use super::layers::{Conv2d, Embedding, Norm, RowLinear};
 use super::parameters::Parameters;
 use super::weights::Weights;
 use blocks::{Block, Scale};
@@ -58,7 +58,7 @@ impl Pass<'_> {
 pub struct UNet {
     config: UNetConfig,
     parameters: Parameters,
-    time_embed: [Linear; 2],
+    time_embed: [RowLinear; 2],
     label_emb: Option<Embedding>,
     trunk: Trunk,
     output_blocks: Vec<Vec<Block>>,

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::Weights;
-use crate::nn::layers::{Attention, Conv2d, Linear};
+use crate::nn::layers::{Attention, Conv2d, RowLinear};
 use crate::nn::parameters::Parameters;
 use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, Tensor};
@@ -24,11 +24,11 @@ impl<'a> Builder<'a> {
     }
 
     /// The two layers behind the sinusoidal embedding.
-    pub fn time_embed(&mut self) -> [Linear; 2] {
+    pub fn time_embed(&mut self) -> [RowLinear; 2] {
         let (channels, embedded) = (self.config.model_channels, 4 * self.config.model_channels);
         [
-            Linear::new(self.parameters, "time_embed.0", [channels, embedded]),
-            Linear::new(self.parameters, "time_embed.2", [embedded, embedded]),
+            RowLinear::new(self.parameters, "time_embed.0", [channels, embedded]),
+            RowLinear::new(self.parameters, "time_embed.2", [embedded, embedded]),
         ]
     }
 
@@ -149,7 +149,7 @@ pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Res
 pub(super) fn embed_time(
     cx: &mut Context,
     weights: &Weights,
-    [first, second]: &[Linear; 2],
+    [first, second]: &[RowLinear; 2],
     channels: usize,
     time: &Tensor,
 ) -> Result<Tensor> {

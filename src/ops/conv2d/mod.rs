@@ -21,7 +21,8 @@ use crate::tensor::{Context, DType, Launch, Tensor};
 use super::cast::convert;
 
 use gather::{Direction, gather};
-use weight_gradient::{bias_gradient, weight_gradient};
+pub(super) use weight_gradient::bias_gradient;
+use weight_gradient::weight_gradient;
 
 /// What every kernel of this family is told: `in` is what is read, `out` what is written (or, for weight
 /// gradients, x and dy).

@@ -107,7 +107,7 @@ struct Columns {
 }
 
 /// db[k] = Σ dy over all pixels.
-pub(super) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> Result<()> {
+pub(in crate::ops) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarget) -> Result<()> {
     let out_c = db.tensor.len();
     let rows = dy.len() / out_c;
     let tiled = cx.rung().is_tiled() && out_c.is_multiple_of(4);
