@@ -2,6 +2,7 @@
 //!
 //! Invariant: nothing is computed here; a command puts library calls together and tells a person about them.
 
+mod compiled;
 mod devices;
 mod info;
 mod interrupt;
@@ -52,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Toy(args) => toy::run(&args),
         Command::Devices(args) => devices::run(&args),
     };
+    compiled::save();
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Error::Interrupted) => ExitCode::from(130),
@@ -78,6 +80,7 @@ impl DeviceArgs {
             None => DeviceChoice::Auto,
         };
         let gpu = Gpu::new_blocking(&choice)?;
+        compiled::load(&gpu);
         let capabilities = gpu.capabilities();
         eprintln!(
             "device: {} ({:?}), {} kernels",

@@ -119,7 +119,8 @@ pub(super) fn has_matrices(adapter: &wgpu::Adapter) -> bool {
 /// The optional features this library makes use of, of those the adapter has.
 /// A device without any of them works too.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
-    adapter.features() & (wgpu::Features::SHADER_F16 | wgpu::Features::TIMESTAMP_QUERY)
+    use wgpu::Features;
+    adapter.features() & (Features::SHADER_F16 | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE)
 }
 
 /// What f16 kernels on cooperative matrices need beside [`wanted_features`], or nothing where the adapter's matrices are

@@ -1,11 +1,14 @@
 //! Kernels and their compiled pipelines. A pipeline's key is (kernel, entry, storage type, constants).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+#[cfg(not(target_arch = "wasm32"))]
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::error::Result;
 
 use super::device::Gpu;
+use super::recording::Dispatch;
 use super::source;
 
 /// How a kernel uses a storage binding.
@@ -93,11 +96,36 @@ pub(super) struct Pipeline {
     pub layout: wgpu::BindGroupLayout,
 }
 
-/// Everything compiled so far on a device.
+/// Text on its way to the driver: (address of the source, storage type, trusted).
+type ModuleKey = (usize, Elem, bool);
+
+/// Everything compiled so far on a device. The locks are held for look-ups alone, so that several threads compile.
 #[derive(Default)]
 pub(super) struct Pipelines {
-    modules: Mutex<HashMap<(usize, Elem, bool), wgpu::ShaderModule>>,
+    modules: Mutex<HashMap<ModuleKey, Arc<OnceLock<wgpu::ShaderModule>>>>,
     pipelines: Mutex<HashMap<Key, Arc<Pipeline>>>,
+    /// The driver's own cache, where the device has one.
+    pub(super) saved: OnceLock<wgpu::PipelineCache>,
+}
+
+impl Pipelines {
+    pub(super) fn len(&self) -> usize {
+        self.pipelines.lock().expect("no holder panics").len()
+    }
+}
+
+impl Key {
+    fn new(kernel: &'static Kernel, elem: Elem, params: bool, constants: &[(&'static str, f64)]) -> Key {
+        Key {
+            // The text is static, so its address is its identity.
+            source: kernel.source.as_ptr() as usize,
+            entry: kernel.entry,
+            elem,
+            trusted: kernel.trusted,
+            params,
+            constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
+        }
+    }
 }
 
 impl Gpu {
@@ -109,43 +137,68 @@ impl Gpu {
         params: bool,
         constants: &[(&'static str, f64)],
     ) -> Result<Arc<Pipeline>> {
-        let key = Key {
-            // The text is static, so its address is its identity.
-            source: kernel.source.as_ptr() as usize,
-            entry: kernel.entry,
-            elem,
-            trusted: kernel.trusted,
-            params,
-            constants: constants.iter().map(|(name, value)| (*name, value.to_bits())).collect(),
-        };
+        let key = Key::new(kernel, elem, params, constants);
         let pipelines = &self.0.pipelines;
         if let Some(found) = pipelines.pipelines.lock().expect("no holder panics").get(&key) {
             return Ok(found.clone());
         }
         let made = Arc::new(self.scoped(kernel.name, 0, || {
-            let module = {
-                let mut modules = pipelines.modules.lock().expect("no holder panics");
-                modules
-                    .entry((key.source, elem, kernel.trusted))
-                    .or_insert_with(|| {
-                        let text = source::join(kernel.source, elem);
-                        let descriptor = wgpu::ShaderModuleDescriptor {
-                            label: Some(kernel.name),
-                            source: wgpu::ShaderSource::Wgsl(text.into()),
-                        };
-                        if !kernel.trusted {
-                            return self.device().create_shader_module(descriptor);
-                        }
-                        let checks = wgpu::ShaderRuntimeChecks::unchecked();
-                        // Sound by the promise of `Kernel::trusted`.
-                        unsafe { self.device().create_shader_module_trusted(descriptor, checks) }
-                    })
-                    .clone()
-            };
-            Ok(compile(self.device(), kernel, &module, params, constants))
+            let module = self.module(kernel, elem);
+            Ok(compile(self.device(), kernel, &module, params, constants, pipelines.saved.get()))
         })?);
         pipelines.pipelines.lock().expect("no holder panics").insert(key, made.clone());
         Ok(made)
+    }
+
+    fn module(&self, kernel: &'static Kernel, elem: Elem) -> wgpu::ShaderModule {
+        let key = (kernel.source.as_ptr() as usize, elem, kernel.trusted);
+        let slot = self.0.pipelines.modules.lock().expect("no holder panics").entry(key).or_default().clone();
+        let make = || {
+            let text = source::join(kernel.source, elem);
+            let descriptor = wgpu::ShaderModuleDescriptor {
+                label: Some(kernel.name),
+                source: wgpu::ShaderSource::Wgsl(text.into()),
+            };
+            if !kernel.trusted {
+                return self.device().create_shader_module(descriptor);
+            }
+            let checks = wgpu::ShaderRuntimeChecks::unchecked();
+            // Sound by the promise of `Kernel::trusted`.
+            unsafe { self.device().create_shader_module_trusted(descriptor, checks) }
+        };
+        slot.get_or_init(make).clone()
+    }
+
+    /// Compiles what the dispatches need and is not there yet, on all processors: a network's kernels take seconds one
+    /// after the other.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub(super) fn compile_all(&self, dispatches: &[Dispatch]) -> Result<()> {
+        let mut wanted: HashMap<Key, &Dispatch> = HashMap::new();
+        for dispatch in dispatches {
+            let params = !dispatch.params.is_empty();
+            wanted.insert(Key::new(dispatch.kernel, dispatch.elem, params, &dispatch.constants), dispatch);
+        }
+        {
+            let made = self.0.pipelines.pipelines.lock().expect("no holder panics");
+            wanted.retain(|key, _| !made.contains_key(key));
+        }
+        let wanted: Vec<&Dispatch> = wanted.into_values().collect();
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(wanted.len());
+        if threads < 2 {
+            return Ok(()); // they are compiled where they are used
+        }
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            let work = || -> Result<()> {
+                while let Some(dispatch) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let params = !dispatch.params.is_empty();
+                    self.pipeline(dispatch.kernel, dispatch.elem, params, &dispatch.constants)?;
+                }
+                Ok(())
+            };
+            let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("compiling does not panic"))
+        })
     }
 }
 
@@ -155,6 +208,7 @@ fn compile(
     module: &wgpu::ShaderModule,
     params: bool,
     constants: &[(&'static str, f64)],
+    cache: Option<&wgpu::PipelineCache>,
 ) -> Pipeline {
     let entry = |binding: usize, ty: wgpu::BufferBindingType| wgpu::BindGroupLayoutEntry {
         binding: binding as u32,
@@ -187,7 +241,7 @@ fn compile(
             // Every kernel writes its workgroup memory before it reads it.
             zero_initialize_workgroup_memory: false,
         },
-        cache: None,
+        cache,
     });
     Pipeline { raw, layout }
 }

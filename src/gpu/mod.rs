@@ -12,6 +12,7 @@ mod buffer;
 mod device;
 mod kernel;
 mod liveness;
+mod pipeline_cache;
 mod plan;
 mod profiler;
 mod readback;

@@ -96,6 +96,8 @@ impl Plan {
                 None => kept[index].clone(),
             },
         };
+        #[cfg(not(target_arch = "wasm32"))]
+        gpu.compile_all(&dispatches)?;
         let mut steps = Vec::with_capacity(dispatches.len());
         for (dispatch, offset) in dispatches.into_iter().zip(offsets) {
             steps.push(build_step(gpu, dispatch, &place, &uniforms, offset as u64)?);
