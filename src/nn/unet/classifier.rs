@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::Weights;
-use crate::nn::layers::{Linear, Norm};
+use crate::nn::layers::{Linear, Norm, RowLinear};
 use crate::nn::parameters::{Init, Layout, ParameterId, Parameters};
 use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, DType, Tensor};
@@ -16,7 +16,7 @@ use super::trunk::{Builder, Trunk, check_input, embed_time};
 pub struct Classifier {
     config: UNetConfig,
     parameters: Parameters,
-    time_embed: [Linear; 2],
+    time_embed: [RowLinear; 2],
     trunk: Trunk,
     norm: Norm,
     pool: AttentionPool,
