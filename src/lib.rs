@@ -33,6 +33,8 @@ pub mod cli;
 pub mod data;
 pub mod diffusion;
 pub mod error;
+#[cfg(feature = "evaluation")]
+pub mod eval;
 pub mod gpu;
 pub mod io;
 pub mod model;

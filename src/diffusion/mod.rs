@@ -10,6 +10,7 @@
 
 pub mod clip;
 pub mod guidance;
+pub mod guiders;
 pub mod posterior;
 pub mod reference;
 pub mod schedule;
@@ -18,6 +19,7 @@ pub mod train_draws;
 
 pub use clip::Clip;
 pub use guidance::{Evaluations, Guidance};
+pub use guiders::{Guider, Guiders};
 pub use posterior::{StepCoefficients, StepScalars, ancestral_steps};
 pub use reference::guided_step;
 pub use schedule::ContinuousSchedule;

@@ -1,0 +1,160 @@
+//! Reading a chain: `NAME(ARGUMENTS)+NAME…`, arguments by name (`lo=-2`) or in the guider's order.
+
+use std::sync::Arc;
+
+use super::{GUIDERS, Guider};
+use crate::{Error, Result};
+
+/// The arguments of one guider, taken out by the guider as it is made; what it leaves is an error.
+#[derive(Debug)]
+pub struct Arguments {
+    name: String,
+    usage: &'static str,
+    /// All that stood between the brackets.
+    inside: String,
+    /// (name, value), the name empty where there was none.
+    parts: Vec<(String, String)>,
+}
+
+impl Arguments {
+    fn new(name: &str, usage: &'static str, inside: &str) -> Self {
+        let parts = split(inside, ',').into_iter().map(str::trim).filter(|part| !part.is_empty());
+        let part = |part: &str| match part.split_once('=') {
+            Some((key, value)) if key.trim().chars().all(|c| c.is_alphanumeric() || c == '_') => {
+                (key.trim().to_owned(), value.trim().to_owned())
+            }
+            _ => (String::new(), part.to_owned()),
+        };
+        Arguments {
+            name: name.to_owned(),
+            usage,
+            inside: inside.to_owned(),
+            parts: parts.map(part).collect(),
+        }
+    }
+
+    /// An error about these arguments.
+    pub fn wrong(&self, why: &str) -> Error {
+        Error::Config(format!("guider {}({}): {why}; it is written {}", self.name, self.inside, self.usage))
+    }
+
+    /// The value of a name; else, if `by_place`, the first without a name.
+    fn take(&mut self, key: &str, by_place: bool) -> Option<String> {
+        let named = self.parts.iter().position(|(name, _)| name == key);
+        let found = named.or_else(|| self.parts.iter().position(|(name, _)| by_place && name.is_empty()))?;
+        Some(self.parts.remove(found).1)
+    }
+
+    fn parsed(&self, key: &str, text: Option<String>) -> Result<Option<f64>> {
+        let Some(text) = text else { return Ok(None) };
+        match text.parse::<f64>() {
+            Ok(value) if value.is_finite() => Ok(Some(value)),
+            _ => Err(self.wrong(&format!("{key} is {text:?}, which is not a number"))),
+        }
+    }
+
+    /// A number that may be missing, given only by name.
+    pub fn named(&mut self, key: &str) -> Result<Option<f64>> {
+        let text = self.take(key, false);
+        self.parsed(key, text)
+    }
+
+    /// A number that may be missing, by name or by place.
+    pub fn optional(&mut self, key: &str) -> Result<Option<f64>> {
+        let text = self.take(key, true);
+        self.parsed(key, text)
+    }
+
+    /// A number, by name or by place.
+    pub fn number(&mut self, key: &str) -> Result<f64> {
+        self.optional(key)?.ok_or_else(|| self.wrong(&format!("{key} is missing")))
+    }
+
+    /// A word, by name or by place.
+    pub fn text(&mut self, key: &str) -> Result<String> {
+        self.take(key, true).ok_or_else(|| self.wrong(&format!("{key} is missing")))
+    }
+
+    /// All between the brackets as it is.
+    pub fn whole(&mut self) -> Result<String> {
+        self.parts.clear();
+        let text = self.inside.trim();
+        if text.is_empty() { Err(self.wrong("it is empty")) } else { Ok(text.to_owned()) }
+    }
+}
+
+/// The guiders that a text names.
+pub(super) fn chain(text: &str) -> Result<Vec<Arc<dyn Guider>>> {
+    if text.trim().is_empty() {
+        return Ok(Vec::new());
+    }
+    split_chain(text).into_iter().map(|one| guider(text, one.trim())).collect()
+}
+
+fn guider(chain: &str, text: &str) -> Result<Arc<dyn Guider>> {
+    let (name, inside) = match text.split_once('(') {
+        Some((name, rest)) => {
+            let Some(inside) = rest.strip_suffix(')') else {
+                return Err(Error::Config(format!("guider {text:?}: the bracket is not closed")));
+            };
+            (name.trim(), inside)
+        }
+        None => (text, ""),
+    };
+    let Some(entry) = GUIDERS.iter().find(|entry| entry.name == name) else {
+        let known: Vec<&str> = GUIDERS.iter().map(|entry| entry.name).collect();
+        return Err(Error::Config(format!(
+            "there is no guider {name:?} (in {chain:?}); there are {}, joined by + as in interval(lo=-2,hi=6)+rescale(0.7)",
+            known.join(", ")
+        )));
+    };
+    let mut arguments = Arguments::new(name, entry.usage, inside);
+    let made = (entry.make)(&mut arguments)?;
+    match arguments.parts.first() {
+        None => Ok(made),
+        Some((key, value)) if key.is_empty() => {
+            Err(arguments.wrong(&format!("{value:?} is one argument too many")))
+        }
+        Some((key, _)) => Err(arguments.wrong(&format!("it has no argument {key:?}"))),
+    }
+}
+
+/// The parts between separators that stand outside of brackets.
+fn split(text: &str, separator: char) -> Vec<&str> {
+    let (mut depth, mut from, mut parts) = (0i32, 0, Vec::new());
+    for (at, c) in text.char_indices() {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        if c == separator && depth == 0 {
+            parts.push(&text[from..at]);
+            from = at + c.len_utf8();
+        }
+    }
+    parts.push(&text[from..]);
+    parts
+}
+
+/// As [`split`] at `+`, but the two of `cfg++` belong to the name.
+fn split_chain(text: &str) -> Vec<&str> {
+    let mut parts: Vec<&str> = Vec::new();
+    let (mut depth, mut from) = (0i32, 0);
+    let bytes = text.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        match bytes[at] {
+            b'(' => depth += 1,
+            b')' => depth -= 1,
+            b'+' if depth == 0 => {
+                if text[from..at].trim() == "cfg" && bytes.get(at + 1) == Some(&b'+') {
+                    at += 1;
+                } else {
+                    parts.push(&text[from..at]);
+                    from = at + 1;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    parts.push(&text[from..]);
+    parts
+}
