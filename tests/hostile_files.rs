@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use freeguide::data::{Dataset, Image};
 use freeguide::io::{
-    Dtype, NpzWriter, SafetensorsFile, TensorBytes, read_npz_images, read_png_text, write_png,
-    write_safetensors,
+    Dtype, NpzWriter, PtFile, SafetensorsFile, TensorBytes, TensorSource, read_npz_images, read_png_text,
+    write_png, write_safetensors,
 };
+use freeguide::model::{Checkpoint, Flags, ModelConfig, load_values, write_model};
+use freeguide::nn::UNet;
 
 /// Reads `path` in its own way, and asks for all that is in it.
 type Reader = fn(&Path) -> Result<(), String>;
@@ -33,6 +35,24 @@ fn safetensors(path: &Path) -> Result<(), String> {
         let _ = file.to_f32(&name);
     }
     Ok(())
+}
+
+fn pt(path: &Path) -> Result<(), String> {
+    let file = PtFile::open(path).map_err(|error| error.to_string())?;
+    for name in file.names() {
+        // What was opened without an error can be read.
+        let (dtype, shape) = file.about(&name).unwrap();
+        assert_eq!(file.bytes(&name).unwrap().len() * 8, shape.iter().product::<usize>() * dtype.bitsize());
+    }
+    Ok(())
+}
+
+/// A folder with this `config.json` and the weights beside it.
+fn checkpoint(path: &Path) -> Result<(), String> {
+    Checkpoint::open(path.parent().unwrap(), None).map(drop).map_err(|error| {
+        // Either the configuration's own fault, or that of the weights that no longer fit it.
+        error.to_string().replace("model.safetensors", "config.json")
+    })
 }
 
 fn png_text(path: &Path) -> Result<(), String> {
@@ -231,4 +251,143 @@ fn npz_files() {
     writer.push(&[3; 3 * 5 * 7], 1, &[0, 1, 2]).unwrap();
     writer.finish().unwrap();
     torment("x.npz", &std::fs::read(&path).unwrap(), npz);
+}
+
+fn fixture(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)).unwrap()
+}
+
+#[test]
+fn pytorch_files() {
+    torment("x.pt", &fixture("pt_edge_legacy.pt"), pt);
+    torment("x.pt", &fixture("pt_opt_zip.pt"), pt);
+}
+
+#[test]
+fn pytorch_zips_of_every_type() {
+    torment("x.pt", &fixture("pt_edge_zip.pt"), pt);
+}
+
+#[test]
+fn flags() {
+    let text =
+        br#"{"image_size": 64, "num_heads": 4, "noise_schedule": "cosine", "class_names": ["a", "b"]}"#;
+    fn read(path: &Path) -> Result<(), String> {
+        Flags::read(path).map(drop).map_err(|error| error.to_string())
+    }
+    torment("flags.json", text, read);
+}
+
+/// A network of a few parameters, as `config.json` holds it.
+const CONFIG: &str = r#"{"_class_name": "FreeguideUNet", "unet": {"sample_size": 4, "in_channels": 1, "out_channels": 1,
+    "model_channels": 4, "channel_mult": [1.0], "layers_per_block": 1, "attention_resolutions": [],
+    "attention_head_dim": 4, "num_attention_heads": null, "qkv_order": "new", "norm_num_groups": 2, "dropout": 0.0,
+    "resample": "resnet", "resnet_time_scale_shift": "scale_shift", "residual_scaling": false, "num_classes": 2,
+    "null_class": "learned"}, "scheduler": {"beta_schedule": "continuous", "prediction_type": "epsilon",
+    "log_snr_min": -20.0, "log_snr_max": 20.0}, "sampling": {"steps": 8, "variance_exponent": 0.3, "clip": "static"},
+    "class_names": ["a", "b"], "data": "x", "unconditional_probability": 0.1, "images_seen": 7, "ema_rate": null}"#;
+
+/// The network's parameters and their values, all different.
+fn small() -> (ModelConfig, UNet, Vec<Vec<f32>>) {
+    let config: ModelConfig = serde_json::from_str(CONFIG).unwrap();
+    let unet = UNet::new(&config.unet).unwrap();
+    let values = unet.parameters().initial_values(1);
+    (config, unet, values)
+}
+
+#[test]
+fn configurations() {
+    fn read(path: &Path) -> Result<(), String> {
+        let (_, unet, values) = small();
+        let weights = path.with_file_name("model.safetensors");
+        if !weights.exists() {
+            write_model(&weights, None, unet.parameters(), &values).unwrap();
+        }
+        checkpoint(path)
+    }
+    torment("config.json", CONFIG.as_bytes(), read);
+    // Networks beyond all measure.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("config.json");
+    for (from, to) in [
+        ("\"model_channels\": 4", "\"model_channels\": 18446744073709551615"),
+        ("\"model_channels\": 4", "\"model_channels\": 16384"),
+        ("[1.0]", "[1e300]"),
+        ("[1.0]", "[-1.0]"),
+        ("[1.0]", "[]"),
+        ("\"sample_size\": 4", "\"sample_size\": 18446744073709551615"),
+        ("\"layers_per_block\": 1", "\"layers_per_block\": 1000000000"),
+        ("\"num_classes\": 2", "\"num_classes\": 18446744073709551615"),
+        ("\"out_channels\": 1", "\"out_channels\": 18446744073709551615"),
+        ("\"in_channels\": 1", "\"in_channels\": 0"),
+        ("\"norm_num_groups\": 2", "\"norm_num_groups\": 0"),
+        ("\"attention_head_dim\": 4", "\"attention_head_dim\": 0"),
+    ] {
+        let text = CONFIG.replace(from, to);
+        assert_ne!(text, CONFIG);
+        std::fs::write(&path, text).unwrap();
+        let start = Instant::now();
+        assert!(read(&path).is_err(), "{to}");
+        assert!(start.elapsed() < Duration::from_secs(1), "{to} took {:?}", start.elapsed());
+    }
+}
+
+#[test]
+fn weights_that_do_not_fit_their_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let (config, unet, values) = small();
+    let parameters = unet.parameters();
+    let path = dir.path().join("model.safetensors");
+    write_model(&path, Some(&config), parameters, &values).unwrap();
+    let open = || -> Result<(), String> {
+        let checkpoint = Checkpoint::open(dir.path(), None).map_err(|error| error.to_string())?;
+        load_values(checkpoint.source.as_ref(), parameters, "").map(drop).map_err(|error| error.to_string())
+    };
+    open().unwrap();
+
+    // NaN and infinity, with their place.
+    for bad in [f32::NAN, f32::NEG_INFINITY] {
+        let mut changed = values.clone();
+        changed[3][1] = bad;
+        write_model(&path, None, parameters, &changed).unwrap();
+        let message = open().unwrap_err();
+        assert!(message.contains(&parameters.specs()[3].name) && message.contains("element 1"), "{message}");
+    }
+
+    // A tensor missing, one too many, one of another shape, one of integers.
+    type Tensors = Vec<(String, Vec<usize>, Vec<u8>)>;
+    let tensors: Tensors = freeguide::model::model_tensors(parameters, &values, "");
+    let write = |change: &dyn Fn(&mut Tensors), dtype: Dtype| {
+        let mut changed = tensors.clone();
+        change(&mut changed);
+        let views: Vec<TensorBytes> = changed
+            .iter()
+            .enumerate()
+            .map(|(i, (name, shape, bytes))| {
+                let dtype = if i == 0 { dtype } else { Dtype::F32 };
+                TensorBytes { name, dtype, shape, bytes }
+            })
+            .collect();
+        write_safetensors(&path, &views, &BTreeMap::new()).unwrap();
+        open().unwrap_err()
+    };
+    let first = tensors[0].0.clone();
+    assert!(write(&|t| drop(t.remove(0)), Dtype::F32).contains(&format!("`{first}` is missing")));
+    let extra = write(&|t| t.push(("left.over".into(), vec![1], vec![0; 4])), Dtype::F32);
+    assert!(extra.contains("`left.over` is not a part"), "{extra}");
+    let flat = write(&|t| t[0].1 = vec![t[0].1.iter().product()], Dtype::F32);
+    assert!(flat.contains(&format!("`{first}` is [")), "{flat}");
+    assert!(write(&|_| (), Dtype::I32).contains("I32"));
+}
+
+#[test]
+fn safetensors_that_name_a_tensor_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("twice.safetensors");
+    let one = r#""w":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}"#;
+    let header = format!("{{{one},{one}}}");
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes(), &[0; 8]].concat();
+    std::fs::write(&path, bytes).unwrap();
+    let message = safetensors(&path).unwrap_err();
+    assert!(message.contains("twice.safetensors") && message.contains("`w` comes twice"), "{message}");
 }

@@ -3,17 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::io::{SafetensorsFile, generations};
-use crate::model::read_config;
-use crate::nn::UNet;
+use crate::io::generations;
+use crate::model::{Checkpoint, Kind, ModelConfig};
+use crate::nn::unet::QkvLayout;
 use crate::train::TrainOptions;
 
 /// Say what a model or a training folder is: its options, parameters and images seen.
 #[derive(clap::Args)]
 pub struct Args {
-    /// A model's folder or its .safetensors file.
+    /// A model's folder, its .safetensors file, or a .pt file of guided-diffusion.
     #[arg(value_name = "MODEL|DIR")]
     path: PathBuf,
+    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// List the classes' names.
+    #[arg(long)]
+    classes: bool,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -22,15 +28,8 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::format(path, "there is no such file or folder"));
     }
     let training = path.join("train.json");
-    let has_model = path.is_file() || path.join("model.safetensors").exists();
-    if !has_model && !training.exists() {
-        return Err(Error::format(
-            path,
-            "holds neither a model (model.safetensors) nor a training (train.json)",
-        ));
-    }
-    if has_model {
-        model(path)?;
+    if !training.exists() || path.join("model.safetensors").exists() {
+        model(&Checkpoint::open(path, args.config.as_deref())?, args.classes)?;
     }
     if training.exists() {
         progress(path, &training)?;
@@ -38,13 +37,23 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-fn model(path: &Path) -> Result<()> {
-    let (weights, config) = read_config(path)?;
-    let unet = UNet::new(&config.unet)?;
-    let file = SafetensorsFile::open(&weights)?;
-    println!("{}", weights.display());
-    println!("  a UNet of {} parameters in {} tensors", unet.parameters().count(), file.names().len());
-    println!("  trained on {} for {} images", config.data, config.images_seen);
+fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
+    let config = &checkpoint.config;
+    let parameters = checkpoint.parameters()?;
+    println!("{}", checkpoint.source.path().display());
+    for note in &checkpoint.notes {
+        println!("  {note}");
+    }
+    let kind = match (checkpoint.kind(), config.unet.low_res_channels) {
+        (Kind::Classifier, _) => "a classifier",
+        (Kind::UNet, 0) => "a UNet",
+        (Kind::UNet, _) => "an upsampling UNet",
+    };
+    println!("  {kind} of {} parameters in {} tensors", parameters.count(), parameters.specs().len());
+    match config.images_seen {
+        0 => println!("  trained on {}", config.data),
+        images => println!("  trained on {} for {images} images", config.data),
+    }
     if let Some(rate) = config.ema_rate {
         println!("  weights: average at rate {rate}");
     }
@@ -60,22 +69,61 @@ fn model(path: &Path) -> Result<()> {
         unet.norm_num_groups,
         unet.dropout
     );
-    println!(
-        "  schedule: {} from log SNR {} to {}, predicts {}, labels dropped with probability {}",
-        config.scheduler.beta_schedule,
-        config.scheduler.log_snr_min,
-        config.scheduler.log_snr_max,
-        config.scheduler.prediction_type,
-        config.unconditional_probability
-    );
-    println!(
-        "  sampling: {} steps, v = {}, clip {}; guidance {}",
-        config.sampling.steps,
-        config.sampling.variance_exponent,
-        config.sampling.clip,
-        if config.can_guide() { "possible" } else { "not possible: there is no null class" }
-    );
+    let heads = match (unet.num_attention_heads, unet.attention_head_dim) {
+        (Some(heads), _) => format!("{heads} heads"),
+        (None, channels) => format!("heads of {} channels", channels.unwrap_or(0)),
+    };
+    let order = if unet.qkv_order == QkvLayout::New { "new" } else { "legacy" };
+    println!("  attention: {heads}, qkv in the {order} order");
+    if checkpoint.kind() == Kind::UNet {
+        noise(config);
+    }
+    if classes {
+        for (label, name) in config.class_names.iter().enumerate() {
+            println!("  {label}: {name}");
+        }
+    }
     Ok(())
+}
+
+/// What a diffusion model was trained for.
+fn noise(config: &ModelConfig) {
+    let scheduler = &config.scheduler;
+    let Some(steps) = scheduler.num_train_timesteps else {
+        println!(
+            "  schedule: {} from log SNR {} to {}, predicts {}, labels dropped with probability {}",
+            scheduler.beta_schedule,
+            scheduler.log_snr_min,
+            scheduler.log_snr_max,
+            scheduler.prediction_type,
+            config.unconditional_probability
+        );
+        println!(
+            "  sampling: {} steps, v = {}, clip {}; guidance {}",
+            config.sampling.steps,
+            config.sampling.variance_exponent,
+            config.sampling.clip,
+            if config.can_guide() { "possible" } else { "not possible: there is no null class" }
+        );
+        return;
+    };
+    println!(
+        "  schedule: {} of {steps} steps, predicts {}, variances {}{}",
+        scheduler.beta_schedule,
+        scheduler.prediction_type,
+        scheduler.variance_type.as_deref().unwrap_or("fixed_small"),
+        if scheduler.rescale_timesteps { ", is told t·1000/T" } else { "" }
+    );
+    println!(
+        "  sampling: {} steps, clip {}; guidance {}",
+        config.sampling.steps,
+        config.sampling.clip,
+        if config.can_guide() {
+            "possible"
+        } else {
+            "by a classifier or a second model: there is no null class"
+        }
+    );
 }
 
 fn progress(dir: &Path, path: &Path) -> Result<()> {

@@ -3,6 +3,7 @@
 //! Invariant: nothing is computed here; a command puts library calls together and tells a person about them.
 
 mod compiled;
+mod convert;
 mod devices;
 mod info;
 mod interrupt;
@@ -37,6 +38,7 @@ enum Command {
     Sample(sample::Args),
     Sweep(sweep::Args),
     Info(info::Args),
+    Convert(convert::Args),
     Toy(toy::Args),
     Devices(devices::Args),
 }
@@ -50,6 +52,7 @@ pub fn main() -> ExitCode {
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Info(args) => info::run(&args),
+        Command::Convert(args) => convert::run(&args),
         Command::Toy(args) => toy::run(&args),
         Command::Devices(args) => devices::run(&args),
     };

@@ -8,7 +8,7 @@ use crate::diffusion::{Clip, Guidance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{Model, ModelConfig};
+use crate::model::{Checkpoint, Model, ModelConfig};
 use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::{DType, Precision};
@@ -18,9 +18,12 @@ use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 /// Make pictures with a model.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model: a training's folder, or a .safetensors file beside its config.json.
+    /// The model: a training's folder, a .safetensors file beside its config.json, or a .pt file of guided-diffusion.
     #[arg(long, value_name = "DIR|FILE")]
     model: PathBuf,
+    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// The class by number or name, `none` for no condition, `all` for every class.
     #[arg(long, value_name = "N|name|none|all", default_value = "all")]
     class: String,
@@ -79,7 +82,9 @@ pub fn run(args: &Args) -> Result<()> {
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let model = Model::load(&gpu, &args.model)?;
+    let checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
+    let model = Model::of(&gpu, checkpoint)?;
     let config = &model.config;
     let classes = classes(config, &args.class)?;
     let guidance = if classes == [None] { Guidance::from_weight(-1.0)? } else { guidance };

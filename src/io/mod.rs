@@ -23,6 +23,7 @@ pub use generations::{generations, save_generation};
 pub use grid::grid;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
 pub use panels::{Panel, panels};
+pub(crate) use pieces::Pieces;
 pub use plot::{Series, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;

@@ -1,14 +1,15 @@
 //! Reading and writing models.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{Dtype, SafetensorsFile, TensorBytes, write_atomic, write_safetensors};
-use crate::nn::{Arena, Parameters, UNet, Weights};
+use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
+use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
 
-use super::config::{CLASS_NAME, ModelConfig};
+use super::config::ModelConfig;
+use super::open::Checkpoint;
 
 /// A network with its weights on a device.
 pub struct Model {
@@ -22,85 +23,140 @@ pub struct Model {
 }
 
 impl Model {
-    /// Reads a model: a folder with `model.safetensors` and `config.json`, or a `.safetensors` file beside its
-    /// `config.json`.
+    /// Reads a model of any kind that [`Checkpoint::open`] knows.
     ///
     /// # Errors
-    /// Whatever is wrong with the files, by name; a damaged model names the older training state if there is one.
+    /// Whatever is wrong with the files, by name.
     pub fn load(gpu: &Gpu, path: &Path) -> Result<Model> {
-        let (weights, config) = read_config(path)?;
-        let unet = UNet::new(&config.unet)?;
-        let file = SafetensorsFile::open(&weights)?;
-        let values = load_values(&file, unet.parameters(), "")?;
-        let arena = unet.parameters().arena(gpu, "weights", 1)?;
-        arena.write(gpu, 0, &values)?;
-        Ok(Model { config, unet, path: weights, arena })
+        Model::of(gpu, Checkpoint::open(path, None)?)
     }
 
-    /// A model of weights that are on the device already: copy `copy` of `arena`.
+    /// Reads the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// When it is a classifier, or its weights cannot be read or are not finite.
+    pub fn of(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Model> {
+        let path = checkpoint.source.path().to_owned();
+        if checkpoint.kind() == super::Kind::Classifier {
+            return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
+        }
+        let unet = UNet::new(&checkpoint.config.unet)?;
+        let arena = upload(gpu, &checkpoint, unet.parameters())?;
+        Ok(Model { config: checkpoint.config, unet, path, arena })
+    }
+
+    /// Its weights on the device.
     pub fn weights(&self) -> Weights {
         self.arena.weights(self.unet.parameters(), 0)
     }
 }
 
-/// The weights file and the configuration that `path` (a folder or a file) stands for.
-pub fn read_config(path: &Path) -> Result<(PathBuf, ModelConfig)> {
-    if !path.exists() {
-        return Err(Error::format(path, "there is no such file or folder"));
+/// A classifier of noisy pictures with its weights on a device.
+pub struct ClassifierModel {
+    /// Its configuration.
+    pub config: ModelConfig,
+    /// The network.
+    pub network: Classifier,
+    /// Where it was read from.
+    pub path: PathBuf,
+    arena: Arena,
+}
+
+impl ClassifierModel {
+    /// Reads a classifier of any kind that [`Checkpoint::open`] knows.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the files, by name; when it is a diffusion model.
+    pub fn load(gpu: &Gpu, path: &Path) -> Result<ClassifierModel> {
+        ClassifierModel::of(gpu, Checkpoint::open(path, None)?)
     }
-    let (weights, folder) = if path.is_dir() {
-        (path.join("model.safetensors"), path)
-    } else {
-        (path.to_owned(), path.parent().unwrap_or(Path::new(".")))
-    };
-    if !weights.exists() {
-        return Err(Error::format(
-            path,
-            "holds no model: expected a folder with model.safetensors and config.json, or a .safetensors file",
-        ));
+
+    /// Reads the weights of a checkpoint.
+    ///
+    /// # Errors
+    /// When it is no classifier, or its weights cannot be read or are not finite.
+    pub fn of(gpu: &Gpu, checkpoint: Checkpoint) -> Result<ClassifierModel> {
+        let path = checkpoint.source.path().to_owned();
+        if checkpoint.kind() != super::Kind::Classifier {
+            return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
+        }
+        let network = Classifier::new(&checkpoint.config.unet)?;
+        let arena = upload(gpu, &checkpoint, network.parameters())?;
+        Ok(ClassifierModel { config: checkpoint.config, network, path, arena })
     }
-    let config_path = folder.join("config.json");
-    let text = std::fs::read_to_string(&config_path).map_err(Error::io(&config_path))?;
-    let config: ModelConfig =
-        serde_json::from_str(&text).map_err(|error| Error::format(&config_path, error.to_string()))?;
-    if config.class_name != CLASS_NAME {
-        let what = format!("`_class_name` is {:?}, expected {CLASS_NAME:?}", config.class_name);
-        return Err(Error::format(&config_path, what));
+
+    /// Its weights on the device.
+    pub fn weights(&self) -> Weights {
+        self.arena.weights(self.network.parameters(), 0)
     }
-    Ok((weights, config))
+}
+
+/// Brings the weights to the device one by one: the host holds no more than the largest.
+fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<Arena> {
+    // A checkpoint was checked to have the network's tensors when it was opened, so the room is really needed.
+    let arena = parameters.read_only_arena(gpu, "weights")?;
+    for_each_value(checkpoint.source.as_ref(), parameters, &checkpoint.prefix, |place, values| {
+        arena.write_one(gpu, 0, place, &values)
+    })?;
+    Ok(arena)
 }
 
 /// The values of every parameter, in the kernels' order, from the tensors named `PREFIX + name`.
 ///
 /// # Errors
 /// [`Error::Tensor`] for a missing tensor, one of another shape (with both shapes), or one with NaN or infinity; for
-/// tensors nobody asked for where there is no prefix.
-pub fn load_values(file: &SafetensorsFile, parameters: &Parameters, prefix: &str) -> Result<Vec<Vec<f32>>> {
+/// tensors under the prefix that nobody asked for.
+pub fn load_values(file: &dyn TensorSource, parameters: &Parameters, prefix: &str) -> Result<Vec<Vec<f32>>> {
+    let mut all = Vec::with_capacity(parameters.specs().len());
+    for_each_value(file, parameters, prefix, |_, values| {
+        all.push(values);
+        Ok(())
+    })?;
+    Ok(all)
+}
+
+/// As [`load_values`], handing each parameter's place and values on.
+fn for_each_value(
+    file: &dyn TensorSource,
+    parameters: &Parameters,
+    prefix: &str,
+    mut take: impl FnMut(usize, Vec<f32>) -> Result<()>,
+) -> Result<()> {
+    check_tensors(file, parameters, prefix)?;
+    for (place, spec) in parameters.specs().iter().enumerate() {
+        let name = format!("{prefix}{}", spec.name);
+        let (_, data) = file.values(&name)?;
+        if let Some(at) = data.iter().position(|x| !x.is_finite()) {
+            return Err(Error::tensor(file.path(), name, format!("holds {} at element {at}", data[at])));
+        }
+        take(place, spec.from_file(&data))?;
+    }
+    Ok(())
+}
+
+/// Checks that the names under `prefix` and their shapes are exactly the network's.
+pub(super) fn check_tensors(file: &dyn TensorSource, parameters: &Parameters, prefix: &str) -> Result<()> {
     let names = file.names();
-    let mut values = Vec::with_capacity(parameters.specs().len());
+    let known: HashSet<&str> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
     for spec in parameters.specs() {
         let name = format!("{prefix}{}", spec.name);
-        if !names.contains(&name) {
+        if names.binary_search(&name).is_err() {
             return Err(Error::tensor(file.path(), name, "is missing"));
         }
-        let (shape, data) = file.to_f32(&name)?;
+        let (_, shape) = file.about(&name)?;
         let expected = spec.file_shape();
         if shape != expected {
             let what = format!("is {shape:?}, but the configuration makes it {expected:?}");
             return Err(Error::tensor(file.path(), name, what));
         }
-        if let Some(at) = data.iter().position(|x| !x.is_finite()) {
-            return Err(Error::tensor(file.path(), name, format!("holds {} at element {at}", data[at])));
-        }
-        values.push(spec.from_file(&data));
     }
-    if prefix.is_empty() && names.len() > values.len() {
-        let known = |name: &&String| parameters.specs().iter().any(|spec| spec.name == **name);
-        let unknown: Vec<&String> = names.iter().filter(|name| !known(name)).collect();
+    let under = names.iter().filter_map(|name| name.strip_prefix(prefix));
+    let unknown: Vec<&str> = under.filter(|name| !known.contains(name)).collect();
+    if let Some(first) = unknown.first() {
         let what = format!("is not a part of this network ({} such tensors)", unknown.len());
-        return Err(Error::tensor(file.path(), unknown[0], what));
+        return Err(Error::tensor(file.path(), format!("{prefix}{first}"), what));
     }
-    Ok(values)
+    Ok(())
 }
 
 /// The tensors of `values` (in the kernels' order) as files hold them: (name, shape, bytes).

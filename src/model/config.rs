@@ -6,18 +6,46 @@ use crate::diffusion::{Clip, ContinuousSchedule};
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
 
+use super::architecture::Kind;
+
 /// The noise schedule a network was trained under.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchedulerConfig {
-    /// `continuous`: CFG section 2.
+    /// `continuous` (CFG section 2), or the discrete `linear` (DDPM) or `cosine` (IDDPM).
     pub beta_schedule: String,
-    /// `epsilon`: the network predicts the noise.
+    /// What the network predicts: `epsilon` (the noise), `sample` or `v_prediction`.
     pub prediction_type: String,
-    /// λ at the noisy end.
+    /// λ at the noisy end; 0 where the schedule is discrete.
+    #[serde(default)]
     pub log_snr_min: f64,
-    /// λ at the clean end.
+    /// λ at the clean end; 0 where the schedule is discrete.
+    #[serde(default)]
     pub log_snr_max: f64,
+    /// Steps T of a discrete schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub num_train_timesteps: Option<usize>,
+    /// The reverse variance of a discrete schedule: `fixed_small`, `fixed_large`, `learned` or `learned_range`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_type: Option<String>,
+    /// Whether the network is told t·1000/T instead of t.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rescale_timesteps: bool,
+}
+
+impl SchedulerConfig {
+    /// CFG's schedule between two log SNRs, predicting the noise.
+    pub fn continuous(log_snr_min: f64, log_snr_max: f64) -> Self {
+        SchedulerConfig {
+            beta_schedule: "continuous".into(),
+            prediction_type: "epsilon".into(),
+            log_snr_min,
+            log_snr_max,
+            num_train_timesteps: None,
+            variance_type: None,
+            rescale_timesteps: false,
+        }
+    }
 }
 
 /// What `sample` uses when nothing else is asked for.
@@ -36,7 +64,7 @@ pub struct SamplingDefaults {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Always `FreeguideUNet`: tells this file from others of the same name.
+    /// `FreeguideUNet` or `FreeguideClassifier`: tells this file from others of the same name.
     #[serde(rename = "_class_name")]
     pub class_name: String,
     /// The architecture.
@@ -57,8 +85,9 @@ pub struct ModelConfig {
     pub ema_rate: Option<f64>,
 }
 
-/// The only architecture there is so far.
-pub(super) const CLASS_NAME: &str = "FreeguideUNet";
+/// What `config.json` calls the networks.
+pub(super) const UNET: &str = "FreeguideUNet";
+pub(super) const CLASSIFIER: &str = "FreeguideClassifier";
 
 impl ModelConfig {
     /// The schedule.
@@ -69,7 +98,7 @@ impl ModelConfig {
         let scheduler = &self.scheduler;
         if scheduler.beta_schedule != "continuous" || scheduler.prediction_type != "epsilon" {
             return Err(Error::Config(format!(
-                "schedule {:?} with prediction {:?} is not known here; this version samples `continuous` with `epsilon`",
+                "schedule {:?} with prediction {:?} is not a continuous one with `epsilon`",
                 scheduler.beta_schedule, scheduler.prediction_type
             )));
         }
@@ -81,26 +110,63 @@ impl ModelConfig {
         self.sampling.clip.parse()
     }
 
-    /// The label of a class given by its number or name.
+    /// What the network is for.
+    pub fn kind(&self) -> Kind {
+        if self.class_name == CLASSIFIER { Kind::Classifier } else { Kind::UNet }
+    }
+
+    /// The label of a class given by its number, its name, or one of several names between commas.
     ///
     /// # Errors
-    /// [`Error::Config`] listing the classes.
+    /// [`Error::Config`] listing the classes, or those that share the name.
     pub fn class(&self, wanted: &str) -> Result<u32> {
-        if let Some(label) = self.class_names.iter().position(|name| name == wanted) {
-            return Ok(label as u32);
+        if let Ok(label) = wanted.parse::<u32>()
+            && !self.class_names.iter().any(|name| name == wanted)
+            && (label as usize) < self.class_names.len()
+        {
+            return Ok(label);
         }
-        match wanted.parse::<u32>() {
-            Ok(label) if (label as usize) < self.class_names.len() => Ok(label),
-            _ => Err(Error::Config(format!(
+        // The nearest way of being called so goes first: the whole name, the first of several, any of them.
+        let wanted = wanted.trim();
+        let called = |is: &dyn Fn(&str) -> bool| -> Vec<usize> {
+            (0..self.class_names.len()).filter(|label| is(&self.class_names[*label])).collect()
+        };
+        let first =
+            |name: &str| name.split(',').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted));
+        let any = |name: &str| name.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted));
+        let ways = [called(&|name| name == wanted && !name.is_empty()), called(&first), called(&any)];
+        let found = ways.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+        match found[..] {
+            [label] => Ok(label as u32),
+            [] => Err(Error::Config(format!(
                 "there is no class {wanted:?}; there are {} classes: {}",
                 self.class_names.len(),
-                self.class_names.join(", ")
+                listed(&self.class_names)
             ))),
+            _ => {
+                let names = found.iter().map(|label| format!("{label} ({})", self.class_names[*label]));
+                Err(Error::Config(format!(
+                    "several classes are called {wanted:?}; give the number: {}",
+                    names.collect::<Vec<_>>().join("; ")
+                )))
+            }
         }
     }
 
     /// Whether guidance is possible: there is a class, and a way to leave it out.
     pub fn can_guide(&self) -> bool {
         self.unet.num_classes.is_some() && self.unet.null_class != crate::nn::unet::NullClass::Absent
+    }
+}
+
+/// A few names, or the first and how to see the others.
+fn listed(names: &[String]) -> String {
+    match names.len() {
+        0..=100 => names.join(", "),
+        more => format!(
+            "0 to {}, the first {:?}; `freeguide info MODEL --classes` lists them",
+            more - 1,
+            names[0]
+        ),
     }
 }

@@ -1,11 +1,27 @@
 //! A model: a network, what it was trained for, and the files that hold both.
 //!
-//! A folder with `model.safetensors` (guided-diffusion's names and layouts) and `config.json` (all a sampler needs).
+//! A folder with `model.safetensors` (guided-diffusion's names and layouts) and `config.json` (all a sampler needs), or
+//! what others publish: `.pt` files and `.safetensors` of guided-diffusion's networks, whose configuration is read off
+//! their tensors and a table, and diffusers' folders of `UNet2DModel`.
 //!
 //! Invariants: this layer knows networks and files; it never trains and never samples.
 
+mod architecture;
 mod checkpoint;
 mod config;
+mod convert;
+mod diffusers;
+mod flags;
+mod imagenet;
+mod open;
+mod published;
+#[cfg(test)]
+mod tests;
 
-pub use checkpoint::{Model, load_values, model_tensors, read_config, write_model};
+pub use architecture::{Architecture, Kind};
+pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
+pub use convert::{Format, convert};
+pub use flags::Flags;
+pub use open::Checkpoint;
+pub use published::{Heads, PUBLISHED, Published};

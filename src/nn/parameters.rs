@@ -82,10 +82,15 @@ impl ParameterSpec {
             _ => {
                 let (taps, inputs, outputs) = self.extents();
                 let mut packed = vec![0.0; values.len()];
-                for k in 0..outputs {
+                // Sixteen outputs at a time: a line of memory is written whole, and as many are read in their order.
+                for first in (0..outputs).step_by(16) {
+                    let block = first..outputs.min(first + 16);
                     for c in 0..inputs {
                         for tap in 0..taps {
-                            packed[(tap * inputs + c) * outputs + k] = values[(k * inputs + c) * taps + tap];
+                            let row = &mut packed[(tap * inputs + c) * outputs..][block.clone()];
+                            for (x, k) in row.iter_mut().zip(block.clone()) {
+                                *x = values[(k * inputs + c) * taps + tap];
+                            }
                         }
                     }
                 }
@@ -197,13 +202,28 @@ impl Parameters {
     pub fn arena(&self, gpu: &Gpu, label: &str, copies: usize) -> Result<Arena> {
         // The same packing for every arena of a network, so that one dispatch can walk several of them: the
         // largest binding is shared among up to four averages.
-        const MOST_COPIES: usize = 4;
+        self.packed_for(gpu, label, copies, 4)
+    }
+
+    /// An arena of weights that are only read, each by itself: a parameter may take as much as a binding holds.
+    ///
+    /// # Errors
+    /// As [`Self::arena`].
+    pub fn read_only_arena(&self, gpu: &Gpu, label: &str) -> Result<Arena> {
+        self.packed_for(gpu, label, 1, 1)
+    }
+
+    /// An arena whose chunks leave room in a binding for `most` copies.
+    fn packed_for(&self, gpu: &Gpu, label: &str, copies: usize, most: usize) -> Result<Arena> {
         let limits = &gpu.capabilities().limits;
-        let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / MOST_COPIES as u64;
+        let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / most as u64;
         for spec in &self.specs {
             let needed = (spec.len() * 4) as u64;
             if needed > allowed {
-                let limit = "a quarter of max_storage_buffer_binding_size";
+                let limit = match most {
+                    1 => "max_storage_buffer_binding_size",
+                    _ => "a quarter of max_storage_buffer_binding_size",
+                };
                 return Err(Error::Limit { what: spec.name.clone(), limit, needed, allowed });
             }
         }
@@ -260,6 +280,13 @@ impl Arena {
             gpu.write(&self.chunks[*chunk], offset as u64, bytemuck::cast_slice(values))?;
         }
         Ok(())
+    }
+
+    /// Writes the values of one parameter, the `place`-th that was declared, in the kernels' order, into one copy.
+    pub fn write_one(&self, gpu: &Gpu, copy: usize, place: usize, values: &[f32]) -> Result<()> {
+        let (chunk, offset) = self.packing.places[place];
+        let offset = (copy * self.packing.chunks[chunk] + offset) * 4;
+        gpu.write(&self.chunks[chunk], offset as u64, bytemuck::cast_slice(values))
     }
 
     /// Reads the values of every parameter of one copy, in the kernels' order. Waits for the device.

@@ -182,12 +182,7 @@ impl Trainer {
         ModelConfig {
             class_name: "FreeguideUNet".into(),
             unet: options.unet.clone(),
-            scheduler: SchedulerConfig {
-                beta_schedule: "continuous".into(),
-                prediction_type: "epsilon".into(),
-                log_snr_min: options.log_snr_min,
-                log_snr_max: options.log_snr_max,
-            },
+            scheduler: SchedulerConfig::continuous(options.log_snr_min, options.log_snr_max),
             sampling: options.sampling.clone(),
             class_names: options.class_names.clone(),
             data: options.data.clone(),

@@ -144,6 +144,25 @@ impl UNetConfig {
                 "a UNet needs at least one level, one block a level, one channel and one pixel".into(),
             );
         }
+        // Far beyond any network, and small enough that no size overflows.
+        let most =
+            self.channel_mult.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::NAN } else { m.max(*x) });
+        let counts =
+            [self.num_classes.unwrap_or(0), self.out_channels, self.in_channels, self.low_res_channels];
+        if self.model_channels > 1 << 14
+            || !(0.0..=64.0).contains(&most)
+            || self.layers_per_block > 64
+            || self.sample_size > 1 << 14
+            || counts.iter().any(|count| *count > 1 << 20)
+            || counts[1] == 0
+            || counts[2] == 0
+        {
+            return refuse(format!(
+                "a UNet of {} channels times up to {most}, {} blocks a level, pictures of {}, and {:?} classes, output, \
+                 input and low-resolution channels is beyond what can be built",
+                self.model_channels, self.layers_per_block, self.sample_size, counts
+            ));
+        }
         if levels > 16 || !self.sample_size.is_multiple_of(1 << (levels - 1)) {
             let sizes: Vec<String> = halvings(self.sample_size, levels);
             return refuse(format!(
