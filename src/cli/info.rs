@@ -28,6 +28,13 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::format(path, "there is no such file or folder"));
     }
     let training = path.join("train.json");
+    let known = ["model.safetensors", "config.json", "model_index.json", "train.json"];
+    if path.is_dir() && !known.iter().any(|name| path.join(name).exists()) {
+        return Err(Error::format(
+            path,
+            "holds neither a model (model.safetensors, or a diffusers folder's model_index.json) nor a training (train.json)",
+        ));
+    }
     if !training.exists() || path.join("model.safetensors").exists() {
         model(&Checkpoint::open(path, args.config.as_deref())?, args.classes)?;
     }

@@ -9,7 +9,7 @@ use super::value::{Id, Plain, Value, View};
 const MOST_DEPTH: usize = 32;
 
 /// More values than any checkpoint's: shared containers could stand for many more than the file has bytes.
-const MOST_VALUES: usize = 1 << 20;
+const MOST_VALUES: usize = 1 << 17;
 
 /// The longest joined name.
 const MOST_NAME: usize = 1024;

@@ -130,7 +130,7 @@ impl UNetConfig {
         match (self.num_attention_heads, self.attention_head_dim) {
             (Some(heads), _) => heads,
             // A level narrower than a head is one head.
-            (None, Some(dim)) => (channels / dim).max(1),
+            (None, Some(dim)) => channels.checked_div(dim).map_or(0, |heads| heads.max(1)),
             (None, None) => 1,
         }
     }
