@@ -276,6 +276,28 @@ impl Golden {
         self.get(name).unwrap_or_else(|| panic!("there is no golden tensor {name}"))
     }
 
+    /// A tensor of f64 or i64, as f64.
+    pub fn f64s(&self, name: &str) -> Vec<f64> {
+        self.try_f64s(name).unwrap_or_else(|| panic!("there is no golden tensor {name}"))
+    }
+
+    /// As [`Golden::f64s`], if it is there.
+    pub fn try_f64s(&self, name: &str) -> Option<Vec<f64>> {
+        let file = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = file.tensor(name).ok()?;
+        let bytes = view.data();
+        Some(match view.dtype() {
+            safetensors::Dtype::F64 => bytemuck::pod_collect_to_vec(bytes),
+            safetensors::Dtype::I64 => {
+                bytemuck::pod_collect_to_vec::<u8, i64>(bytes).into_iter().map(|x| x as f64).collect()
+            }
+            safetensors::Dtype::F32 => {
+                bytemuck::pod_collect_to_vec::<u8, f32>(bytes).into_iter().map(f64::from).collect()
+            }
+            other => panic!("{name}: golden tensors of {other:?} are not read as f64"),
+        })
+    }
+
     pub fn get(&self, name: &str) -> Option<Array> {
         let file = SafeTensors::deserialize(&self.bytes).unwrap();
         let view = file.tensor(name).ok()?;

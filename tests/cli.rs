@@ -61,7 +61,8 @@ fn contains(text: &str, parts: &[&str]) {
 fn help_is_what_it_was() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
     let update = std::env::var_os("FREEGUIDE_UPDATE_SNAPSHOTS").is_some();
-    for command in ["", "quickstart", "train", "sample", "sweep", "info", "convert", "toy", "devices"] {
+    for command in ["", "quickstart", "train", "sample", "sweep", "info", "convert", "toy", "devices", "nll"]
+    {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         // Lines are broken at 100 columns whatever the terminal.
         let output = freeguide().args(arguments).env("COLUMNS", "100").output().unwrap();

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{gpu, requests, sampler_options};
-use freeguide::diffusion::{Clip, Guidance};
+use freeguide::diffusion::{Clip, ContinuousSchedule, Guidance};
 use freeguide::gpu::Gpu;
 use freeguide::nn::{UNet, Weights};
 use freeguide::sample::{Request, Sampler, SamplerOptions};
@@ -35,7 +35,7 @@ impl Random {
     }
 
     fn sampler(&self, options: SamplerOptions) -> Sampler {
-        Sampler::new(&self.gpu, &self.unet, &self.weights, &Default::default(), options).unwrap()
+        Sampler::new(&self.gpu, &self.unet, &self.weights, &ContinuousSchedule::default(), options).unwrap()
     }
 
     /// The bits of the requested pictures, in a sampler of `options`.

@@ -101,6 +101,7 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
     let sampler_options = SamplerOptions {
         batch,
         steps: 64,
+        method: Default::default(),
         variance_exponent: 0.3,
         clip: Clip::Static,
         guided: true,

@@ -7,6 +7,7 @@ mod convert;
 mod devices;
 mod info;
 mod interrupt;
+mod nll;
 mod pictures;
 mod progress;
 mod quickstart;
@@ -37,6 +38,7 @@ enum Command {
     Train(Box<train::Args>),
     Sample(sample::Args),
     Sweep(sweep::Args),
+    Nll(nll::Args),
     Info(info::Args),
     Convert(convert::Args),
     Toy(toy::Args),
@@ -51,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Nll(args) => nll::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Toy(args) => toy::run(&args),

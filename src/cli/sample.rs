@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance};
+use crate::diffusion::{Clip, Guidance, Method, Process, Respacing, SamplerKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
@@ -36,6 +36,19 @@ pub struct Args {
     /// Denoising steps [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
+    /// The sampler: ancestral, ddim, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde [default: ancestral; on a model
+    /// of discrete time ddim below 50 steps].
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<SamplerKind>,
+    /// η of ddim (default 0), euler-ancestral and dpmpp-2m-sde (default 1): 0 adds no noise, 1 as much as the posterior.
+    #[arg(long, value_name = "F")]
+    eta: Option<f64>,
+    /// Steps of a discrete process: 250 evenly, 90,60,60,20,20 so many in each fifth, ddim25 by a fixed stride.
+    #[arg(long, value_name = "SPEC", conflicts_with = "steps")]
+    respacing: Option<Respacing>,
+    /// Variance of ancestral steps of a discrete process: small, large, learned [default: the model's].
+    #[arg(long, value_name = "small|large|learned")]
+    variance: Option<String>,
     /// Exponent v of the reverse variance, from 0 (least noise) to 1 (most) [default: the model's].
     #[arg(long, value_name = "F")]
     v: Option<f64>,
@@ -103,6 +116,7 @@ pub fn run(args: &Args) -> Result<()> {
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
         steps: args.steps.unwrap_or(defaults.steps),
+        method: method(args)?,
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
         clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
@@ -110,10 +124,10 @@ pub fn run(args: &Args) -> Result<()> {
         dtype: precision.dtype(),
         ..defaults
     };
-    let parameters = parameters(args, &options, guidance);
+    let parameters = parameters(args, &options, &config.process()?, guidance);
     let sampler = Sampler::of(&gpu, &model, options)?;
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
-    let bar = progress::bar("sampling", "steps", 0, batches * sampler.options().steps as u64);
+    let bar = progress::bar("sampling", "steps", 0, batches * sampler.moves() as u64);
     let on_step = || {
         bar.inc(1);
         if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
@@ -157,6 +171,27 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", sampler.profile_step()?);
     }
     Ok(())
+}
+
+/// The variance that `--variance` names.
+pub fn variance(text: &str) -> Result<Variance> {
+    match text {
+        "small" => Ok(Variance::Small),
+        "large" => Ok(Variance::Large),
+        "learned" => Ok(Variance::LearnedRange),
+        other => Err(Error::Config(format!("--variance {other:?} is none of small, large, learned"))),
+    }
+}
+
+/// Which sampler is asked for.
+fn method(args: &Args) -> Result<Method> {
+    let variance = args.variance.as_deref().map(variance).transpose()?;
+    if args.sampler == Some(SamplerKind::DdimReverse) {
+        return Err(Error::Config(
+            "ddim-reverse goes from a picture to its latent, which this command does not begin with; use the library".into(),
+        ));
+    }
+    Ok(Method { kind: args.sampler, eta: args.eta, respacing: args.respacing.clone(), variance })
 }
 
 /// What `--out` names.
@@ -230,7 +265,21 @@ fn contact_sheet(
     pictures::sheet(&rows, &labels, &[])
 }
 
-fn parameters(args: &Args, options: &SamplerOptions, guidance: Guidance) -> Vec<(String, String)> {
+fn parameters(
+    args: &Args,
+    options: &SamplerOptions,
+    process: &Process,
+    guidance: Guidance,
+) -> Vec<(String, String)> {
+    let method = &options.method;
+    let mut sampler = process.sampler(method, options.steps).to_string();
+    if let Some(eta) = method.eta {
+        sampler += &format!(", eta {eta}");
+    }
+    if let Some(variance) = &args.variance {
+        sampler += &format!(", variance {variance}");
+    }
+    let steps = method.respacing.as_ref().map_or(options.steps.to_string(), Respacing::to_string);
     let pairs = [
         ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
         (
@@ -239,7 +288,8 @@ fn parameters(args: &Args, options: &SamplerOptions, guidance: Guidance) -> Vec<
         ),
         ("guidance_weight", guidance.weight().to_string()),
         ("guidance_scale", guidance.scale().to_string()),
-        ("steps", options.steps.to_string()),
+        ("sampler", sampler),
+        ("steps", steps),
         ("v", options.variance_exponent.to_string()),
         ("clip", options.clip.to_string()),
         ("precision", if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned()),
@@ -271,7 +321,7 @@ impl<'a> Sheets<'a> {
         let dtype = precision.checked_on(gpu.capabilities())?.dtype();
         let sampler = |guided: bool| {
             let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
-            Sampler::new(gpu, unet, weights, &config.schedule()?, options)
+            Sampler::new(gpu, unet, weights, &config.process()?, options)
         };
         Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })
     }

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::data::Dataset;
-use crate::diffusion::Guidance;
+use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
 use crate::tensor::Precision;
-use crate::train::{Event, Outcome, Preset, TrainOptions, TrainStep, Trainer};
+use crate::train::{
+    Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
+};
 
 use super::sample::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
@@ -100,6 +102,25 @@ pub struct Args {
         help_heading = "Optimisation"
     )]
     lambda_max: f64,
+    /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM) or cosine (IDDPM).
+    #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Objective")]
+    schedule: TrainSchedule,
+    /// Steps T of a linear or cosine schedule.
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Objective")]
+    steps_total: usize,
+    /// What the network predicts: eps, x0 or v.
+    #[arg(long, value_name = "eps|x0|v", default_value = "eps", help_heading = "Objective")]
+    predict: Prediction,
+    /// Learn the variance of ancestral steps too (IDDPM).
+    #[arg(long, help_heading = "Objective")]
+    learn_sigma: bool,
+    /// The loss: simple (mean squared error), hybrid (plus 0.001 of the bound, for the variances; hybrid-unscaled as
+    /// published code has it), vlb (the bound).
+    #[arg(long, value_name = "NAME", default_value = "simple", help_heading = "Objective")]
+    loss: LossKind,
+    /// How times are drawn: uniform, importance (by the size of their losses), low-discrepancy.
+    #[arg(long, value_name = "NAME", default_value = "uniform", help_heading = "Objective")]
+    t_sampler: TimeSampler,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
     precision: String,
@@ -177,6 +198,15 @@ impl Args {
             o.ema_rates = ranges::numbers(text)?;
         }
         (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
+        o.objective = Objective {
+            schedule: self.schedule,
+            steps_total: self.steps_total,
+            prediction: self.predict,
+            learn_sigma: self.learn_sigma,
+            loss: self.loss,
+            t_sampler: self.t_sampler,
+        };
+        o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
         o.precision = self.precision.parse::<Precision>()?;
         set(&mut o.sample_every, &self.sample_every);
         set(&mut o.save_every, &self.save_every);

@@ -8,19 +8,33 @@
 //!
 //! Invariant: nothing here knows a GPU, a layer of a network, a tensor or a file.
 
+pub mod betas;
+pub mod bound;
 pub mod clip;
+pub mod discrete;
 pub mod guidance;
 pub mod guiders;
+pub mod moves;
 pub mod posterior;
+pub mod prediction;
 pub mod reference;
+pub mod respacing;
 pub mod schedule;
+pub mod time_draws;
 pub mod toy;
 pub mod train_draws;
 
+pub use betas::BetaSchedule;
+pub use bound::{LossRow, prior_bits};
 pub use clip::Clip;
+pub use discrete::DiscreteSchedule;
 pub use guidance::{Evaluations, Guidance};
 pub use guiders::{Guider, Guiders};
+pub use moves::{Denoise, Level, LevelSource, Method, Move, Process, SamplerKind, StepRow};
 pub use posterior::{StepCoefficients, StepScalars, ancestral_steps};
+pub use prediction::{Prediction, TargetFactors, Variance};
 pub use reference::guided_step;
+pub use respacing::Respacing;
 pub use schedule::ContinuousSchedule;
+pub use time_draws::{LossHistory, TimeSampler};
 pub use train_draws::{SampleDraw, TrainDraws};

@@ -2,7 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::{Clip, ContinuousSchedule};
+use crate::diffusion::{
+    BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Prediction, Process, Variance,
+};
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
 
@@ -34,17 +36,62 @@ pub struct SchedulerConfig {
 }
 
 impl SchedulerConfig {
-    /// CFG's schedule between two log SNRs, predicting the noise.
+    /// The scheduler of continuous time, noise being predicted.
     pub fn continuous(log_snr_min: f64, log_snr_max: f64) -> Self {
         SchedulerConfig {
             beta_schedule: "continuous".into(),
-            prediction_type: "epsilon".into(),
+            prediction_type: Prediction::Eps.config_name().into(),
             log_snr_min,
             log_snr_max,
             num_train_timesteps: None,
             variance_type: None,
             rescale_timesteps: false,
         }
+    }
+
+    /// The scheduler of a discrete process.
+    pub fn discrete(
+        schedule: BetaSchedule,
+        steps_total: usize,
+        prediction: Prediction,
+        variance: Variance,
+    ) -> Self {
+        SchedulerConfig {
+            beta_schedule: schedule.to_string(),
+            prediction_type: prediction.config_name().into(),
+            num_train_timesteps: Some(steps_total),
+            variance_type: Some(variance.config_name().into()),
+            ..Self::continuous(0.0, 0.0)
+        }
+    }
+
+    /// The process that samplers walk.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a schedule, prediction or variance this version does not know, or a discrete one without T.
+    pub fn process(&self) -> Result<Process> {
+        let prediction = Prediction::from_config_name(&self.prediction_type)?;
+        if self.beta_schedule == "continuous" {
+            let levels =
+                LevelSource::Continuous(ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?);
+            return Ok(Process { levels, prediction, variance: Variance::Small });
+        }
+        let schedule: BetaSchedule = self.beta_schedule.parse().map_err(|_| {
+            Error::Config(format!(
+                "schedule {:?} is not known here; there are continuous, linear and cosine",
+                self.beta_schedule
+            ))
+        })?;
+        let steps = self.num_train_timesteps.ok_or_else(|| {
+            Error::Config(format!(
+                "the {schedule} schedule needs `num_train_timesteps`, the number of its steps"
+            ))
+        })?;
+        let scale = if self.rescale_timesteps { 1000.0 / steps as f64 } else { 1.0 };
+        let variance =
+            self.variance_type.as_deref().map_or(Ok(Variance::Large), Variance::from_config_name)?;
+        let levels = LevelSource::Discrete(DiscreteSchedule::new(schedule, steps)?, scale);
+        Ok(Process { levels, prediction, variance })
     }
 }
 
@@ -90,19 +137,19 @@ pub(super) const UNET: &str = "FreeguideUNet";
 pub(super) const CLASSIFIER: &str = "FreeguideClassifier";
 
 impl ModelConfig {
-    /// The schedule.
+    /// The process that samplers walk.
     ///
     /// # Errors
-    /// [`Error::Config`] for a schedule or prediction this version does not know.
-    pub fn schedule(&self) -> Result<ContinuousSchedule> {
-        let scheduler = &self.scheduler;
-        if scheduler.beta_schedule != "continuous" || scheduler.prediction_type != "epsilon" {
+    /// As [`SchedulerConfig::process`]; and when variances are learnt and there are no channels for them.
+    pub fn process(&self) -> Result<Process> {
+        let process = self.scheduler.process()?;
+        let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
+        if process.variance.is_learned() && outputs < 2 || outputs % 2 != 0 && process.variance.is_learned() {
             return Err(Error::Config(format!(
-                "schedule {:?} with prediction {:?} is not a continuous one with `epsilon`",
-                scheduler.beta_schedule, scheduler.prediction_type
+                "variances are said to be learned, but the network has {outputs} output channels for {inputs}"
             )));
         }
-        ContinuousSchedule::new(scheduler.log_snr_min, scheduler.log_snr_max)
+        Ok(process)
     }
 
     /// The default clip.

@@ -3,6 +3,13 @@
 //! Invariants: a picture is a function of (model, seed, class, guidance, steps, v, clip) alone: not of the batch it
 //! was made in, nor of its neighbours. Nothing here reads a clock.
 
+#[cfg(test)]
+mod golden_loops;
+mod guide;
+mod moves;
+mod nll;
 mod sampler;
 
+pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
+pub use nll::{Nll, NllOptions, NllReport};
 pub use sampler::{Request, Sampler, SamplerOptions, to_u8};

@@ -1,15 +1,17 @@
 //! The guided ancestral sampler (CFG, Algorithm 2).
 
 use crate::data::Image;
-use crate::diffusion::{Clip, ContinuousSchedule, Evaluations, Guidance, ancestral_steps};
+use crate::diffusion::{Clip, Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Storage};
 use crate::model::{Model, ModelConfig};
 use crate::nn::unet::Pass;
 use crate::nn::{UNet, Weights};
-use crate::ops::{self, GuidedStep};
+use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
+
+use super::moves::Moves;
 
 /// What a sampler is recorded for.
 #[derive(Clone, Debug)]
@@ -18,6 +20,8 @@ pub struct SamplerOptions {
     pub batch: usize,
     /// Steps T.
     pub steps: usize,
+    /// Which sampler, and its options.
+    pub method: Method,
     /// The exponent v of the reverse variance.
     pub variance_exponent: f64,
     /// What is done to x̂.
@@ -39,6 +43,7 @@ impl SamplerOptions {
         Ok(SamplerOptions {
             batch,
             steps: config.sampling.steps,
+            method: Method::default(),
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
             guided: config.can_guide(),
@@ -66,6 +71,7 @@ pub struct Sampler {
     has_classes: bool,
     start: Plan,
     step: Plan,
+    moves: usize,
     z: Buffer,
     labels: Buffer,
     seeds: Buffer,
@@ -84,7 +90,7 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn of(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Result<Sampler> {
-        Self::new(gpu, &model.unet, &model.weights(), &model.config.schedule()?, options)
+        Self::new(gpu, &model.unet, &model.weights(), &model.config.process()?, options)
     }
 
     /// Records the plans of a network.
@@ -96,7 +102,7 @@ impl Sampler {
         gpu: &Gpu,
         unet: &UNet,
         weights: &Weights,
-        schedule: &ContinuousSchedule,
+        process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
         let config = unet.config();
@@ -112,10 +118,7 @@ impl Sampler {
             ));
         }
         let shape = [n, size, size, channels];
-        let rows: Vec<_> = ancestral_steps(schedule, options.steps, options.variance_exponent)?
-            .iter()
-            .map(|step| step.scalars())
-            .collect();
+        let moves = Moves::new(&process.into(), &options)?;
         let evaluated = if options.guided { 2 * n } else { n };
         let z = gpu.buffer("z", (shape.iter().product::<usize>() * 4) as u64)?;
         let labels = gpu.buffer("labels", (evaluated * 4) as u64)?;
@@ -138,7 +141,7 @@ impl Sampler {
             _ => None,
         };
         let weights = halved.as_ref().unwrap_or(weights);
-        let steps = ops::step_table(&cx, &rows)?;
+        let steps = moves.table(&cx)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
         let pass = Pass::inference(options.dtype);
         let eps = if options.guided && !options.two_pass {
@@ -161,19 +164,44 @@ impl Sampler {
                 eps
             }
         };
-        ops::guided_step(
-            &mut cx,
-            GuidedStep {
-                z: &z_tensor,
-                eps: &eps,
-                steps: &steps,
-                counter: &counter_tensor,
-                guidance: &over(&guidance, &[1], DType::F32),
-                seeds: &seeds_tensor,
-                clip: options.clip,
-                preview: None,
-            },
-        )?;
+        let guidance_tensor = over(&guidance, &[1], DType::F32);
+        match &moves {
+            Moves::Guided(_) => {
+                let step = GuidedStep {
+                    z: &z_tensor,
+                    eps: &eps,
+                    steps: &steps,
+                    counter: &counter_tensor,
+                    guidance: &guidance_tensor,
+                    seeds: &seeds_tensor,
+                    clip: options.clip,
+                    preview: None,
+                };
+                ops::guided_step(&mut cx, step)?;
+            }
+            Moves::Any { variance, multistep, .. } => {
+                // Zero before the first move: what lies there is multiplied by zero.
+                let previous = match multistep {
+                    true => {
+                        Some(cx.constant_f32("previous x", &shape, &vec![0.0; shape.iter().product()])?)
+                    }
+                    false => None,
+                };
+                let step = SamplerStep {
+                    z: &z_tensor,
+                    out: &eps,
+                    steps: &steps,
+                    counter: &counter_tensor,
+                    guidance: &guidance_tensor,
+                    noise: StepNoise::Seeds(&seeds_tensor),
+                    variance: *variance,
+                    clip: options.clip,
+                    gradient: None,
+                    previous: previous.as_ref(),
+                };
+                ops::sampler_step(&mut cx, step)?;
+            }
+        }
         ops::advance(&mut cx, &counter_tensor)?;
         let step = cx.finish("sampler step")?;
         let (gpu, null_label) = (gpu.clone(), config.null_label());
@@ -185,6 +213,7 @@ impl Sampler {
             has_classes,
             start,
             step,
+            moves: moves.len(),
             z,
             labels,
             seeds,
@@ -243,7 +272,12 @@ impl Sampler {
         self.start.run()
     }
 
-    /// Submits one denoising step; T of them make the picture.
+    /// How often [`Sampler::step`] makes a picture: once for each evaluation.
+    pub fn moves(&self) -> usize {
+        self.moves
+    }
+
+    /// Submits one denoising step; [`Sampler::moves`] of them make the picture.
     pub fn step(&self) -> Result<()> {
         self.step.run()
     }
@@ -279,7 +313,7 @@ impl Sampler {
         let mut images = Vec::with_capacity(requests.len());
         for batch in requests.chunks(self.options.batch) {
             self.start(batch, guidance)?;
-            for step in 0..self.options.steps {
+            for step in 0..self.moves {
                 self.step()?;
                 // Keeps the host from running far ahead, so that progress and Ctrl-C mean something.
                 if step % 4 == 3 {

@@ -5,13 +5,17 @@
 //! Invariants: every random number is a function of (seed, image index); nothing is read back from the device but
 //! losses, with a fixed lag; what has been saved can be resumed byte for byte.
 
+mod importance;
 mod log;
+mod objective;
 mod options;
 mod state;
 mod step;
 mod trainer;
 
+pub use importance::Importance;
 pub use log::StepRecord;
+pub use objective::{LossKind, Objective, TrainSchedule};
 pub use options::{PRESETS, Preset, TrainOptions};
 pub use state::TrainState;
 pub use step::{StepCost, TrainStep};

@@ -13,6 +13,8 @@ use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 use crate::tensor::{DType, Precision};
 
+use super::objective::Objective;
+
 /// Everything that determines a training. Saved as `train.json`; a folder is resumed only under the same options.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,6 +53,9 @@ pub struct TrainOptions {
     pub log_snr_min: f64,
     /// λ at the clean end.
     pub log_snr_max: f64,
+    /// The schedule, the prediction, the loss.
+    #[serde(default, skip_serializing_if = "Objective::is_default")]
+    pub objective: Objective,
     /// Storage type of activations.
     pub precision: Precision,
     /// The seed of everything.
@@ -188,6 +193,7 @@ impl Preset {
             ema_rates: self.ema_rates.to_vec(),
             log_snr_min: -20.0,
             log_snr_max: 20.0,
+            objective: Objective::default(),
             precision: Precision::Auto,
             seed,
             sample_every: 0,
@@ -239,6 +245,14 @@ impl TrainOptions {
             if self.ema_rates[..i].contains(rate) {
                 return refuse(format!("--ema names the rate {rate} twice"));
             }
+        }
+        self.objective.check()?;
+        let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
+        if outputs != self.objective.out_channels(inputs) {
+            return refuse(format!(
+                "the network has {outputs} output channels, but this objective needs {}",
+                self.objective.out_channels(inputs)
+            ));
         }
         crate::diffusion::ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?;
         Ok(())

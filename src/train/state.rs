@@ -10,8 +10,12 @@ use crate::model::{load_values, model_tensors};
 use crate::nn::{Arena, Parameters};
 use crate::ops::OptimizerState;
 
+use super::importance::Importance;
+
 /// The stem of state files: `state-000000012800.safetensors`.
 const STEM: &str = "state";
+/// The tensors of importance sampling.
+const IMPORTANCE: [&str; 2] = ["importance/history", "importance/waiting"];
 
 /// Parameters, gradients, moments and averages on the device, and how far the training is.
 pub struct TrainState {
@@ -29,6 +33,8 @@ pub struct TrainState {
     pub optimizer: Buffer,
     /// What the loss's gradient is multiplied by: one f32, the optimiser's to change.
     pub loss_scale: Buffer,
+    /// Losses of each time, where times are drawn by them.
+    pub importance: Option<Importance>,
     /// Images seen.
     pub images: u64,
 }
@@ -60,6 +66,7 @@ impl TrainState {
             averages: parameters.arena(gpu, "averages", rates)?,
             optimizer: gpu.buffer_with("optimizer state", bytemuck::bytes_of(optimizer))?,
             loss_scale: gpu.buffer_with("loss scale", bytemuck::bytes_of(&optimizer.loss_scale))?,
+            importance: None,
             images: 0,
         })
     }
@@ -80,6 +87,11 @@ impl TrainState {
         }
         let optimizer = gpu.read(&self.optimizer, 0..self.optimizer.bytes())?;
         tensors.push(("optimizer".into(), vec![optimizer.len() / 4], optimizer));
+        if let Some(importance) = &self.importance {
+            for (name, (shape, values)) in IMPORTANCE.iter().zip(importance.to_tensors()) {
+                tensors.push(((*name).into(), shape, bytemuck::cast_slice(&values).to_vec()));
+            }
+        }
         let metadata = BTreeMap::from([("images".to_owned(), self.images.to_string())]);
         let views: Vec<TensorBytes<'_>> = tensors
             .iter()
@@ -122,7 +134,8 @@ impl TrainState {
             return Err(Error::tensor(path, "optimizer", format!("is {shape:?}, expected [{words}]")));
         }
         let optimizer = bytemuck::pod_read_unaligned(&bytes[..expected]);
-        let state = Self { images, ..Self::empty(gpu, parameters, rates.len(), &optimizer)? };
+        let importance = read_importance(&file)?;
+        let state = Self { images, importance, ..Self::empty(gpu, parameters, rates.len(), &optimizer)? };
         for (prefix, arena) in [
             ("param/", &state.parameters),
             ("first_moment/", &state.first_moment),
@@ -136,4 +149,18 @@ impl TrainState {
         }
         Ok(state)
     }
+}
+
+/// What importance sampling remembered, where the state has it.
+fn read_importance(file: &SafetensorsFile) -> Result<Option<Importance>> {
+    let [history, waiting] = IMPORTANCE;
+    if !file.names().iter().any(|name| name == history) {
+        return Ok(None);
+    }
+    let (shape, rows) = file.to_f32(history)?;
+    let (_, waiting) = file.to_f32(waiting)?;
+    let steps_total = shape.first().copied().unwrap_or(0);
+    Importance::from_tensors(steps_total, &rows, &waiting)
+        .map(Some)
+        .map_err(|error| Error::tensor(file.path(), history, error.to_string()))
 }

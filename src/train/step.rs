@@ -5,15 +5,17 @@
 
 use crate::autograd::backprop_from;
 use crate::data::Batch;
-use crate::diffusion::{ContinuousSchedule, TrainDraws};
+use crate::diffusion::{ContinuousSchedule, LossRow};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
 use crate::nn::UNet;
 use crate::nn::unet::{Dropout, Pass};
-use crate::ops::{self, AdamW, Controls, Images, OptimizerArena, OptimizerState};
+use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
 use crate::tensor::{Context, DType, Tensor};
 
+use super::importance::Importance;
 use super::log::StepRecord;
+use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
 
@@ -35,12 +37,14 @@ struct Inputs {
     times: Buffer,
     image_index: Buffer,
     labels: Buffer,
+    /// Each sample's numbers of the loss; the default's are the same for all.
+    rows: Option<Buffer>,
 }
 
 /// A recorded training step.
 pub struct TrainStep {
     gpu: Gpu,
-    draws: TrainDraws,
+    draws: Draws,
     options: TrainOptions,
     inputs: Inputs,
     hyper: Buffer,
@@ -55,6 +59,7 @@ pub struct TrainStep {
 pub struct PendingStep {
     images: u64,
     learning_rate: f64,
+    times: Vec<usize>,
     losses: Vec<Readback>,
     optimizer: Readback,
 }
@@ -62,21 +67,29 @@ pub struct PendingStep {
 impl PendingStep {
     /// Waits for the step's numbers.
     pub fn wait(self) -> Result<StepRecord> {
+        Ok(self.wait_for_losses()?.0)
+    }
+
+    /// Waits for the step's numbers, and each sample's (t, loss).
+    pub fn wait_for_losses(self) -> Result<(StepRecord, Vec<(usize, f64)>)> {
         let mut sum = 0f64;
-        let mut count = 0;
+        let mut each = Vec::with_capacity(self.times.len());
         for losses in self.losses {
             let values: Vec<f32> = bytemuck::pod_collect_to_vec(&losses.wait()?);
             sum += values.iter().map(|&x| f64::from(x)).sum::<f64>();
-            count += values.len();
+            each.extend(values);
         }
+        let count = each.len();
+        let losses = self.times.into_iter().zip(each.into_iter().map(f64::from)).collect();
         let state: OptimizerState = bytemuck::pod_read_unaligned(&self.optimizer.wait()?);
-        Ok(StepRecord {
+        let record = StepRecord {
             images: self.images,
             loss: (sum / count as f64) as f32,
             grad_norm: state.gradient_norm,
             learning_rate: self.learning_rate as f32,
             skipped: state.skip != 0,
-        })
+        };
+        Ok((record, losses))
     }
 }
 
@@ -112,7 +125,7 @@ impl TrainStep {
         let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
         Ok(TrainStep {
             gpu: gpu.clone(),
-            draws: TrainDraws::new(schedule, options.seed, options.unconditional_probability)?,
+            draws: Draws::new(options.objective, schedule, options.seed, options.unconditional_probability)?,
             options: options.clone(),
             inputs,
             hyper,
@@ -125,18 +138,29 @@ impl TrainStep {
 
     /// Submits the step of a batch.
     pub fn run(&self, batch: &Batch) -> Result<PendingStep> {
+        self.run_with(batch, None)
+    }
+
+    /// The same, times being drawn by importance.
+    pub fn run_with(&self, batch: &Batch, mut importance: Option<&mut Importance>) -> Result<PendingStep> {
+        if let Some(importance) = &mut importance {
+            importance.begin_step(batch.first_image, self.options.batch);
+        }
         let options = &self.options;
         let micro = options.microbatch;
         let pixels = batch.images.len() / options.batch;
         let learning_rate = options.learning_rate_at(batch.first_image);
         let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
         self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
-        let mut losses = Vec::new();
+        let (mut losses, mut times) = (Vec::new(), Vec::with_capacity(options.batch));
         for at in (0..options.batch).step_by(micro) {
             let images = &batch.images[at * pixels..(at + micro) * pixels];
-            self.inputs.write(&self.gpu, &self.draws, options, images, &batch.labels[at..at + micro], {
-                batch.first_image + at as u64
-            })?;
+            let first = batch.first_image + at as u64;
+            let draws: Vec<_> = (first..first + micro as u64)
+                .map(|index| self.draws.draw(index, importance.as_deref_mut()))
+                .collect();
+            times.extend(draws.iter().map(|draw| draw.t));
+            self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
             // A submission of its own: of two writes before one submission only the last is seen.
             self.accumulate.run()?;
             losses.push(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
@@ -148,6 +172,7 @@ impl TrainStep {
         Ok(PendingStep {
             images: batch.first_image + options.batch as u64,
             learning_rate,
+            times,
             losses,
             optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
         })
@@ -197,6 +222,10 @@ impl Inputs {
             times: gpu.buffer("times", n * 4)?,
             image_index: gpu.buffer("image indices", n * 8)?,
             labels: gpu.buffer("labels", n * 4)?,
+            rows: match options.objective.is_default() {
+                true => None,
+                false => Some(gpu.buffer("loss rows", n * size_of::<LossRow>() as u64)?),
+            },
         })
     }
 
@@ -204,7 +233,7 @@ impl Inputs {
     fn write(
         &self,
         gpu: &Gpu,
-        draws: &TrainDraws,
+        draws: &[Draw],
         options: &TrainOptions,
         images: &[u8],
         labels: &[u32],
@@ -214,11 +243,15 @@ impl Inputs {
         let (mut indices, mut shown) = (Vec::new(), Vec::new());
         for (i, label) in labels.iter().enumerate() {
             let index = first + i as u64;
-            let draw = draws.sample(index);
-            scalars.push([draw.alpha, draw.sigma, draw.log_snr, draw.time_embedding].map(|x| x as f32));
-            times.push(draw.time_embedding as f32);
+            let draw = &draws[i];
+            scalars.push([draw.alpha, draw.sigma, draw.log_snr, draw.time].map(|x| x as f32));
+            times.push(draw.time as f32);
             indices.push([index as u32, (index >> 32) as u32]);
             shown.push(if draw.drop_label { options.unet.null_label() } else { *label });
+        }
+        if let Some(rows) = &self.rows {
+            let all: Vec<LossRow> = draws.iter().map(|draw| draw.row).collect();
+            gpu.write(rows, 0, bytemuck::cast_slice(&all))?;
         }
         gpu.write(&self.images, 0, images)?;
         gpu.write(&self.scalars, 0, bytemuck::cast_slice(&scalars))?;
@@ -258,7 +291,16 @@ fn record_gradients(
     let dropout = Dropout { seed: options.seed, image_index };
     let pass = Pass { dtype, dropout: Some(&dropout) };
     let predicted = unet.forward(cx, &weights, &z, &times, labels.as_ref(), &pass)?;
-    let (loss, per_sample) = ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?;
+    let (loss, per_sample) = match &inputs.rows {
+        None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
+        Some(rows) => {
+            let x = ops::pixels(cx, &bytes, shape)?;
+            let rows = over(rows, &[n, 16], DType::F32);
+            let inputs = LossInputs { out: &predicted, x: &x, z: &z, eps: &eps, rows: &rows };
+            let losses = ops::diffusion_loss(cx, inputs, options.objective.weights(options.batch))?;
+            (losses.loss, losses.totals)
+        }
+    };
     cx.keep(&per_sample);
     // The loss is not multiplied by its scale, its gradient is: f16 gradients would underflow.
     backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;

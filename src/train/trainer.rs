@@ -5,19 +5,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::data::{Dataset, Loader, LoaderOptions, Prefetch};
+use crate::diffusion::TimeSampler;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Series, loss_plot};
-use crate::model::{ModelConfig, SchedulerConfig, write_model};
+use crate::model::{ModelConfig, write_model};
 use crate::nn::{UNet, Weights};
 
+use super::importance::{Importance, LAG};
 use super::log::{Log, StepRecord};
+use super::objective::LossKind;
 use super::options::TrainOptions;
 use super::state::TrainState;
 use super::step::{PendingStep, TrainStep};
 
-/// Steps whose losses may still be on their way while the next ones are submitted.
-const LAG: usize = 2;
 /// Batches decoded ahead.
 const AHEAD: usize = 4;
 
@@ -65,10 +66,13 @@ impl Trainer {
         let unet = UNet::new(&options.unet)?;
         let (parameters, rates) = (unet.parameters(), &options.ema_rates);
         let first = TrainStep::initial_optimizer_state(options);
-        let state = match TrainState::load(gpu, parameters, rates, dir)? {
+        let mut state = match TrainState::load(gpu, parameters, rates, dir)? {
             Some(state) => state,
             None => TrainState::new(gpu, parameters, rates.len(), options.seed, &first)?,
         };
+        if options.objective.t_sampler == TimeSampler::Importance && state.importance.is_none() {
+            state.importance = Some(Importance::new(options.objective.steps_total)?);
+        }
         let log = Log::open(dir, state.images)?;
         let loader = Arc::new(Loader::new(
             dataset,
@@ -133,7 +137,7 @@ impl Trainer {
             // Run it.
             while self.state.images < total {
                 let batch = batches.next()?;
-                pending.push_back(step.run(&batch)?);
+                pending.push_back(step.run_with(&batch, self.state.importance.as_mut())?);
                 let before = self.state.images;
                 self.state.images += batch_size;
 
@@ -143,7 +147,11 @@ impl Trainer {
                 let samples = self.due(before, self.options.sample_every);
                 let keep = if save || samples { 0 } else { LAG };
                 while pending.len() > keep {
-                    let record = pending.pop_front().expect("longer than `keep`").wait()?;
+                    let arrived = pending.pop_front().expect("longer than `keep`");
+                    let (record, losses) = arrived.wait_for_losses()?;
+                    if let Some(importance) = &mut self.state.importance {
+                        importance.learn(record.images - batch_size, losses);
+                    }
                     self.log.push(record)?;
                     report(self, Event::Step(&record))?;
                 }
@@ -182,7 +190,7 @@ impl Trainer {
         ModelConfig {
             class_name: "FreeguideUNet".into(),
             unet: options.unet.clone(),
-            scheduler: SchedulerConfig::continuous(options.log_snr_min, options.log_snr_max),
+            scheduler: options.objective.scheduler(options.log_snr_min, options.log_snr_max),
             sampling: options.sampling.clone(),
             class_names: options.class_names.clone(),
             data: options.data.clone(),
@@ -207,6 +215,12 @@ impl Trainer {
         }
         let points = self.log.records().iter().map(|record| (record.images as f64, f64::from(record.loss)));
         let series: Series = ("loss".into(), points.collect());
-        loss_plot(self.dir.join("loss.png"), &[series], "images", "mean squared error of eps", true)
+        let objective = &self.options.objective;
+        let what = match objective.loss {
+            LossKind::Simple => format!("mean squared error of {}", objective.prediction),
+            LossKind::Hybrid | LossKind::HybridUnscaled => "hybrid loss".into(),
+            LossKind::Vlb => "bound in bits a dimension".into(),
+        };
+        loss_plot(self.dir.join("loss.png"), &[series], "images", &what, true)
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freeguide::data::{Dataset, Image};
+use freeguide::diffusion::Method;
 use freeguide::gpu::{DeviceChoice, Gpu};
 use freeguide::model::Model;
 use freeguide::sample::{Request, Sampler, SamplerOptions};
@@ -45,6 +46,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
     SamplerOptions {
         batch,
         steps,
+        method: Method::default(),
         variance_exponent: 0.3,
         clip: Default::default(),
         guided: true,
@@ -55,7 +57,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
 
 /// A sampler of a model.
 pub fn sampler(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Sampler {
-    Sampler::new(gpu, &model.unet, &model.weights(), &model.config.schedule().unwrap(), options).unwrap()
+    Sampler::new(gpu, &model.unet, &model.weights(), model.config.process().unwrap(), options).unwrap()
 }
 
 /// `seeds` pictures of each of `classes` classes, class by class.

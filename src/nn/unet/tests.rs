@@ -30,7 +30,7 @@ pub(crate) fn small() -> UNetConfig {
 }
 
 /// The golden network and its weights on the device.
-fn golden_network() -> (UNet, Arena) {
+pub(crate) fn golden_network() -> (UNet, Arena) {
     let unet = UNet::new(&small()).unwrap();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/unet_a.safetensors");
     let file = SafetensorsFile::open(path).unwrap();

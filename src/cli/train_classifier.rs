@@ -1,0 +1,155 @@
+//! `freeguide train-classifier`.
+
+use std::path::{Path, PathBuf};
+
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::io::{Series, loss_plot};
+use crate::nn::unet::NullClass;
+use crate::train::{LossKind, Objective, Outcome, Preset, StepRecord, TrainOptions, TrainSchedule, Trainer};
+
+use super::{DeviceArgs, ranges, train};
+
+/// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Pictures and their labels, as for `train`.
+    #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
+    data: String,
+    /// Where the classifier, the log and the states go.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Side of the pictures in pixels [default: that of the data].
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Mirror half of the pictures left to right.
+    #[arg(long)]
+    flip: bool,
+    /// The schedule of the noise, that of the model to be guided: continuous, linear or cosine.
+    #[arg(long, value_name = "NAME", default_value = "continuous")]
+    schedule: TrainSchedule,
+    /// Steps T of a linear or cosine schedule.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    steps_total: usize,
+    /// Channels of the first level [default: half of `train`'s].
+    #[arg(long, value_name = "N")]
+    channels: Option<usize>,
+    /// Width of each level, as multiples of --channels.
+    #[arg(long, value_name = "1,2,…")]
+    channel_mult: Option<String>,
+    /// Feature-map sizes with attention, or `none`.
+    #[arg(long, value_name = "8,4")]
+    attention: Option<String>,
+    /// Images a step.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Learning rate.
+    #[arg(long, value_name = "F")]
+    lr: Option<f64>,
+    /// Decoupled weight decay (ADM: 0.05 to 0.2).
+    #[arg(long, value_name = "F", default_value_t = 0.05)]
+    weight_decay: f64,
+    /// Images to see in all.
+    #[arg(long, value_name = "N")]
+    images: Option<u64>,
+    /// Seed of the initial weights, the order of images and all noise.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Images between saved states.
+    #[arg(long, value_name = "IMAGES")]
+    save_every: Option<u64>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl Args {
+    fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
+        let preset = Preset::named(if dataset.name == "digits" { "digits" } else { "custom" })?;
+        let mut options = preset.options(dataset, self.seed);
+        let o = &mut options;
+        if o.class_names.len() < 2 {
+            return Err(Error::Config(format!(
+                "{} has no classes to tell apart; a classifier needs two at least",
+                self.data
+            )));
+        }
+        o.flip = self.flip;
+        o.unet.num_classes = None;
+        o.unet.null_class = NullClass::Absent;
+        o.unet.out_channels = o.class_names.len();
+        let groups = o.unet.norm_num_groups;
+        let half = (o.unet.model_channels / 2).next_multiple_of(groups);
+        o.unet.model_channels = self.channels.unwrap_or(half);
+        if let Some(text) = &self.channel_mult {
+            o.unet.channel_mult = ranges::numbers(text)?;
+            let sizes = o.unet.sizes();
+            o.unet.attention_resolutions.retain(|size| sizes.contains(size));
+        }
+        if let Some(text) = &self.attention {
+            o.unet.attention_resolutions = ranges::sizes(text)?;
+        }
+        if let Some(batch) = self.batch {
+            (o.batch, o.microbatch) = (batch, batch);
+        }
+        o.learning_rate = self.lr.unwrap_or(o.learning_rate);
+        o.weight_decay = self.weight_decay;
+        o.images = self.images.unwrap_or(o.images);
+        o.save_every = self.save_every.unwrap_or(o.save_every);
+        o.sample_every = 0;
+        // Every picture keeps its label: it is what is learnt.
+        o.unconditional_probability = 0.0;
+        o.objective = Objective {
+            schedule: self.schedule,
+            steps_total: self.steps_total,
+            loss: LossKind::CrossEntropy,
+            ..Objective::default()
+        };
+        options.check()?;
+        Ok(options)
+    }
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let dataset = train::open_data(&args.data, args.image_size)?;
+    let options = args.options(&dataset)?;
+    let gpu = args.device.open()?;
+    let outcome = train::train(&gpu, dataset.clone(), &options, &args.out)?;
+    if outcome == Outcome::Finished {
+        let trainer = Trainer::open(&gpu, dataset, &options, &args.out)?;
+        accuracy(trainer.records(), &args.out)?;
+    }
+    train::finish(outcome, &args.out)
+}
+
+/// The quarters of the process.
+const QUARTERS: [&str; 4] = ["clean quarter", "second", "third", "noisy quarter"];
+
+/// Draws and prints the accuracy by noise.
+fn accuracy(records: &[StepRecord], dir: &Path) -> Result<()> {
+    // Windows of a fiftieth of the training: a step alone has few pictures of each quarter.
+    let window = (records.len() / 50).max(1);
+    let share = |records: &[StepRecord], quarter: usize| {
+        let sum = |of: fn(&StepRecord) -> Option<[u32; 4]>| -> u32 {
+            records.iter().filter_map(of).map(|counts| counts[quarter]).sum()
+        };
+        let (hits, all) = (sum(|record| record.hits), sum(|record| record.of));
+        (all > 0).then(|| f64::from(hits) / f64::from(all))
+    };
+    let lines: Vec<Series> = QUARTERS
+        .iter()
+        .enumerate()
+        .map(|(quarter, name)| {
+            let point = |records: &[StepRecord]| {
+                Some((records.last()?.images as f64, share(records, quarter)?))
+            };
+            ((*name).to_owned(), records.chunks(window).filter_map(point).collect())
+        })
+        .collect();
+    loss_plot(dir.join("accuracy.png"), &lines, "images", "accuracy by noise", false)?;
+    let last = &records[records.len() - (records.len() / 10).max(1)..];
+    let text: Vec<String> = (0..4)
+        .filter_map(|quarter| Some(format!("{} {:.1} %", QUARTERS[quarter], 100.0 * share(last, quarter)?)))
+        .collect();
+    println!("accuracy over the last tenth of the training: {}", text.join(", "));
+    Ok(())
+}

@@ -1,0 +1,29 @@
+//! Ancestral sampling of a discrete process (DDPM, Algorithm 2; learned variances: IDDPM, section 3.1).
+
+use super::{Level, Move};
+use crate::diffusion::discrete::DiscreteSchedule;
+use crate::diffusion::prediction::Variance;
+
+/// A move for each step, the noisiest first: the posterior's mean of (x̂, z), and noise of the chosen variance, none in the
+/// last. Guided, the mean moves by variance times gradient (ADM, Algorithm 1).
+pub fn ancestral(schedule: &DiscreteSchedule, time_scale: f64, variance: Variance) -> Vec<Move> {
+    let step = |t: usize| {
+        let (mean_x, mean_z) = schedule.posterior_mean_factors(t);
+        let (small, large) = (schedule.posterior_log_variance(t), schedule.large_log_variance(t));
+        let (sd, gradient) = match variance {
+            Variance::Small => ((0.5 * small).exp(), schedule.posterior_variance(t)),
+            Variance::Large => ((0.5 * large).exp(), large.exp()),
+            Variance::Learned | Variance::LearnedRange => (1.0, 1.0),
+        };
+        Move {
+            mean_z,
+            mean_x,
+            mean_gradient: gradient,
+            noise_sd: if t == 0 { 0.0 } else { sd },
+            // The learned range ends at β itself, at t = 0 too.
+            log_variances: Some((small, schedule.beta(t).ln())),
+            ..Move::at(Level::discrete(schedule, t, time_scale))
+        }
+    };
+    (0..schedule.len()).rev().map(step).collect()
+}

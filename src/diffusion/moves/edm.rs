@@ -1,0 +1,45 @@
+//! The samplers of Karras et al. (arXiv 2206.00364) on the probability flow dy/dτ = (y - x̂)/τ, y = z/α, τ = σ/α.
+
+use super::ddim::between;
+use super::{Level, Move, check_eta};
+use crate::Result;
+
+/// Euler's method. In these coordinates it is the deterministic DDIM step; what differs are the levels.
+pub fn euler(levels: &[Level]) -> Vec<Move> {
+    let ends = levels.iter().skip(1).copied().chain([Level::CLEAN]);
+    levels.iter().zip(ends).map(|(from, to)| between(*from, to, 0.0)).collect()
+}
+
+/// Euler's method to a level below the next, and fresh noise up to it; η = 1 adds as much as the posterior does.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) when η is not in [0, 1].
+pub fn euler_ancestral(levels: &[Level], eta: f64) -> Result<Vec<Move>> {
+    check_eta(eta)?;
+    super::ddim(levels, eta)
+}
+
+/// Heun's method (EDM, Algorithm 1): each step but the last evaluates twice, at both of its ends.
+pub fn heun(levels: &[Level]) -> Vec<Move> {
+    let mut moves = Vec::with_capacity(2 * levels.len());
+    for pair in levels.windows(2) {
+        let (from, to) = (pair[0], pair[1]);
+        let there = between(from, to, 0.0);
+        moves.push(there);
+        // y' = y + (τ' - τ)(d + d')/2 with d = (y - x̂)/τ, d' = (ŷ - x̂')/τ', and y taken back out of Euler's ŷ.
+        let (tau, next) = (from.ratio(), to.ratio());
+        let gap = next - tau;
+        let (of_y, of_x) = (tau / next, 1.0 - tau / next); // y = of_y ŷ + of_x x̂
+        let half = 0.5 * gap;
+        moves.push(Move {
+            mean_z: of_y * (1.0 + half / tau) + half / next,
+            mean_x: -to.alpha * half / next,
+            mean_previous: to.alpha * (of_x * (1.0 + half / tau) - half / tau),
+            ..Move::at(to)
+        });
+    }
+    if let Some(last) = levels.last() {
+        moves.push(between(*last, Level::CLEAN, 0.0));
+    }
+    moves
+}

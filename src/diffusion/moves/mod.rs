@@ -1,0 +1,188 @@
+//! Samplers: free functions that turn noise levels into moves, over one contract, `denoise(z, level) -> x̂`.
+//!
+//! A move goes from one level to a cleaner one: z ← `mean_z`·z + `mean_x`·x̂ + `mean_previous`·x̂ of the move before +
+//! `mean_gradient`·∇log p(c given z) + `noise_sd`·noise. All samplers here are linear in these, so their numbers are
+//! computed in f64 once, and one loop ([`walk`]) or one kernel walks any of them. To add a sampler: a function, and a line
+//! of [`SAMPLERS`].
+
+mod ancestral;
+#[cfg(test)]
+mod convergence;
+mod ddim;
+mod dpmpp;
+mod edm;
+mod levels;
+mod process;
+mod row;
+
+pub use ancestral::ancestral;
+pub use ddim::{ddim, ddim_reverse};
+pub use dpmpp::{dpmpp_2m, dpmpp_2m_sde};
+pub use edm::{euler, euler_ancestral, heun};
+pub use levels::{Level, LevelSource};
+pub use process::{Method, Process};
+pub use row::StepRow;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::{Error, Result};
+
+/// One evaluation of the network and what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Move {
+    /// Where z stands before the move.
+    pub level: Level,
+    /// The factor of z.
+    pub mean_z: f64,
+    /// The factor of x̂, after its clip.
+    pub mean_x: f64,
+    /// The factor of the x̂ of the move before.
+    pub mean_previous: f64,
+    /// The factor of a guiding gradient; with learned variances it is multiplied by the variance.
+    pub mean_gradient: f64,
+    /// The standard deviation of the noise; with learned variances 1, or 0 in the last move.
+    pub noise_sd: f64,
+    /// Of a move of [`ancestral`]: the logs of the small and the large variance.
+    pub log_variances: Option<(f64, f64)>,
+}
+
+impl Move {
+    /// The move that changes nothing but the level's own numbers.
+    fn at(level: Level) -> Self {
+        Move {
+            level,
+            mean_z: 0.0,
+            mean_x: 1.0,
+            mean_previous: 0.0,
+            mean_gradient: 0.0,
+            noise_sd: 0.0,
+            log_variances: None,
+        }
+    }
+}
+
+/// What makes x̂ of a latent: a network, a closed form, a guided combination of either.
+pub trait Denoise {
+    /// x̂ of `z` at `level`, after any clip.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being computed.
+    fn denoise(&mut self, z: &[f64], level: &Level) -> Result<Vec<f64>>;
+}
+
+impl<F: FnMut(&[f64], &Level) -> Result<Vec<f64>>> Denoise for F {
+    fn denoise(&mut self, z: &[f64], level: &Level) -> Result<Vec<f64>> {
+        self(z, level)
+    }
+}
+
+/// Walks `moves` from `z` in f64 on the host, `noise(move)` giving the standard normal numbers of a move that needs some.
+///
+/// # Errors
+/// [`Error::Shape`] when a length differs from that of `z`; [`Error::Config`] for learned variances, which only a network
+/// has; whatever `denoise` returns.
+pub fn walk(
+    denoise: &mut impl Denoise,
+    moves: &[Move],
+    z: Vec<f64>,
+    mut noise: impl FnMut(usize) -> Vec<f64>,
+) -> Result<Vec<f64>> {
+    let mut z = z;
+    let mut previous = vec![0.0; z.len()];
+    for (index, step) in moves.iter().enumerate() {
+        let x = denoise.denoise(&z, &step.level)?;
+        let eps = if step.noise_sd == 0.0 { vec![0.0; z.len()] } else { noise(index) };
+        if x.len() != z.len() || eps.len() != z.len() {
+            let what = format!("z has {} elements, x {}, the noise {}", z.len(), x.len(), eps.len());
+            return Err(Error::shape("walk", what));
+        }
+        for i in 0..z.len() {
+            let mean = step.mean_z * z[i] + step.mean_x * x[i] + step.mean_previous * previous[i];
+            z[i] = mean + step.noise_sd * eps[i];
+        }
+        previous = x;
+    }
+    Ok(z)
+}
+
+/// A sampler by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SamplerKind {
+    /// DDPM's chain, or CFG's Algorithm 2 on a network of continuous time.
+    Ancestral,
+    /// DDIM with η.
+    Ddim,
+    /// DDIM backwards: a picture to its latent.
+    DdimReverse,
+    /// Euler's method on the probability flow, over Karras' levels.
+    Euler,
+    /// The same with fresh noise in each step.
+    EulerAncestral,
+    /// Heun's method: two evaluations a step.
+    Heun,
+    /// DPM-Solver++(2M).
+    Dpmpp2m,
+    /// SDE-DPM-Solver++(2M).
+    Dpmpp2mSde,
+}
+
+/// Every sampler, its name on the command line, and whether it walks Karras' levels rather than the process's own steps.
+pub const SAMPLERS: &[(SamplerKind, &str, bool)] = &[
+    (SamplerKind::Ancestral, "ancestral", false),
+    (SamplerKind::Ddim, "ddim", false),
+    (SamplerKind::DdimReverse, "ddim-reverse", false),
+    (SamplerKind::Euler, "euler", true),
+    (SamplerKind::EulerAncestral, "euler-ancestral", true),
+    (SamplerKind::Heun, "heun", true),
+    (SamplerKind::Dpmpp2m, "dpmpp-2m", true),
+    (SamplerKind::Dpmpp2mSde, "dpmpp-2m-sde", true),
+];
+
+impl SamplerKind {
+    /// Whether it walks Karras' levels.
+    pub fn walks_karras_levels(self) -> bool {
+        SAMPLERS.iter().any(|(kind, _, karras)| *kind == self && *karras)
+    }
+
+    /// Whether a move needs the x̂ of the move before.
+    pub fn is_multistep(self) -> bool {
+        matches!(self, SamplerKind::Heun | SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mSde)
+    }
+
+    /// Whether η means something to it, and what it is when nobody says.
+    pub fn default_eta(self) -> Option<f64> {
+        match self {
+            SamplerKind::Ddim => Some(0.0),
+            SamplerKind::EulerAncestral | SamplerKind::Dpmpp2mSde => Some(1.0),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for SamplerKind {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let found = SAMPLERS.iter().find(|(_, name, _)| *name == text);
+        found.map(|(kind, _, _)| *kind).ok_or_else(|| {
+            let names: Vec<&str> = SAMPLERS.iter().map(|(_, name, _)| *name).collect();
+            Error::Config(format!("`{text}` is no sampler; there are {}", names.join(", ")))
+        })
+    }
+}
+
+impl fmt::Display for SamplerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = SAMPLERS.iter().find(|(kind, _, _)| kind == self).map_or("", |(_, name, _)| name);
+        f.write_str(name)
+    }
+}
+
+/// Refuses an η outside [0, 1].
+fn check_eta(eta: f64) -> Result<()> {
+    if (0.0..=1.0).contains(&eta) {
+        return Ok(());
+    }
+    Err(Error::Config(format!("η is {eta}: it must lie between 0 (deterministic) and 1 (ancestral)")))
+}

@@ -1,0 +1,237 @@
+//! A trained process, and the moves of a sampler through it.
+
+use super::{
+    Level, LevelSource, Move, SamplerKind, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde, euler,
+};
+use super::{euler_ancestral, heun};
+use crate::diffusion::posterior::StepCoefficients;
+use crate::diffusion::prediction::{Prediction, Variance};
+use crate::diffusion::respacing::Respacing;
+use crate::diffusion::schedule::ContinuousSchedule;
+use crate::{Error, Result};
+
+/// Below so many steps a discrete process is sampled by DDIM when nothing else is asked for (IDDPM, figure 10).
+const FEW_STEPS: usize = 50;
+
+/// What a network was trained on: its noise levels, what it predicts, and which variance it has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Process {
+    /// The noise levels.
+    pub levels: LevelSource,
+    /// What the output is.
+    pub prediction: Prediction,
+    /// The variance of ancestral steps when nothing else is asked for.
+    pub variance: Variance,
+}
+
+impl From<&ContinuousSchedule> for Process {
+    fn from(schedule: &ContinuousSchedule) -> Self {
+        let levels = LevelSource::Continuous(*schedule);
+        Process { levels, prediction: Prediction::Eps, variance: Variance::Small }
+    }
+}
+
+impl From<&Process> for Process {
+    fn from(process: &Process) -> Self {
+        process.clone()
+    }
+}
+
+/// What is asked of a sampler; what is `None` is chosen for the process.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Method {
+    /// Which sampler.
+    pub kind: Option<SamplerKind>,
+    /// η, for those that have one.
+    pub eta: Option<f64>,
+    /// The steps of a discrete process, instead of a number of them.
+    pub respacing: Option<Respacing>,
+    /// The variance of discrete ancestral steps.
+    pub variance: Option<Variance>,
+}
+
+impl Process {
+    /// The sampler that `method` names, or the process's own: ancestral, and on a discrete process DDIM below 50 steps.
+    pub fn sampler(&self, method: &Method, steps: usize) -> SamplerKind {
+        let few = match (&self.levels, &method.respacing) {
+            (LevelSource::Continuous(_), _) => false,
+            (_, Some(Respacing::Stride(_))) => true,
+            (_, Some(Respacing::Sections(counts))) => counts.iter().sum::<usize>() < FEW_STEPS,
+            (_, None) => steps < FEW_STEPS,
+        };
+        method.kind.unwrap_or(if few { SamplerKind::Ddim } else { SamplerKind::Ancestral })
+    }
+
+    /// The variance of ancestral steps under `method`.
+    pub fn step_variance(&self, method: &Method) -> Variance {
+        method.variance.unwrap_or(self.variance)
+    }
+
+    /// The moves of a sampler in `steps` steps, and the variance that the step kernel has to put in.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no steps, more steps than there are, and options that the sampler or the process has not.
+    pub fn moves(
+        &self,
+        method: &Method,
+        steps: usize,
+        variance_exponent: f64,
+    ) -> Result<(Vec<Move>, Variance)> {
+        let kind = self.sampler(method, steps);
+        let refuse = |what: String| Err(Error::Config(what));
+        if method.eta.is_some() && kind.default_eta().is_none() {
+            return refuse(format!("--eta means nothing to the sampler {kind}"));
+        }
+        if method.variance.is_some() && (kind != SamplerKind::Ancestral || self.is_continuous()) {
+            return refuse(format!(
+                "--variance is for ancestral steps of a discrete process, not for {kind} here"
+            ));
+        }
+        if method.respacing.is_some() && (self.is_continuous() || kind.walks_karras_levels()) {
+            return refuse(format!(
+                "--respacing chooses steps of a discrete process; {kind} here takes --steps"
+            ));
+        }
+        let own = || -> Result<Vec<Level>> {
+            if steps == 0 {
+                return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
+            }
+            Ok(self.respaced(method, steps)?.own(steps))
+        };
+        let eta = method.eta.or(kind.default_eta()).unwrap_or(0.0);
+        let moves = match kind {
+            SamplerKind::Ancestral => match self.respaced(method, steps)? {
+                LevelSource::Continuous(schedule) => {
+                    continuous_ancestral(&schedule, steps, variance_exponent)?
+                }
+                LevelSource::Discrete(schedule, scale) => {
+                    let variance = self.step_variance(method);
+                    if variance.is_learned() && !self.variance.is_learned() {
+                        return refuse(
+                            "this network has learnt no variances; use --variance small or large".into(),
+                        );
+                    }
+                    return Ok((ancestral(&schedule, scale, variance), variance));
+                }
+            },
+            SamplerKind::Ddim => ddim(&own()?, eta)?,
+            SamplerKind::DdimReverse => ddim_reverse(&own()?),
+            SamplerKind::Euler => euler(&self.levels.karras(steps)?),
+            SamplerKind::EulerAncestral => euler_ancestral(&self.levels.karras(steps)?, eta)?,
+            SamplerKind::Heun => heun(&self.levels.karras(steps)?),
+            SamplerKind::Dpmpp2m => dpmpp_2m(&self.levels.karras(steps)?),
+            SamplerKind::Dpmpp2mSde => dpmpp_2m_sde(&self.levels.karras(steps)?, eta)?,
+        };
+        Ok((moves, Variance::Small))
+    }
+
+    /// Whether it is one of continuous time.
+    pub fn is_continuous(&self) -> bool {
+        matches!(self.levels, LevelSource::Continuous(_))
+    }
+
+    /// The levels that are kept of a discrete process.
+    fn respaced(&self, method: &Method, steps: usize) -> Result<LevelSource> {
+        match &self.levels {
+            LevelSource::Continuous(schedule) => Ok(LevelSource::Continuous(*schedule)),
+            LevelSource::Discrete(schedule, scale) => {
+                let evenly = Respacing::Sections(vec![steps]);
+                let kept = schedule.respaced(method.respacing.as_ref().unwrap_or(&evenly))?;
+                Ok(LevelSource::Discrete(kept, *scale))
+            }
+        }
+    }
+}
+
+/// CFG's Algorithm 2 as moves.
+fn continuous_ancestral(schedule: &ContinuousSchedule, steps: usize, exponent: f64) -> Result<Vec<Move>> {
+    let steps = crate::diffusion::posterior::ancestral_steps(schedule, steps, exponent)?;
+    let one = |step: &StepCoefficients| Move {
+        mean_z: step.mean_z,
+        mean_x: step.mean_x,
+        noise_sd: step.noise_sd,
+        mean_gradient: step.noise_sd.powi(2),
+        ..Move::at(Level::continuous(step.log_snr))
+    };
+    Ok(steps.iter().map(one).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::{BetaSchedule, DiscreteSchedule};
+
+    fn discrete() -> Process {
+        let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
+        let levels = LevelSource::Discrete(schedule, 1.0);
+        Process { levels, prediction: Prediction::Eps, variance: Variance::LearnedRange }
+    }
+
+    #[test]
+    fn few_steps_are_taken_by_ddim() {
+        let process = discrete();
+        let none = Method::default();
+        assert_eq!(process.sampler(&none, 49), SamplerKind::Ddim);
+        assert_eq!(process.sampler(&none, 50), SamplerKind::Ancestral);
+        let respaced = |text: &str| Method { respacing: Some(text.parse().unwrap()), ..Method::default() };
+        assert_eq!(process.sampler(&respaced("ddim250"), 1000), SamplerKind::Ddim);
+        assert_eq!(process.sampler(&respaced("20,29"), 1000), SamplerKind::Ddim);
+        assert_eq!(process.sampler(&respaced("20,30"), 10), SamplerKind::Ancestral);
+        let continuous = Process::from(&ContinuousSchedule::default());
+        assert_eq!(continuous.sampler(&none, 3), SamplerKind::Ancestral);
+        assert_eq!(process.moves(&respaced("90,60,60,20,20"), 1, 0.0).unwrap().0.len(), 250);
+        assert_eq!(process.moves(&none, 250, 0.0).unwrap().1, Variance::LearnedRange);
+    }
+
+    #[test]
+    fn every_sampler_walks_every_process() {
+        for process in [discrete(), Process::from(&ContinuousSchedule::default())] {
+            for (kind, name, _) in super::super::SAMPLERS {
+                let method = Method { kind: Some(*kind), ..Method::default() };
+                let (moves, _) = process.moves(&method, 20, 0.3).unwrap();
+                let expected = match kind {
+                    SamplerKind::Heun => 39,
+                    SamplerKind::DdimReverse => 19,
+                    _ => 20,
+                };
+                assert_eq!(moves.len(), expected, "{name}");
+                assert_eq!(name.parse::<SamplerKind>().unwrap().to_string(), *name);
+                for step in &moves {
+                    assert!(step.mean_z.is_finite() && step.mean_x.is_finite() && step.noise_sd.is_finite());
+                    assert!(
+                        step.mean_previous.is_finite() && step.mean_gradient.is_finite(),
+                        "{name} {step:?}"
+                    );
+                }
+            }
+        }
+        assert!("euler2".parse::<SamplerKind>().is_err());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_refused() {
+        let (discrete, continuous) = (discrete(), Process::from(&ContinuousSchedule::default()));
+        let error = |process: &Process, method: Method, steps| {
+            process.moves(&method, steps, 0.3).unwrap_err().to_string()
+        };
+        let none = Method::default();
+        let of = |kind| Method { kind: Some(kind), ..Method::default() };
+        assert!(error(&discrete, Method { eta: Some(0.5), ..of(SamplerKind::Heun) }, 20).contains("--eta"));
+        assert!(error(&discrete, Method { eta: Some(1.5), ..of(SamplerKind::Ddim) }, 20).contains("1.5"));
+        let variance = Some(Variance::Small);
+        assert!(error(&discrete, Method { variance, ..of(SamplerKind::Ddim) }, 20).contains("--variance"));
+        assert!(error(&continuous, Method { variance, ..none.clone() }, 20).contains("--variance"));
+        let respacing = Some("20".parse().unwrap());
+        assert!(error(&continuous, Method { respacing, ..none.clone() }, 20).contains("--respacing"));
+        assert!(error(&discrete, none.clone(), 2000).contains("2000"));
+        for steps in [0, 5000] {
+            assert!(discrete.moves(&of(SamplerKind::Dpmpp2m), steps, 0.3).is_err());
+        }
+        let fixed = Process { variance: Variance::Large, ..discrete };
+        let learned = Method { variance: Some(Variance::LearnedRange), ..of(SamplerKind::Ancestral) };
+        assert!(error(&fixed, learned, 100).contains("learnt no variances"));
+        for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Ancestral] {
+            assert!(continuous.moves(&of(kind), 0, 0.3).is_err());
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Whole eight-step loops with a network against the reference, the noise being given.
+
+use crate::diffusion::{
+    BetaSchedule, Clip, DiscreteSchedule, LevelSource, Method, Prediction, Process, SamplerKind,
+};
+use crate::diffusion::{StepRow, Variance};
+use crate::io::SafetensorsFile;
+use crate::model::load_values;
+use crate::nn::unet::tests::{golden_network, small};
+use crate::nn::unet::{Pass, QkvLayout};
+use crate::nn::{Classifier, UNetConfig};
+use crate::ops::{self, SamplerStep, StepNoise};
+use crate::sample::log_likelihood_gradient;
+use crate::tensor::{Context, DType, Tensor};
+use crate::testing::{Array, Golden, download, gpu};
+
+struct Loop {
+    name: &'static str,
+    respacing: &'static str,
+    kind: SamplerKind,
+    variance: Variance,
+    /// w; the other half has label 0.
+    guided: Option<f32>,
+    /// Whether the classifier guides, with scale 2.
+    classifier: bool,
+}
+
+/// 2·∇ log p(y given z) by the golden classifier.
+fn class_gradient(cx: &mut Context, z: &Tensor, times: &Tensor, labels: &Tensor) -> Tensor {
+    let config = UNetConfig {
+        out_channels: 10,
+        channel_mult: vec![1.0, 1.0],
+        qkv_order: QkvLayout::Legacy,
+        num_classes: None,
+        ..small()
+    };
+    let network = Classifier::new(&config).unwrap();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/classifier.safetensors");
+    let values = load_values(&SafetensorsFile::open(path).unwrap(), network.parameters(), "w.").unwrap();
+    let arena = network.parameters().arena(gpu(), "weights", 1).unwrap();
+    arena.write(gpu(), 0, &values).unwrap();
+    let weights = arena.weights(network.parameters(), 0);
+    log_likelihood_gradient(cx, z, |cx, z| {
+        let logits = network.forward(cx, &weights, z, times, &Pass::inference(DType::F32))?;
+        Ok(ops::cross_entropy(cx, &logits, labels, -2.0)?.loss)
+    })
+    .unwrap()
+}
+
+/// The latents after each move, N, C, H, W.
+fn run(golden: &Golden, case: &Loop) -> Vec<Array> {
+    let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
+    let process = Process {
+        levels: LevelSource::Discrete(schedule, 1.0),
+        prediction: Prediction::Eps,
+        variance: Variance::LearnedRange,
+    };
+    let respacing = Some(case.respacing.parse().unwrap());
+    let method = Method { kind: Some(case.kind), respacing, ..Method::default() };
+    let (moves, variance) = process.moves(&method, 1, 0.0).unwrap();
+    assert_eq!(variance, case.variance);
+    let told: Vec<f64> = moves.iter().map(|step| step.level.time).collect();
+    if let Some(want) = golden.try_f64s(&format!("{}.t_model", case.name)) {
+        assert_eq!(told, want);
+    }
+    let rows: Vec<StepRow> = moves.iter().map(|step| StepRow::new(step, Prediction::Eps).unwrap()).collect();
+
+    let (unet, arena) = golden_network();
+    let mut labels: Vec<u32> = golden.f64s("in.y").into_iter().map(|y| y as u32).collect();
+    if case.guided.is_some() {
+        labels.resize(4, 0);
+    }
+    let mut cx = Context::with_tape(gpu());
+    let halves = labels.len() / 2;
+    let z = golden.array("xT").nhwc().upload(&cx, DType::F32);
+    let noise = cx.constant_f32("noise", &[2, 16, 16, 3], &[0.0; 1536]).unwrap();
+    let labels = cx.constant_u32("labels", &[labels.len()], &labels).unwrap();
+    let counter = cx.constant_u32("counter", &[1], &[0]).unwrap();
+    let w = cx.constant_f32("w", &[1], &[case.guided.unwrap_or(0.0)]).unwrap();
+    let steps = ops::move_table(&cx, &rows).unwrap();
+    let times = cx.output("times", &[2 * halves], DType::F32).unwrap();
+    ops::step_times(&mut cx, &steps, &counter, &times).unwrap();
+    let gradient = match case.classifier {
+        true => Some(class_gradient(&mut cx, &z, &times, &labels)),
+        false => None,
+    };
+    let input = if halves == 2 { ops::repeat_batch(&mut cx, &z, 2).unwrap() } else { z.clone() };
+    let weights = arena.weights(unet.parameters(), 0);
+    let pass = Pass::inference(DType::F32);
+    let out = unet.forward(&mut cx, &weights, &input, &times, Some(&labels), &pass).unwrap();
+    let step = SamplerStep {
+        z: &z,
+        out: &out,
+        steps: &steps,
+        counter: &counter,
+        guidance: &w,
+        noise: StepNoise::Given(&noise),
+        variance,
+        clip: Clip::Static,
+        gradient: gradient.as_ref(),
+        previous: None,
+    };
+    ops::sampler_step(&mut cx, step).unwrap();
+    ops::advance(&mut cx, &counter).unwrap();
+    let plan = cx.finish("loop").unwrap();
+    let all = golden.array("noise");
+    let buffer = plan.kept(noise.storage()).unwrap().clone();
+    (0..rows.len())
+        .map(|k| {
+            let own = Array::new(&[2, 3, 16, 16], all.data[k * 1536..][..1536].to_vec()).nhwc();
+            gpu().write(&buffer, 0, bytemuck::cast_slice(&own.data)).unwrap();
+            plan.run().unwrap();
+            download(&plan, &z).permute(&[0, 3, 1, 2])
+        })
+        .collect()
+}
+
+#[test]
+fn loops_follow_the_reference() {
+    let golden = Golden::open("sample_loops");
+    let ancestral = Loop {
+        name: "ancestral",
+        respacing: "8",
+        kind: SamplerKind::Ancestral,
+        variance: Variance::LearnedRange,
+        guided: None,
+        classifier: false,
+    };
+    let (kind, variance) = (SamplerKind::Ddim, Variance::Small);
+    let ddim = Loop { name: "ddim", respacing: "ddim8", kind, variance, guided: None, classifier: false };
+    for case in [&ancestral, &ddim] {
+        let want = golden.array(&format!("{}.traj", case.name));
+        for (k, got) in run(&golden, case).iter().enumerate() {
+            let want = Array::new(&[2, 3, 16, 16], want.data[k * 1536..][..1536].to_vec());
+            got.check(&format!("{} after move {k}", case.name), &want, DType::F32);
+        }
+    }
+    for (name, case) in [("guided", &ancestral), ("ddim_guided", &ddim)] {
+        let case = Loop { name, classifier: true, ..*case };
+        golden.check(&format!("{name}.final"), run(&golden, &case).last().unwrap(), DType::F32);
+    }
+    // At the first step 1/α is 20,000: where an x̂ there is not clipped, the rounding of eps decides it, and the whole sample
+    // follows. The loop's own answer to a change of w that shifts eps by as much as the rounding of two networks (2.5 and 1.5
+    // times 1.2e-6) is the measure of that, sample by sample.
+    let at = |w: f32| {
+        let case = Loop { name: "cfg", guided: Some(w), ..ancestral };
+        run(&golden, &case).pop().unwrap()
+    };
+    let (got, moved) = (at(1.5), at(1.5 * (1.0 + 4e-6)));
+    let want = golden.array("cfg.final");
+    let mut strict = 0;
+    for n in 0..2 {
+        let sample = |x: &Array| Array::new(&[768], x.data[n * 768..][..768].to_vec());
+        let difference = sample(&got).zip(&sample(&moved), |a, b| (a - b).abs());
+        let change = difference.data.iter().fold(0f32, |m, &x| m.max(x));
+        strict += usize::from(change < 1e-4);
+        sample(&got).check_absolute(
+            &format!("cfg.final of sample {n}"),
+            &sample(&want),
+            (2.0 * change).max(1e-5),
+        );
+    }
+    assert!(strict > 0, "no sample is well conditioned");
+}

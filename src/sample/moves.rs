@@ -1,0 +1,52 @@
+//! A sampler's moves as the table that its step kernel reads.
+
+use crate::diffusion::{
+    LevelSource, Prediction, Process, SamplerKind, StepRow, StepScalars, Variance, ancestral_steps,
+};
+use crate::error::Result;
+use crate::ops;
+use crate::tensor::{Context, Tensor};
+
+use super::SamplerOptions;
+
+/// The rows of the step kernel, of either kind.
+pub(super) enum Moves {
+    /// CFG's Algorithm 2 on predicted noise.
+    Guided(Vec<StepScalars>),
+    /// Anything else.
+    Any { rows: Vec<StepRow>, variance: Variance, multistep: bool },
+}
+
+impl Moves {
+    pub fn new(process: &Process, options: &SamplerOptions) -> Result<Self> {
+        let kind = process.sampler(&options.method, options.steps);
+        let (moves, variance) = process.moves(&options.method, options.steps, options.variance_exponent)?;
+        match &process.levels {
+            LevelSource::Continuous(schedule)
+                if kind == SamplerKind::Ancestral && process.prediction == Prediction::Eps =>
+            {
+                let steps = ancestral_steps(schedule, options.steps, options.variance_exponent)?;
+                Ok(Moves::Guided(steps.iter().map(|step| step.scalars()).collect()))
+            }
+            _ => {
+                let row = |step| StepRow::new(step, process.prediction);
+                let rows = moves.iter().map(row).collect::<Result<_>>()?;
+                Ok(Moves::Any { rows, variance, multistep: kind.is_multistep() })
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            Moves::Guided(rows) => rows.len(),
+            Moves::Any { rows, .. } => rows.len(),
+        }
+    }
+
+    pub fn table(&self, cx: &Context) -> Result<Tensor> {
+        match self {
+            Moves::Guided(rows) => ops::step_table(cx, rows),
+            Moves::Any { rows, .. } => ops::move_table(cx, rows),
+        }
+    }
+}

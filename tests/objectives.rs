@@ -1,0 +1,162 @@
+//! Schedules, predictions, losses and samplers of times: each trains, is remembered by its model, resumes byte for byte
+//! and is sampled by every sampler.
+
+mod common;
+
+use common::{assert_same_file, digits, gpu, requests, sampler, sampler_options, tiny, train};
+use freeguide::diffusion::moves::SAMPLERS;
+use freeguide::diffusion::{Method, Prediction, SamplerKind, TimeSampler, Variance};
+use freeguide::model::Model;
+use freeguide::sample::SamplerOptions;
+use freeguide::train::{LossKind, Objective, Outcome, TrainOptions, TrainSchedule, Trainer};
+
+fn options(objective: Objective, images: u64) -> TrainOptions {
+    let mut options = TrainOptions { objective, ..tiny(images) };
+    options.unet.out_channels = objective.out_channels(options.unet.in_channels);
+    options
+}
+
+fn objectives() -> Vec<Objective> {
+    let none = Objective::default();
+    let cosine = Objective { schedule: TrainSchedule::Cosine, ..none };
+    vec![
+        Objective { prediction: Prediction::V, t_sampler: TimeSampler::LowDiscrepancy, ..none },
+        Objective { prediction: Prediction::X0, ..none },
+        Objective { schedule: TrainSchedule::Linear, ..none },
+        Objective { prediction: Prediction::V, loss: LossKind::Vlb, ..cosine },
+        Objective { learn_sigma: true, loss: LossKind::Hybrid, steps_total: 4000, ..cosine },
+        Objective {
+            learn_sigma: true,
+            loss: LossKind::Vlb,
+            t_sampler: TimeSampler::Importance,
+            steps_total: 100,
+            ..cosine
+        },
+    ]
+}
+
+#[test]
+fn every_objective_trains_and_is_sampled_by_every_sampler() {
+    let gpu = gpu();
+    for objective in objectives() {
+        let dir = tempfile::tempdir().unwrap();
+        let trainer = train(&gpu, &options(objective, 64), dir.path());
+        let losses: Vec<f32> = trainer.records().iter().map(|record| record.loss).collect();
+        assert!(losses.iter().all(|loss| loss.is_finite() && *loss > 0.0), "{objective:?}: {losses:?}");
+        let model = Model::load(&gpu, dir.path()).unwrap();
+        let process = model.config.process().unwrap();
+        assert_eq!(process.prediction, objective.prediction);
+        assert_eq!(process.is_continuous(), objective.schedule == TrainSchedule::Continuous);
+        for (kind, name, _) in SAMPLERS.iter().filter(|(kind, ..)| *kind != SamplerKind::DdimReverse) {
+            let method = Method { kind: Some(*kind), ..Method::default() };
+            let sampler = sampler(&gpu, &model, SamplerOptions { method, ..sampler_options(2, 5) });
+            let guidance = freeguide::diffusion::Guidance::from_weight(1.0).unwrap();
+            let pictures = sampler.sample(&requests(2, 1), guidance, || Ok(())).unwrap();
+            assert_eq!(pictures.len(), 2, "{objective:?} {name}");
+        }
+    }
+}
+
+#[test]
+fn variances_and_respacings_change_the_picture_and_are_checked() {
+    let gpu = gpu();
+    let dir = tempfile::tempdir().unwrap();
+    let objective = objectives()[4];
+    train(&gpu, &options(objective, 64), dir.path());
+    let model = Model::load(&gpu, dir.path()).unwrap();
+    assert_eq!(model.config.process().unwrap().variance, Variance::LearnedRange);
+    let pictures = |variance, respacing: &str| {
+        let kind = Some(SamplerKind::Ancestral);
+        let respacing = Some(respacing.parse().unwrap());
+        let method = Method { kind, variance, respacing, eta: None };
+        let sampler = sampler(&gpu, &model, SamplerOptions { method, ..sampler_options(1, 1) });
+        let guidance = freeguide::diffusion::Guidance::from_weight(1.0).unwrap();
+        sampler.sample(&requests(1, 1), guidance, || Ok(())).unwrap().remove(0)
+    };
+    let learned = pictures(None, "4,3,2");
+    assert_eq!(learned, pictures(Some(Variance::LearnedRange), "4,3,2"));
+    for other in [
+        pictures(Some(Variance::Small), "4,3,2"),
+        pictures(Some(Variance::Large), "4,3,2"),
+        pictures(None, "9"),
+    ] {
+        assert_ne!(learned, other);
+    }
+}
+
+/// Losses come late, times depend on them, and a stop brings them in earlier than a run without one does.
+#[test]
+fn importance_sampling_resumes_byte_for_byte() {
+    let gpu = gpu();
+    let [straight, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    // Few times, so that each has its ten losses early on.
+    let objective = Objective { steps_total: 5, ..objectives()[5] };
+    let mut options = options(objective, 160);
+    options.microbatch = 4;
+    options.sampling.steps = 5;
+    train(&gpu, &options, straight.path());
+    for steps in [3, 7, 1] {
+        let mut trainer = Trainer::open(&gpu, digits(), &options, stopped.path()).unwrap();
+        let mut left = steps;
+        let stop = || {
+            left -= 1;
+            left == 0
+        };
+        assert_eq!(trainer.run(stop, |_, _| Ok(())).unwrap(), Outcome::Stopped);
+    }
+    train(&gpu, &options, stopped.path());
+    for name in
+        ["train.json", "train.jsonl", "config.json", "model.safetensors", "state-000000000160.safetensors"]
+    {
+        assert_same_file(name, straight.path(), stopped.path());
+    }
+}
+
+#[test]
+fn the_default_leaves_no_trace_in_files() {
+    let gpu = gpu();
+    let dir = tempfile::tempdir().unwrap();
+    train(&gpu, &tiny(16), dir.path());
+    let text = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    assert!(!text("train.json").contains("objective"));
+    let config: serde_json::Value = serde_json::from_str(&text("config.json")).unwrap();
+    let keys: Vec<&String> = config["scheduler"].as_object().unwrap().keys().collect();
+    assert_eq!(keys, ["beta_schedule", "log_snr_max", "log_snr_min", "prediction_type"]);
+}
+
+/// The bound does not depend on the batch, is the sum of its parts, and learning lowers it.
+#[test]
+fn the_bound_is_measured() {
+    use freeguide::data::{Loader, LoaderOptions};
+    use freeguide::sample::{Nll, NllOptions};
+    let gpu = gpu();
+    let objective = Objective { steps_total: 100, ..objectives()[4] };
+    let measured = |images: u64, batch: usize| {
+        let dir = tempfile::tempdir().unwrap();
+        train(&gpu, &options(objective, images), dir.path());
+        let model = Model::load(&gpu, dir.path()).unwrap();
+        let respacing = Some("12".parse().unwrap());
+        let options = NllOptions { batch, respacing, variance: None, conditional: true, seed: 3 };
+        let mut nll = Nll::new(&gpu, &model, options).unwrap();
+        let loading = LoaderOptions { image_size: 8, crop: Default::default(), flip: false, seed: 0 };
+        let loader = Loader::new(digits(), loading);
+        let mut runs = 0;
+        for first in [0, 5] {
+            nll.add(&loader.batch(first, 5).unwrap(), || {
+                runs += 1;
+                Ok(())
+            })
+            .unwrap();
+        }
+        assert_eq!(runs, 2 * 60usize.div_ceil(batch));
+        nll.report().unwrap()
+    };
+    let one = measured(64, 7);
+    assert_eq!((one.images, one.steps, one.step_bits.len()), (10, 12, 12));
+    let sum = one.prior_bits + one.step_bits.iter().sum::<f64>();
+    assert!((sum - one.total_bits).abs() < 1e-9, "{one:?}");
+    assert!(one.mse.iter().chain(&one.x0_mse).all(|error| *error >= 0.0));
+    assert_eq!(measured(64, 60), one);
+    let learnt = measured(3200, 60);
+    assert!(learnt.total_bits < 0.9 * one.total_bits, "{} {}", learnt.total_bits, one.total_bits);
+}
