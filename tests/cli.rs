@@ -332,6 +332,36 @@ fn samples_become_grids_folders_and_arrays() {
 }
 
 #[test]
+fn guiders_are_named_in_the_picture_or_refused_with_the_reason() {
+    let place = Place::new();
+    let (model, out) = (model(&place), place.text("guided.png"));
+    let sample = |guider: &str| {
+        run(&[
+            "sample", "--model", &model, "--class", "3", "--seeds", "1", "--steps", "3", "--w", "2",
+            "--guider", guider,
+        ]
+        .iter()
+        .copied()
+        .chain(["--out", &out])
+        .collect::<Vec<_>>())
+    };
+    sample("interval(lo=-2,hi=6) + rescale(0.7)").expect(0);
+    let text = read_png_text(&out).unwrap();
+    assert!(text.contains(&("guider".into(), "interval(lo=-2,hi=6)+rescale(0.7)".into())), "{text:?}");
+    fs::remove_file(&out).unwrap();
+    for (guider, parts) in [
+        ("rescal(0.7)", &["rescal", "rescale, cfg++"][..]),
+        ("apg()+rescale(0.5)", &["do not go together"]),
+        ("negative(cat)", &["cat", "there are 10 classes"]),
+        ("expression(eps_c + q)", &["eps_c + q", "`q`"]),
+        ("autoguidance(nowhere)", &["nowhere", "no such file or folder"]),
+    ] {
+        contains(&sample(guider).expect(1).stderr, parts);
+        assert!(!Path::new(&out).exists(), "{guider}");
+    }
+}
+
+#[test]
 fn a_sweep_writes_a_grid_and_a_table() {
     let place = Place::new();
     let model = model(&place);

@@ -1,7 +1,7 @@
-//! The fused step of the sampler. Bytes: both predictions and z read once, z written once.
+//! The fused step of the sampler, and what guiders put before it. Bytes: both predictions and z read once, z written once.
 
-use freeguide::diffusion::{Clip, ContinuousSchedule, ancestral_steps};
-use freeguide::ops::{GuidedStep, guided_step, step_table};
+use freeguide::diffusion::{Clip, ContinuousSchedule, Guiders, ancestral_steps};
+use freeguide::ops::{GUIDER_ROW, Guided, GuidedStep, guided_eps, guided_step, guider_table, step_table};
 use freeguide::tensor::DType;
 
 use crate::harness::{Bench, Work};
@@ -11,11 +11,8 @@ pub fn run(bench: &mut Bench) {
     let [n, h, w, c] = shape;
     let label = format!("{n}x{h}x{w}x{c}");
     let schedule = ContinuousSchedule::new(-20.0, 20.0).expect("it is in order");
-    let steps: Vec<_> = ancestral_steps(&schedule, 64, 0.3)
-        .expect("they are in order")
-        .iter()
-        .map(|step| step.scalars())
-        .collect();
+    let coefficients = ancestral_steps(&schedule, 64, 0.3).expect("they are in order");
+    let steps: Vec<_> = coefficients.iter().map(|step| step.scalars()).collect();
     for &dtype in bench.dtypes() {
         let bytes = (n * h * w * c * (2 * 4 + 2 * dtype.bytes())) as f64;
         for (name, clip) in
@@ -35,6 +32,22 @@ pub fn run(bench: &mut Bench) {
                     preview: None,
                 };
                 guided_step(&mut r.cx, step)
+            });
+        }
+        // What guiders add to the step: both predictions read twice for the factors and once for their combination.
+        for text in ["rescale(0.7)", "apg(r=15)", "expression(eps_c + w * (eps_c - eps_u))"] {
+            let guiders: Guiders = text.parse().expect("they are written right");
+            let table = guider_table(&guiders, 2.0, &coefficients);
+            bench.measure("guider", text, &label, dtype, Work::Bytes(bytes), |r| {
+                let (z, eps) = (r.random(&shape, DType::F32)?, r.random(&[2 * n, h, w, c], dtype)?);
+                let step = Guided {
+                    z: &z,
+                    eps: &eps,
+                    table: &r.cx.constant_f32("guiders", &[table.len() / GUIDER_ROW, GUIDER_ROW], &table)?,
+                    counter: &r.cx.constant_u32("counter", &[1], &[20])?,
+                };
+                let momentum = r.random(&shape, DType::F32)?;
+                guided_eps(&mut r.cx, &guiders, step, Some(&momentum)).map(drop)
             });
         }
     }

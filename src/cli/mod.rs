@@ -5,6 +5,7 @@
 mod compiled;
 mod convert;
 mod devices;
+mod guider;
 mod info;
 mod interrupt;
 mod nll;

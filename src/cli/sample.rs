@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance, Method, Process, Respacing, SamplerKind, Variance};
+use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
@@ -13,10 +13,12 @@ use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::{DType, Precision};
 
+use super::guider::{self, Drawer};
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
 /// Make pictures with a model.
 #[derive(clap::Args)]
+#[command(after_long_help = guider::table())]
 pub struct Args {
     /// The model: a training's folder, a .safetensors file beside its config.json, or a .pt file of guided-diffusion.
     #[arg(long, value_name = "DIR|FILE")]
@@ -33,6 +35,9 @@ pub struct Args {
     /// The same as most tools count it: scale = 1 + w; 1 is plain conditional, 0 unconditional.
     #[arg(long, value_name = "F", allow_negative_numbers = true)]
     guidance_scale: Option<f64>,
+    /// How guidance is done, guiders joined by +, as in interval(lo=-2,hi=6)+rescale(0.7); see below.
+    #[arg(long, value_name = "GUIDERS", default_value = "")]
+    guider: String,
     /// Denoising steps [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -81,6 +86,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    let guiders: Guiders = args.guider.parse()?;
     let kind = Output::of(&args.out)?;
     if kind != Output::Folder {
         pictures::check_free(&args.out, args.force)?;
@@ -124,8 +130,11 @@ pub fn run(args: &Args) -> Result<()> {
         dtype: precision.dtype(),
         ..defaults
     };
-    let parameters = parameters(args, &options, &config.process()?, guidance);
-    let sampler = Sampler::of(&gpu, &model, options)?;
+    let mut parameters = parameters(args, &options, &config.process()?, guidance);
+    if !guiders.is_empty() {
+        parameters.push(("guider".into(), guiders.to_string()));
+    }
+    let sampler = Drawer::new(&gpu, &model, guiders, options)?;
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
     let bar = progress::bar("sampling", "steps", 0, batches * sampler.moves() as u64);
     let on_step = || {

@@ -20,6 +20,7 @@ mod embedding;
 mod first_token;
 mod group_norm;
 mod guided_step;
+mod guider;
 mod linear;
 mod linear_rows;
 mod mixture_score;
@@ -54,6 +55,9 @@ pub use embedding::embedding;
 pub use first_token::first_token;
 pub use group_norm::{GroupNorm, group_norm};
 pub use guided_step::{GuidedStep, guided_step, step_table};
+pub use guider::{
+    GUIDER_ROW, Guided, check_expression, guided_eps, guider_table, is_weight_alone, renoise, step_weight,
+};
 pub use linear::linear;
 pub use linear_rows::linear_rows;
 pub use mixture_score::{Mixture, mixture_score};

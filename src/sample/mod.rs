@@ -6,10 +6,12 @@
 #[cfg(test)]
 mod golden_loops;
 mod guide;
+mod guiding;
 mod moves;
 mod nll;
 mod sampler;
 
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
+pub use guiding::GuidedSampler;
 pub use nll::{Nll, NllOptions, NllReport};
 pub use sampler::{Request, Sampler, SamplerOptions, to_u8};

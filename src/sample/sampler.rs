@@ -80,7 +80,7 @@ pub struct Sampler {
 }
 
 /// A tensor over the whole of a buffer.
-fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
+pub(super) fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
     Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
 }
 

@@ -73,7 +73,7 @@ impl Guider for Annealing {
 pub(super) const ENTRY: Entry = Entry {
     name: "annealing",
     usage: "annealing(t1=0.6,t2=0.9,s=0.15,psi=1)",
-    what: "noise on the condition's embedding early on, for variety at high strength (arXiv 2310.17347)",
+    what: "noise on the condition's embedding early on, for variety (arXiv 2310.17347)",
     make: |arguments| {
         let whole_below = arguments.named("t1")?.unwrap_or(0.6);
         let noise_above = arguments.named("t2")?.unwrap_or(0.9);

@@ -63,7 +63,7 @@ impl Guider for Apg {
 pub(super) const ENTRY: Entry = Entry {
     name: "apg",
     usage: "apg(eta=0,beta=-0.5,r=15)",
-    what: "the part of guidance along the prediction weakened, momentum, a longest step (arXiv 2410.02416)",
+    what: "guidance along the prediction weakened; momentum; a longest step (arXiv 2410.02416)",
     make: |arguments| {
         let parallel = arguments.named("eta")?.unwrap_or(0.0);
         let momentum = arguments.named("beta")?.unwrap_or(-0.5);

@@ -51,19 +51,19 @@ impl Guiders {
         if self.iter().any(|guider| matches!(guider.work(), Work::Expression(_))) {
             return Err(Error::Config("an expression is computed on a device alone".into()));
         }
-        let own = self.iter().find_map(|guider| guider.combine(weight, eps, memory));
-        let plain = || {
-            let one = |(c, u): (&f64, &f64)| (1.0 + weight) * c - weight * u;
-            eps.conditional.iter().zip(eps.against).map(one).collect()
-        };
-        let mut guided = match own {
-            _ if !self.needs_all(weight) => eps.conditional.to_vec(),
-            Some(own) => own,
-            None => plain(),
-        };
-        if self.needs_all(weight) {
+        let mut guided = if self.needs_all(weight) {
+            let plain = || {
+                let one = |(c, u): (&f64, &f64)| (1.0 + weight) * c - weight * u;
+                eps.conditional.iter().zip(eps.against).map(one).collect()
+            };
+            let own = self.iter().find_map(|guider| guider.combine(weight, eps, memory));
+            let mut guided = own.unwrap_or_else(plain);
             self.iter().for_each(|guider| guider.correct(eps, &mut guided));
-        }
+            guided
+        } else {
+            // One evaluation, and nothing to remember.
+            eps.conditional.to_vec()
+        };
         let factor = self.eps_factor();
         if factor != 1.0 {
             guided.iter_mut().for_each(|x| *x *= factor);

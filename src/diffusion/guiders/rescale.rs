@@ -37,7 +37,7 @@ impl Guider for Rescale {
 pub(super) const ENTRY: Entry = Entry {
     name: "rescale",
     usage: "rescale(0.7)",
-    what: "the guided eps keeps the conditional one's standard deviation to this part (arXiv 2305.08891)",
+    what: "brings eps's deviation back to the conditional one's, this far (arXiv 2305.08891)",
     make: |arguments| {
         let phi = arguments.number("phi")?;
         if !(0.0..=1.0).contains(&phi) {

@@ -46,7 +46,7 @@ impl Guider for ZeroStar {
 pub(super) const ENTRY: Entry = Entry {
     name: "zero-star",
     usage: "zero-star(k=1)",
-    what: "against the best multiple of the unconditional eps; the first k steps do nothing (arXiv 2503.18886)",
+    what: "eps_u scaled to fit eps_c best; the first k steps do nothing (arXiv 2503.18886)",
     make: |arguments| {
         let idle_steps = arguments.named("k")?.unwrap_or(0.0);
         if idle_steps < 0.0 || idle_steps.fract() != 0.0 {

@@ -1,0 +1,133 @@
+//! Guiders on a whole network: neutral ones draw the plain picture bit for bit, others another one, and no picture depends
+//! on its batch.
+
+mod common;
+
+use common::{gpu, requests, sampler_options, tiny, train};
+use freeguide::diffusion::{Guidance, Guiders};
+use freeguide::gpu::Gpu;
+use freeguide::model::Model;
+use freeguide::sample::{GuidedSampler, Request, SamplerOptions};
+
+const STEPS: usize = 7;
+
+fn w(weight: f64) -> Guidance {
+    Guidance::from_weight(weight).unwrap()
+}
+
+struct Trained {
+    gpu: Gpu,
+    model: Model,
+    _dir: tempfile::TempDir,
+}
+
+impl Trained {
+    fn new() -> Trained {
+        let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
+        let mut options = tiny(128);
+        (options.warmup_images, options.learning_rate) = (8, 3e-3);
+        // The average of so short a training is little more than its start.
+        options.ema_rates = vec![0.5];
+        train(&gpu, &options, dir.path());
+        let model = Model::load(&gpu, dir.path()).unwrap();
+        Trained { gpu, model, _dir: dir }
+    }
+
+    fn guided(&self, text: &str, options: SamplerOptions) -> GuidedSampler {
+        let guiders: Guiders = text.parse().unwrap();
+        let weak = text.contains("autoguidance").then_some(&self.model);
+        GuidedSampler::new(&self.gpu, &self.model, weak, guiders, options).unwrap()
+    }
+
+    fn bits(&self, text: &str, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
+        let sampler = self.guided(text, options.clone());
+        let mut bits = Vec::new();
+        for batch in all.chunks(options.batch) {
+            sampler.start(batch, w(1.5)).unwrap();
+            (0..STEPS).for_each(|_| sampler.step().unwrap());
+            let values = sampler.read(batch.len()).unwrap();
+            let one = values.len() / batch.len();
+            bits.extend(
+                values.chunks(one).map(|picture| picture.iter().map(|x| x.to_bits()).collect::<Vec<_>>()),
+            );
+        }
+        bits
+    }
+}
+
+fn largest_difference(a: &[Vec<u32>], b: &[Vec<u32>]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(&a, &b)| (f32::from_bits(a) - f32::from_bits(b)).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn guiders_draw() {
+    let trained = Trained::new();
+    let all = requests(3, 1);
+    let options = sampler_options(3, STEPS);
+    let plain_sampler = common::sampler(&trained.gpu, &trained.model, options.clone());
+    plain_sampler.start(&all, w(1.5)).unwrap();
+    (0..STEPS).for_each(|_| plain_sampler.step().unwrap());
+    let values = plain_sampler.read(3).unwrap();
+    let plain: Vec<Vec<u32>> = values
+        .chunks(values.len() / 3)
+        .map(|picture| picture.iter().map(|x| x.to_bits()).collect())
+        .collect();
+
+    for text in ["constant", "linear(1.5,1.5)", "interval(lo=-20,hi=20)", "low-noise(1)"] {
+        assert!(trained.bits(text, options.clone(), &all) == plain, "{text} is plain guidance");
+    }
+    for text in ["rescale(0)", "apg(eta=1,beta=0)", "also(7:0)", "temperature(1)"] {
+        let difference = largest_difference(&trained.bits(text, options.clone(), &all), &plain);
+        assert!(difference <= 2e-5, "{text} is plain guidance but for {difference:e}");
+    }
+    for text in [
+        "linear(from=0,to=3)",
+        "interval(lo=-2,hi=6)",
+        "rescale(0.7)",
+        "cfg++(0.6)",
+        "apg(eta=0,beta=-0.5,r=2)",
+        "zero-star(k=1)",
+        "autoguidance(itself)",
+        "negative(4)",
+        "also(4:0.5 2:1)",
+        "expression(eps_c + w * tanh(eps_c - eps_u))",
+        "temperature(0.9)",
+        "low-noise(0.8)",
+        "interval(lo=-2,hi=6)+rescale(0.7)",
+        "interval(lo=-2,hi=6)+apg(r=3)+low-noise(0.9)",
+    ] {
+        let whole = trained.bits(text, options.clone(), &all);
+        assert!(whole != plain, "{text} changes nothing");
+        assert!(whole.iter().flatten().all(|&bits| f32::from_bits(bits).is_finite()), "{text}");
+        assert!(whole == trained.bits(text, sampler_options(1, STEPS), &all), "{text}, one by one");
+        let two_pass = SamplerOptions { two_pass: true, ..options.clone() };
+        assert!(whole == trained.bits(text, two_pass, &all), "{text}, one evaluation at a time");
+    }
+
+    // A network guided by itself is not guided.
+    let single = SamplerOptions { guided: false, ..options.clone() };
+    let unguided = common::sampler(&trained.gpu, &trained.model, single);
+    unguided.start(&all, w(0.0)).unwrap();
+    (0..STEPS).for_each(|_| unguided.step().unwrap());
+    let want: Vec<Vec<u32>> = vec![unguided.read(3).unwrap().iter().map(|x| x.to_bits()).collect()];
+    let difference = largest_difference(&trained.bits("autoguidance(itself)", options.clone(), &all), &want);
+    assert!(difference <= 2e-5, "autoguidance by itself differs by {difference:e}");
+
+    // Evaluations: two a step, one outside of an interval.
+    let evaluations = |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight));
+    assert_eq!((evaluations("constant", 1.0), evaluations("constant", 0.0)), (2 * STEPS, STEPS));
+    assert_eq!(evaluations("also(4:0.5 2:1)", 1.0), 4 * STEPS);
+    let some = evaluations("interval(lo=-2,hi=6)", 1.0);
+    assert!(STEPS < some && some < 2 * STEPS, "{some}");
+
+    // What cannot be.
+    let refused = |text: &str| {
+        let guiders: Guiders = text.parse().unwrap();
+        let made = GuidedSampler::new(&trained.gpu, &trained.model, None, guiders, options.clone());
+        made.map(drop).unwrap_err().to_string()
+    };
+    assert!(refused("negative(cat)").contains("there is no class \"cat\""));
+    assert!(refused("autoguidance(weak)").contains("weaker model weak"));
+    assert!(refused("expression(eps_d)").contains("eps_d"));
+}
