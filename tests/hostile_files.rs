@@ -10,7 +10,7 @@ use freeguide::io::{
     Dtype, NpzWriter, PtFile, SafetensorsFile, TensorBytes, TensorSource, read_npz_images, read_png_text,
     write_png, write_safetensors,
 };
-use freeguide::model::{Checkpoint, Flags, ModelConfig, load_values, write_model};
+use freeguide::model::{Checkpoint, Flags, Format, ModelConfig, convert, load_values, write_model};
 use freeguide::nn::UNet;
 
 /// Reads `path` in its own way, and asks for all that is in it.
@@ -330,6 +330,34 @@ fn configurations() {
         assert!(read(&path).is_err(), "{to}");
         assert!(start.elapsed() < Duration::from_secs(1), "{to} took {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn configurations_of_diffusers() {
+    fn read(path: &Path) -> Result<(), String> {
+        let weights = path.with_file_name("diffusion_pytorch_model.safetensors");
+        if !weights.exists() {
+            let (config, unet, values) = small();
+            let own = tempfile::tempdir().unwrap();
+            write_model(&own.path().join("model.safetensors"), Some(&config), unet.parameters(), &values)
+                .unwrap();
+            let checkpoint = Checkpoint::open(own.path(), None).unwrap();
+            let out = own.path().join("out");
+            convert(&checkpoint, &out, Format::Diffusers, None).unwrap();
+            std::fs::copy(out.join("unet/diffusion_pytorch_model.safetensors"), &weights).unwrap();
+            std::fs::write(path.with_file_name("scheduler_config.json"), "{}").unwrap();
+        }
+        Checkpoint::open(&weights, None).map(drop).map_err(|error| {
+            // A file that says nothing of diffusers leaves the weights alone, which then say nothing of themselves.
+            error.to_string().replace("diffusion_pytorch_model.safetensors", "config.json")
+        })
+    }
+    let text = br#"{"_class_name": "UNet2DModel", "sample_size": 4, "in_channels": 1, "out_channels": 1,
+        "down_block_types": ["ResnetDownsampleBlock2D"], "up_block_types": ["ResnetUpsampleBlock2D"],
+        "block_out_channels": [4], "layers_per_block": 1, "downsample_type": "resnet", "upsample_type": "resnet",
+        "attention_head_dim": 4, "norm_num_groups": 2, "resnet_time_scale_shift": "scale_shift",
+        "num_class_embeds": 3}"#;
+    torment("config.json", text, read);
 }
 
 #[test]

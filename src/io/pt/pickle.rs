@@ -15,6 +15,9 @@ pub(super) type Outcome<T> = std::result::Result<T, String>;
 /// The longest stream that is read. Those of published checkpoints take a tenth of a megabyte.
 pub(super) const MOST_BYTES: usize = 16 << 20;
 
+/// The most values, marks and remembered places at a time: a published checkpoint makes some ten thousand.
+const MOST_VALUES: usize = 1 << 20;
+
 /// Values, by place.
 #[derive(Default)]
 pub(super) struct Heap {
@@ -41,6 +44,10 @@ pub(super) fn load(bytes: &[u8], heap: &mut Heap) -> Outcome<(Id, usize)> {
         let located = |what: String| format!("byte {at} of its pickle: {what}");
         if let Some(root) = machine.step().map_err(located)? {
             return Ok((root, machine.at));
+        }
+        let Machine { heap, stack, marks, memo, .. } = &machine;
+        if heap.values.len() + stack.len() + marks.len() + memo.len() > MOST_VALUES {
+            return Err(located(format!("it makes more than {MOST_VALUES} values")));
         }
     }
 }

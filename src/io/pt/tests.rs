@@ -249,6 +249,12 @@ fn streams_that_grow_without_end_are_refused() {
     // A text of four gigabytes.
     assert!(refused(b"\x80\x02X\xff\xff\xff\xffabc.", &[]).contains("cut short"));
     assert!(refused(b"\x80\x02K\x01", &[]).contains("cut short"));
+    // Millions of values, marks and names for one of them.
+    for opcode in [b'N', b'(', b'2', 0x94] {
+        let mut many = b"\x80\x02N".to_vec();
+        many.resize(3 << 20, opcode);
+        assert!(refused(&many, &[]).contains("more than"), "{opcode}");
+    }
     // Names that collide.
     assert!(refused(b"\x80\x02}(K\x01NX\x01\0\0\x001Nu.", &[]).contains("`1` comes twice"));
 }
