@@ -204,7 +204,8 @@ fn files_of_every_layout_open_at_once() {
         write_pt(&path, &shapes, &[]);
         let start = Instant::now();
         let checkpoint = Checkpoint::open(&path, None).unwrap();
-        assert!(start.elapsed() < Duration::from_secs(1), "{name} took {:?}", start.elapsed());
+        // Hundredths of a second; a busy machine takes longer, and reading the weights would take longer than this.
+        assert!(start.elapsed() < Duration::from_secs(10), "{name} took {:?}", start.elapsed());
         assert_eq!(checkpoint.config, configured(&name, &shapes));
         assert!(checkpoint.notes[0].contains("published"), "{:?}", checkpoint.notes);
         // Under a name of its own it is the same network, and it is told so.
