@@ -1,6 +1,6 @@
 // What attention on cooperative matrices has in common, forward and backward. Library file.
 //
-// A subgroup of 32 makes 32 rows of scores against 16 columns at a time. Sums in matrices have no elements to reach, so
+// Rows of scores are made against 16 columns at a time. Sums in matrices have no elements to reach, so
 // the scores pass through workgroup memory: there a lane finds a row. They are made transposed and stored by columns,
 // and rows are 4 elements longer than their content (8 in f16): neither the stores, nor the reads by row, nor the loads
 // of matrices meet in a bank.
@@ -17,14 +17,14 @@ struct Params {
 }
 
 override HEAD: u32 = 64u;     // d: a multiple of 16, at most 128
-override SUBGROUPS: u32 = 4u; // of a workgroup
+override SUBGROUPS: u32 = 4u; // of 32 invocations in a workgroup
 override TAIL: bool = true;   // whether 16 does not divide the tokens
 
 override DEPTH: u32 = HEAD / 16u;
 override THREADS: u32 = 32u * SUBGROUPS;
 override EIGHTS: u32 = HEAD / 8u;         // of a token's head
 override STRIDE: u32 = EIGHTS + 1u;       // of its row in workgroup memory
-override BLOCK: u32 = 16u * EIGHTS;       // of 16 tokens; an invocation fetches up to four of them
+override BLOCK: u32 = 16u * EIGHTS;       // of 16 tokens
 override BLOCK_SIZE: u32 = 16u * STRIDE;  // and the room that they take
 
 const LOG2_E = 1.4426950408889634;

@@ -26,9 +26,8 @@ const STATS: Kernel =
 /// The largest head size: sums of more would not fit into registers.
 const MOST_HEAD: u32 = 128;
 
-/// Tokens that the kernels take at a time, and that a subgroup's rows of the forward pass are.
+/// Tokens that the kernels take at a time, also rows of a subgroup.
 const BLOCK: usize = 16;
-const ROWS: usize = 32;
 
 /// Whether the kernels take these types and head sizes.
 pub(super) fn takes(cx: &Context, qkv: &Tensor, params: &Params) -> bool {
@@ -40,16 +39,13 @@ pub(super) fn takes(cx: &Context, qkv: &Tensor, params: &Params) -> bool {
         && params.head <= MOST_HEAD
 }
 
-/// Subgroups of a workgroup of the forward pass. The more, the less is fetched; but few rows should still reach every
-/// multiprocessor, and short sums should end at different times. Bounds measured on an H200.
+/// Subgroups of a workgroup of the forward pass: as many as share what they fetch within 24 KiB of workgroup memory,
+/// above which workgroups do not share a multiprocessor; few where there are few tokens.
 fn forward_subgroups(params: &Params) -> usize {
-    let tokens = params.tokens as usize;
-    let full = (params.batch * params.heads) as usize * tokens.div_ceil(8 * ROWS);
-    if params.head <= 64 && tokens >= 512 && full >= 96 { 8 } else { 2 }
+    if params.head <= 64 && params.tokens as usize > 4 * BLOCK { 8 } else { 4 }
 }
 
-/// And of the backward pass: four, or two where more would need more memory than lets workgroups share a
-/// multiprocessor.
+/// And of the backward pass.
 fn backward_subgroups(params: &Params) -> usize {
     if params.head <= 64 { 4 } else { 2 }
 }
@@ -65,7 +61,7 @@ fn launch<'a>(launch: Launch<'a>, params: &Params, subgroups: usize) -> Launch<'
 /// y and its log-sum-exp.
 pub(super) fn forward(cx: &mut Context, qkv: &Tensor, [y, lse]: [&Tensor; 2], params: &Params) {
     let subgroups = forward_subgroups(params);
-    let rows = ROWS * subgroups;
+    let rows = BLOCK * subgroups;
     let dispatch = cx.launch(&FORWARD).bind(qkv).bind(y).bind(lse);
     let dispatch = launch(dispatch, params, subgroups).variant(format_args!("coop {rows}x{BLOCK}"));
     dispatch.over_groups((params.batch * params.heads) as usize * (params.tokens as usize).div_ceil(rows));
@@ -85,9 +81,9 @@ pub(super) fn backward(
     dispatch.over_groups(images * heads * blocks);
 
     let params = Params { accumulate: dqkv.flag(), ..*params };
-    // A pair of subgroups shares its rows.
+    // A pair of subgroups shares 32 rows.
     let subgroups = backward_subgroups(&params);
-    let rows = ROWS / 2 * subgroups;
+    let rows = BLOCK * subgroups;
     for (part, name) in ["q", "k v"].into_iter().enumerate() {
         let dispatch = cx.launch(&BACKWARD).bind(qkv).bind(dy).bind(&stats).bind(&dqkv.tensor);
         let dispatch = launch(dispatch, &params, subgroups).constant("PART", part as f64);
