@@ -23,13 +23,13 @@ fn within(i: u32, v: vec4<f32>) -> vec4<f32> {
     return select(vec4<f32>(0.0), v, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(left));
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn narrow(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_index(wid, groups, 64u, lane);
+    let i = linear_index(wid, groups, 256u, lane);
     if (i * 4u >= p.count) {
         return;
     }
@@ -40,13 +40,13 @@ fn narrow(
     to_narrow[i] = vec4<f16>(v);
 }
 
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn widen(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_index(wid, groups, 64u, lane);
+    let i = linear_index(wid, groups, 256u, lane);
     if (i * 4u >= p.count) {
         return;
     }

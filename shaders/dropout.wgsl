@@ -1,13 +1,14 @@
 #import index
+#import pack
 #import philox
 // Dropout.  y = x·mask/(1 - rate): mask is 0 with probability `rate`. Its own gradient, with x and y the gradients.
 // x, y [N, L], L = H·W·C elements in memory order (H, W, C); block b of a sample is its elements 4b .. 4b+3, one word each.
 // Law: word j of Philox(key = seed, counter = (b, image index low, high, 5 | layer << 8)) keeps element 4b + j where
 //   word >> 8 >= threshold = rate·2^24.
-// The _vec4 entry views vectors of four elements: L must be a multiple of 4.
+// The entry that ends in _packed is for L of whole packs; its `count` is of packs.
 
 struct Params {
-    count: u32,      // N·blocks
+    count: u32,      // N·blocks, or packs
     blocks: u32,     // of a sample: ceil(L / 4)
     length: u32,     // L
     threshold: u32,
@@ -23,8 +24,8 @@ struct Params {
 @group(0) @binding(2) var<storage, read_write> y: array<elem>;        // [N, L]
 @group(0) @binding(3) var<uniform> p: Params;
 
-@group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;       // [N, L/4]
-@group(0) @binding(2) var<storage, read_write> y4: array<vec4<elem>>; // [N, L/4]
+@group(0) @binding(0) var<storage, read> x_pack: array<pack>;         // [N, L]
+@group(0) @binding(2) var<storage, read_write> y_pack: array<pack>;   // [N, L]
 
 // The four factors of block i.
 fn factors(i: u32) -> vec4<f32> {
@@ -56,19 +57,24 @@ fn dropout(
     }
 }
 
-@compute @workgroup_size(64)
-fn dropout_vec4(
+@compute @workgroup_size(256)
+fn dropout_packed(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_index(wid, groups, 64u, lane);
+    let i = linear_index(wid, groups, 256u, lane);
     if (i >= p.count) {
         return;
     }
-    var v = factors(i) * vec4<f32>(x4[i]);
+    let value = x_pack[i];
+    var before: pack; // zero
     if (p.accumulate != 0u) {
-        v += vec4<f32>(y4[i]);
+        before = y_pack[i];
     }
-    y4[i] = vec4<elem>(v);
+    var result: pack;
+    #unroll v in 0..${vectors}
+    put${v}(&result, factors(i * ${vectors}u + ${v}u) * part${v}(value) + part${v}(before));
+    #end
+    y_pack[i] = result;
 }

@@ -4,6 +4,7 @@
 // coefficients [N, 4, C]: mean, rstd, gain = rstd·gamma·(1 + scale), bias = beta·(1 + scale) + shift, and
 // u = (x - mean)·gain + bias: the large mean of an input is taken off before anything is multiplied.
 // The entries ending in 4 take four channels an invocation: C must divide by 4 (C/G need not).
+// Neither workgroup memory nor barriers: for software adapters, and for any channels. See also group_norm_tiled.wgsl.
 
 struct Params {
     batch: u32,
@@ -19,15 +20,11 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;                  // [N, P, C]
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;           // [N, P, C/4]
-@group(0) @binding(0) var<storage, read> partial: array<f32>;             // [N, blocks, 2, C]: mean, Σ(x - mean)²
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;               // [C]
 @group(0) @binding(2) var<storage, read> beta: array<f32>;                // [C]
 @group(0) @binding(3) var<storage, read> scale_shift: array<u32>;         // [N, 2, C] in f32 or f16
 @group(0) @binding(4) var<storage, read_write> coefficients: array<f32>;  // [N, 4, C]
 @group(0) @binding(5) var<uniform> p: Params;
-
-@group(0) @binding(1) var<storage, read_write> partial4: array<vec4<f32>>; // [N, blocks, 2, C/4]
-@group(0) @binding(2) var<uniform> q: Params;
 
 @group(0) @binding(1) var<storage, read> known: array<f32>;               // coefficients [N, 4, C]
 @group(0) @binding(1) var<storage, read> known4: array<vec4<f32>>;        // coefficients [N, 4, C/4]
@@ -96,92 +93,6 @@ fn whole_groups(
     let rstd = 1.0 / sqrt(total / count + p.eps);
     for (var c = 0u; c < width; c++) {
         write_coefficients(n, (i % p.groups) * width + c, mean, rstd);
-    }
-}
-
-// Statistics of every channel in blocks of pixels, four channels an invocation. Differences from the block's first
-// pixel are summed: what is cancelled in Σd² - (Σd)²/count is at most `count` times what is left.
-@compute @workgroup_size(64)
-fn block_statistics4(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = linear_index(wid, groups, 64u, lane);
-    let quads = q.channels / 4u;
-    if (i >= q.batch * q.blocks * quads) {
-        return;
-    }
-    let quad = i % quads;
-    let b = i / quads;              // image · blocks + block
-    let start = (b % q.blocks) * q.block;
-    let count = min(q.block, q.pixels - start);
-    let first = ((b / q.blocks) * q.pixels + start) * quads + quad;
-    let origin = vec4<f32>(x4[first]);
-    var sum = vec4<f32>();
-    var squares = vec4<f32>();
-    for (var pixel = 1u; pixel < count; pixel++) {
-        let d = vec4<f32>(x4[first + pixel * quads]) - origin;
-        sum += d;
-        squares += d * d;
-    }
-    let shift = sum / f32(count);
-    partial4[b * 2u * quads + quad] = origin + shift;
-    partial4[(b * 2u + 1u) * quads + quad] = max(squares - sum * shift, vec4<f32>());
-}
-
-var<workgroup> tree: array<f32, 64>;
-
-fn sum_over_lanes(lane: u32, value: f32) -> f32 {
-    tree[lane] = value;
-    for (var half = 32u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if (lane < half) {
-            tree[lane] += tree[lane + half];
-        }
-    }
-    workgroupBarrier();
-    let sum = tree[0];
-    workgroupBarrier();
-    return sum;
-}
-
-// The blocks' statistics to those of a group, one workgroup an image and group.
-@compute @workgroup_size(64)
-fn combine(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = linear_group(wid, groups);
-    if (i >= p.batch * p.groups) {
-        return;
-    }
-    let n = i / p.groups;
-    let width = p.channels / p.groups;
-    let channel = (i % p.groups) * width;
-    let items = p.blocks * width;
-    let count = f32(p.pixels * width);
-    let base = n * p.blocks * 2u * p.channels + channel;
-    let origin = partial[base];
-    var sum = 0.0;
-    for (var item = lane; item < items; item += 64u) {
-        let b = item / width;
-        let weight = f32(min(p.block, p.pixels - b * p.block));
-        sum += weight * (partial[base + b * 2u * p.channels + item % width] - origin);
-    }
-    let mean = origin + sum_over_lanes(lane, sum) / count;
-    var squares = 0.0;
-    for (var item = lane; item < items; item += 64u) {
-        let b = item / width;
-        let weight = f32(min(p.block, p.pixels - b * p.block));
-        let at = base + b * 2u * p.channels + item % width;
-        let d = partial[at] - mean;
-        squares += partial[at + p.channels] + weight * d * d;
-    }
-    let rstd = 1.0 / sqrt(sum_over_lanes(lane, squares) / count + p.eps);
-    for (var c = lane; c < width; c += 64u) {
-        write_coefficients(n, channel + c, mean, rstd);
     }
 }
 

@@ -7,6 +7,7 @@
 //   dbeta = Σ_n (1 + scale)·A,  dgamma = Σ_n (1 + scale)·rstd·D
 // x, dy, dx [N, P, C]; coefficients [N, 4, C] of the forward pass: mean, rstd, gain, bias.
 // The entries ending in 4 take four channels an invocation: C must divide by 4 (C/G need not).
+// See also group_norm_tiled_backward.wgsl.
 
 struct Params {
     batch: u32,
@@ -31,10 +32,6 @@ struct Params {
 @group(0) @binding(3) var<storage, read_write> partial: array<f32>;          // [N, blocks, 2, C]: A, D of a block
 @group(0) @binding(3) var<storage, read_write> partial4: array<vec4<f32>>;   // [N, blocks, 2, C/4]
 @group(0) @binding(4) var<uniform> p: Params;
-
-@group(0) @binding(0) var<storage, read> of_blocks: array<f32>;              // [N, blocks, 2, C]
-@group(0) @binding(1) var<storage, read_write> of_channels: array<f32>;      // [N, 2, C]
-@group(0) @binding(2) var<uniform> q: Params;
 
 @group(0) @binding(0) var<storage, read> sums: array<f32>;                   // [N, 2, C]: A, D
 @group(0) @binding(1) var<storage, read> known: array<f32>;                  // coefficients [N, 4, C]
@@ -134,26 +131,6 @@ fn block_sums4(
     }
     partial4[b * 2u * quads + quad] = sum_a;
     partial4[(b * 2u + 1u) * quads + quad] = sum_d;
-}
-
-// The blocks' sums together, one invocation an image and channel and sum.
-@compute @workgroup_size(64)
-fn channel_sums(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = linear_index(wid, groups, 64u, lane);
-    let row = 2u * q.channels;
-    if (i >= q.batch * row) {
-        return;
-    }
-    let first = i / row * q.blocks * row + i % row;
-    var sum = 0.0;
-    for (var b = 0u; b < q.blocks; b++) {
-        sum += of_blocks[first + b * row];
-    }
-    of_channels[i] = sum;
 }
 
 // K1 and K2, one invocation an image and group.

@@ -1,6 +1,9 @@
 #import index
+#import pack
 // Mean squared error.  sample[n] = mean_l (x[n,l] - t[n,l])^2,  loss = weight·Σ_n sample[n].
-// blocks: partial[n, b] over 4096 elements of a sample; total: sample[n] and loss, by one workgroup.
+// blocks: partial[n, b] over 4096 elements of a sample; fold: those of a sample together, where they are many;
+// total: sample[n] and loss, by one workgroup.
+// The entries that end in _packed are for L of whole packs.
 // gradient: dx (+)= sign·dloss·weight·(2/L)·(x - t); sign is -1 for t.
 // x, t [N, L] elem; all sums f32, in an order that depends on L alone, and for the loss on N.
 
@@ -13,7 +16,7 @@ struct Params {
     accumulate: u32,
     weight: f32,
     factor: f32,     // gradient: sign·weight·2/L
-    count: u32,      // gradient: N·L
+    count: u32,      // gradient: N·L, or packs of them
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;             // [N, L]
@@ -25,9 +28,16 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> sample: array<f32>;   // [N]
 @group(0) @binding(2) var<storage, read_write> loss: array<f32>;     // [1]
 
+@group(0) @binding(1) var<storage, read_write> folded: array<f32>;   // [N, 1]
+@group(0) @binding(2) var<uniform> r: Params;
+
 @group(0) @binding(2) var<storage, read> dloss: array<f32>;          // [1]
 @group(0) @binding(3) var<storage, read_write> dx: array<elem>;      // [N, L]
 @group(0) @binding(4) var<uniform> q: Params;
+
+@group(0) @binding(0) var<storage, read> x_pack: array<pack>;           // [N, L]
+@group(0) @binding(1) var<storage, read> t_pack: array<pack>;           // [N, L]
+@group(0) @binding(3) var<storage, read_write> dx_pack: array<pack>;    // [N, L]
 
 var<workgroup> sums: array<f32, 64>;
 
@@ -66,6 +76,52 @@ fn blocks(
 }
 
 @compute @workgroup_size(64)
+fn blocks_packed(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let group = linear_group(wid, groups);
+    let n = group / p.blocks;
+    let first = (group % p.blocks) * (BLOCK / LANES);
+    let length = p.length / LANES;
+    var sum = vec4<f32>();
+    if (n < p.samples) {
+        for (var l = first + lane; l < min(first + BLOCK / LANES, length); l += 64u) {
+            let a = x_pack[n * length + l];
+            let b = t_pack[n * length + l];
+            #unroll v in 0..${vectors}
+            let d${v} = part${v}(a) - part${v}(b);
+            sum += d${v} * d${v};
+            #end
+        }
+    }
+    let total = workgroup_sum(lane, (sum.x + sum.y) + (sum.z + sum.w));
+    if (lane == 0u && n < p.samples) {
+        partial[group] = total;
+    }
+}
+
+@compute @workgroup_size(64)
+fn fold(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let n = linear_group(wid, groups);
+    var sum = 0.0;
+    if (n < r.samples) {
+        for (var b = lane; b < r.blocks; b += 64u) {
+            sum += partials[n * r.blocks + b];
+        }
+    }
+    let total = workgroup_sum(lane, sum);
+    if (lane == 0u && n < r.samples) {
+        folded[n] = total;
+    }
+}
+
+@compute @workgroup_size(64)
 fn total(@builtin(local_invocation_index) lane: u32) {
     var all = 0.0;
     for (var n = lane; n < p.samples; n += 64u) {
@@ -98,4 +154,28 @@ fn gradient(
         v += f32(dx[i]);
     }
     dx[i] = elem(v);
+}
+
+@compute @workgroup_size(256)
+fn gradient_packed(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 256u, lane);
+    if (i >= q.count) {
+        return;
+    }
+    let factor = dloss[0] * q.factor;
+    let a = x_pack[i];
+    let b = t_pack[i];
+    var before: pack; // zero
+    if (q.accumulate != 0u) {
+        before = dx_pack[i];
+    }
+    var result: pack;
+    #unroll v in 0..${vectors}
+    put${v}(&result, factor * (part${v}(a) - part${v}(b)) + part${v}(before));
+    #end
+    dx_pack[i] = result;
 }

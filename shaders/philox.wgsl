@@ -1,21 +1,10 @@
+#import multiply_high
 // Philox 4x32-10: four random words from a counter and a key.  A library: no entry point, no binding.
 // Law: ten times (c0, c1, c2, c3) <- (hi(M1 c2) ^ c1 ^ k0, lo(M1 c2), hi(M0 c0) ^ c3 ^ k1, lo(M0 c0)), then the key
 //   moves by the Weyl constants.  M0 = 0xD2511F53, M1 = 0xCD9E8D57.
 // Use: key = (low, high) of the seed; counter = (element / 4, index low, index high, stream).
 // Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011.  Host twin: src/random/philox.rs.
 // Limits: integers only, so the same bits on every adapter.
-
-// The high half of a * b. WGSL has no 64-bit integers: schoolbook multiplication by halves of 16 bits.
-fn multiply_high(a: u32, b: u32) -> u32 {
-    let a_low = a & 0xffffu;
-    let a_high = a >> 16u;
-    let b_low = b & 0xffffu;
-    let b_high = b >> 16u;
-    // Each sum is at most 0xfffe0001 + 0xffff: neither leaves 32 bits.
-    let middle = a_high * b_low + ((a_low * b_low) >> 16u);
-    let carry = a_low * b_high + (middle & 0xffffu);
-    return a_high * b_high + (middle >> 16u) + (carry >> 16u);
-}
 
 fn philox4x32_10(counter: vec4<u32>, key: vec2<u32>) -> vec4<u32> {
     var c = counter;

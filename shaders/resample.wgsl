@@ -1,9 +1,10 @@
 #import index
+#import pack
 // Resampling by two.  small [N, H, W, C], large [N, 2H, 2W, C]; an invocation an element of the small one.
 // spread: large[n,2h+i,2w+j,c] = scale·small[n,h,w,c].   (nearest upsampling; the gradient of the pool, scale 1/4)
 // gather: small[n,h,w,c] = scale·Σ_ij large[n,2h+i,2w+j,c].   (average pooling, scale 1/4; the gradient of upsampling)
 // The four terms are added in the order (0,0), (0,1), (1,0), (1,1).
-// The _vec4 entries view vectors of four channels: C must be a multiple of 4, `count` and `channels` are of vectors.
+// The entries that end in _packed are for C of whole packs; `count` and `channels` are of packs.
 
 struct Params {
     count: u32,      // of the small tensor
@@ -17,8 +18,8 @@ struct Params {
 @group(0) @binding(1) var<storage, read_write> y: array<elem>;
 @group(0) @binding(2) var<uniform> p: Params;
 
-@group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;
-@group(0) @binding(1) var<storage, read_write> y4: array<vec4<elem>>;
+@group(0) @binding(0) var<storage, read> x_pack: array<pack>;
+@group(0) @binding(1) var<storage, read_write> y_pack: array<pack>;
 
 // The upper left of the four elements of the large tensor that belong to element i of the small one.
 fn corner(i: u32) -> u32 {
@@ -42,12 +43,22 @@ fn put(i: u32, value: f32) {
     y[i] = elem(v);
 }
 
-fn put4(i: u32, value: vec4<f32>) {
-    var v = value;
+// The pack at i of the result, where it is added to; zero where not.
+fn before(i: u32) -> pack {
+    var old: pack;
     if (p.accumulate != 0u) {
-        v += vec4<f32>(y4[i]);
+        old = y_pack[i];
     }
-    y4[i] = vec4<elem>(v);
+    return old;
+}
+
+fn put_scaled(i: u32, value: pack) {
+    let old = before(i);
+    var result: pack;
+    #unroll v in 0..${vectors}
+    put${v}(&result, p.scale * part${v}(value) + part${v}(old));
+    #end
+    y_pack[i] = result;
 }
 
 @compute @workgroup_size(64)
@@ -69,23 +80,23 @@ fn spread(
     put(below + p.channels, v);
 }
 
-@compute @workgroup_size(64)
-fn spread_vec4(
+@compute @workgroup_size(256)
+fn spread_packed(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_index(wid, groups, 64u, lane);
+    let i = linear_index(wid, groups, 256u, lane);
     if (i >= p.count) {
         return;
     }
-    let v = p.scale * vec4<f32>(x4[i]);
+    let value = x_pack[i];
     let above = corner(i);
     let below = above + large_row();
-    put4(above, v);
-    put4(above + p.channels, v);
-    put4(below, v);
-    put4(below + p.channels, v);
+    put_scaled(above, value);
+    put_scaled(above + p.channels, value);
+    put_scaled(below, value);
+    put_scaled(below + p.channels, value);
 }
 
 @compute @workgroup_size(64)
@@ -104,18 +115,26 @@ fn gather(
     put(i, p.scale * (top + f32(x[below]) + f32(x[below + p.channels])));
 }
 
-@compute @workgroup_size(64)
-fn gather_vec4(
+@compute @workgroup_size(256)
+fn gather_packed(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let i = linear_index(wid, groups, 64u, lane);
+    let i = linear_index(wid, groups, 256u, lane);
     if (i >= p.count) {
         return;
     }
     let above = corner(i);
     let below = above + large_row();
-    let top = vec4<f32>(x4[above]) + vec4<f32>(x4[above + p.channels]);
-    put4(i, p.scale * (top + vec4<f32>(x4[below]) + vec4<f32>(x4[below + p.channels])));
+    let a = x_pack[above];
+    let b = x_pack[above + p.channels];
+    let c = x_pack[below];
+    let d = x_pack[below + p.channels];
+    let old = before(i);
+    var result: pack;
+    #unroll v in 0..${vectors}
+    put${v}(&result, p.scale * (part${v}(a) + part${v}(b) + part${v}(c) + part${v}(d)) + part${v}(old));
+    #end
+    y_pack[i] = result;
 }

@@ -4,7 +4,8 @@
 
 use std::path::{Path, PathBuf};
 
-use freeguide::gpu::{Elem, source};
+use freeguide::gpu::Elem;
+use freeguide::gpu::source::{self, Dialect};
 use naga::back::{PipelineConstants, hlsl, msl, spv};
 use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage};
@@ -62,11 +63,26 @@ impl Shader {
         self.text.contains("@compute")
     }
 
-    /// The storage types it is for: f16 too where it says `elem`.
+    /// The storage types it is for: f16 too where it says `elem` or `pack`.
     fn elems(&self) -> Vec<Elem> {
         let code = self.text.lines().map(|line| line.split("//").next().unwrap_or_default());
         let mut words = code.flat_map(|line| line.split(|c: char| !c.is_alphanumeric() && c != '_'));
-        if words.any(|word| word == "elem") { vec![Elem::F32, Elem::F16] } else { vec![Elem::F32] }
+        if words.any(|word| word == "elem" || word == "pack") {
+            vec![Elem::F32, Elem::F16]
+        } else {
+            vec![Elem::F32]
+        }
+    }
+
+    /// The dialects that its text differs in.
+    fn dialects(&self) -> Vec<Dialect> {
+        let of = |int64: bool| self.elems().into_iter().map(move |elem| Dialect { elem, int64 });
+        let mut dialects: Vec<Dialect> = of(false).collect();
+        dialects.extend(of(true).filter(|wide| {
+            let narrow = Dialect { int64: false, ..*wide };
+            source::join(&self.text, *wide) != source::join(&self.text, narrow)
+        }));
+        dialects
     }
 
     /// Experimental matrix units: nothing but Vulkan has them in a form naga can translate to.
@@ -78,6 +94,7 @@ impl Shader {
         // `unpack2x16float` and `pack2x16float` are part of WebGPU itself.
         let mut allowed = Capabilities::SHADER_FLOAT16_IN_FLOAT32;
         allowed.set(Capabilities::SHADER_FLOAT16, text.contains("enable f16;"));
+        allowed.set(Capabilities::SHADER_INT64, text.contains("u64("));
         if self.is_cooperative() {
             allowed |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
             allowed.set(Capabilities::SHADER_INT16, text.contains("enable wgpu_int16;"));
@@ -87,13 +104,13 @@ impl Shader {
 }
 
 /// Calls `check` with every entry point alone, its overrides resolved, and what is wrong with any of them.
-fn for_every_entry_point(check: impl Fn(&Shader, Elem, &Module, &ModuleInfo) -> Result<(), String>) {
+fn for_every_entry_point(check: impl Fn(&Shader, Dialect, &Module, &ModuleInfo) -> Result<(), String>) {
     let mut wrong = Vec::new();
     let mut seen = 0;
     for shader in shaders().iter().filter(|shader| shader.has_entry_points()) {
-        for elem in shader.elems() {
-            let text = source::join(&shader.text, elem);
-            let label = format!("{}.wgsl ({})", shader.name, elem.wgsl());
+        for dialect in shader.dialects() {
+            let text = source::join(&shader.text, dialect);
+            let label = format!("{}.wgsl ({dialect:?})", shader.name);
             let module = match naga::front::wgsl::parse_str(&text) {
                 Ok(module) => module,
                 Err(error) => {
@@ -123,7 +140,7 @@ fn for_every_entry_point(check: impl Fn(&Shader, Elem, &Module, &ModuleInfo) -> 
                     naga::back::pipeline_constants::process_overrides(&module, &info, chosen, &constants);
                 let checked = resolved
                     .map_err(|error| error.to_string())
-                    .and_then(|(module, info)| check(shader, elem, &module, &info));
+                    .and_then(|(module, info)| check(shader, dialect, &module, &info));
                 if let Err(what) = checked {
                     wrong.push(format!("{label}, {}: {what}", entry.name));
                 }
@@ -137,7 +154,7 @@ fn for_every_entry_point(check: impl Fn(&Shader, Elem, &Module, &ModuleInfo) -> 
 
 #[test]
 fn every_entry_point_translates_to_every_backend() {
-    for_every_entry_point(|shader, elem, module, info| {
+    for_every_entry_point(|shader, dialect, module, info| {
         let name = module.entry_points[0].name.clone();
         let chosen = Some((ShaderStage::Compute, name.clone()));
 
@@ -160,10 +177,11 @@ fn every_entry_point_translates_to_every_backend() {
         }
         assert!(text.contains("kernel void"));
 
-        // Shader model 5.1 is what every DX12 device has; f16 needs 6.2.
-        let shader_model = match elem {
-            Elem::F32 => hlsl::ShaderModel::V5_1,
-            Elem::F16 => hlsl::ShaderModel::V6_2,
+        // Shader model 5.1 is what every DX12 device has; 64-bit integers need 6.0, f16 6.2.
+        let shader_model = match dialect {
+            Dialect { elem: Elem::F16, .. } => hlsl::ShaderModel::V6_2,
+            Dialect { int64: true, .. } => hlsl::ShaderModel::V6_0,
+            _ => hlsl::ShaderModel::V5_1,
         };
         let options = hlsl::Options { shader_model, ..Default::default() };
         let entry = hlsl::PipelineOptions { entry_point: chosen };

@@ -7,8 +7,17 @@ use crate::harness::{Bench, Work};
 
 const OPTIONS: GroupNorm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
 
+/// N, H = W and C as UNets have them: the large images of a batch and of a guided pair, and the small ones.
+const REAL: &[[usize; 3]] = &[[16, 64, 192], [2, 64, 192], [16, 16, 576], [16, 8, 768]];
+const SMALL: &[[usize; 3]] = &[[16, 32, 64]];
+
 pub fn run(bench: &mut Bench) {
-    let shape = if bench.is_software() { [16, 32, 32, 64] } else { [16, 64, 64, 192] };
+    for &[n, side, c] in if bench.is_software() { SMALL } else { REAL } {
+        measure(bench, [n, side, side, c]);
+    }
+}
+
+fn measure(bench: &mut Bench, shape: [usize; 4]) {
     let [n, h, w, c] = shape;
     let label = format!("{n}x{h}x{w}x{c}");
     for &dtype in bench.dtypes() {

@@ -52,6 +52,8 @@ pub struct Capabilities {
     pub kind: wgpu::DeviceType,
     /// f16 in shaders.
     pub f16: bool,
+    /// 64-bit integers in shaders: random numbers come faster.
+    pub int64: bool,
     /// GPU timestamps at pass boundaries.
     pub timestamps: bool,
     /// The device's limits.
@@ -78,6 +80,7 @@ impl Capabilities {
             backend: info.backend,
             kind: info.device_type,
             f16: features.contains(wgpu::Features::SHADER_F16),
+            int64: features.contains(wgpu::Features::SHADER_INT64),
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             limits,
             rung,
@@ -120,7 +123,8 @@ pub(super) fn has_matrices(adapter: &wgpu::Adapter) -> bool {
 /// A device without any of them works too.
 pub fn wanted_features(adapter: &wgpu::Adapter) -> wgpu::Features {
     use wgpu::Features;
-    adapter.features() & (Features::SHADER_F16 | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE)
+    let wanted = Features::SHADER_F16 | Features::SHADER_INT64;
+    adapter.features() & (wanted | Features::TIMESTAMP_QUERY | Features::PIPELINE_CACHE)
 }
 
 /// What f16 kernels on cooperative matrices need beside [`wanted_features`], or nothing where the adapter's matrices are

@@ -9,7 +9,7 @@ use crate::error::Result;
 
 use super::device::Gpu;
 use super::recording::Dispatch;
-use super::source;
+use super::source::{self, Dialect};
 
 /// How a kernel uses a storage binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -154,7 +154,8 @@ impl Gpu {
         let key = (kernel.source.as_ptr() as usize, elem, kernel.trusted);
         let slot = self.0.pipelines.modules.lock().expect("no holder panics").entry(key).or_default().clone();
         let make = || {
-            let text = source::join(kernel.source, elem);
+            let dialect = Dialect { elem, int64: self.capabilities().int64 };
+            let text = source::join(kernel.source, dialect);
             let descriptor = wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name),
                 source: wgpu::ShaderSource::Wgsl(text.into()),

@@ -8,8 +8,14 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
+use super::pack::choose;
+
 const SUM: Kernel = Kernel::new("add", wgsl!("add"), "sum", &[Access::Read, Access::Read, Access::Write]);
+const SUM_PACKED: Kernel =
+    Kernel::new("add", wgsl!("add"), "sum_packed", &[Access::Read, Access::Read, Access::Write]);
 const INTO: Kernel = Kernel::new("add_into", wgsl!("add"), "into", &[Access::Read, Access::Update]);
+const INTO_PACKED: Kernel =
+    Kernel::new("add_into", wgsl!("add"), "into_packed", &[Access::Read, Access::Update]);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -30,8 +36,11 @@ pub fn add(cx: &mut Context, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tenso
         return Err(Error::shape("add", what));
     }
     let y = cx.output("add", a.shape(), a.dtype())?;
-    let params = Params { count: a.len() as u32, accumulate: 0, scale, pad: 0 };
-    cx.launch(&SUM).bind(a).bind(b).bind(&y).params(&params).over(a.len(), 64);
+    let chosen = choose(cx, a.dtype(), &[a.len()], &SUM_PACKED, &SUM);
+    let count = a.len() / chosen.lanes;
+    let params = Params { count: count as u32, accumulate: 0, scale, pad: 0 };
+    let launch = cx.launch(chosen.kernel).bind(a).bind(b).bind(&y).params(&params);
+    launch.variant(chosen.variant("")).over(count, chosen.size);
     cx.backward(&y, &[a, b], {
         let (a, b) = (a.clone(), b.clone());
         move |cx, dy| {
@@ -49,9 +58,11 @@ pub fn add(cx: &mut Context, a: &Tensor, b: &Tensor, scale: f32) -> Result<Tenso
 /// Adds scale·`contribution` to the gradient of `input`.
 pub fn add_into(cx: &mut Context, input: &Tensor, contribution: &Tensor, scale: f32) -> Result<()> {
     if let Some(target) = cx.grad_target(input)? {
-        let count = contribution.len();
+        let chosen = choose(cx, contribution.dtype(), &[contribution.len()], &INTO_PACKED, &INTO);
+        let count = contribution.len() / chosen.lanes;
         let params = Params { count: count as u32, accumulate: target.flag(), scale, pad: 0 };
-        cx.launch(&INTO).bind(contribution).bind(&target.tensor).params(&params).over(count, 64);
+        let launch = cx.launch(chosen.kernel).bind(contribution).bind(&target.tensor).params(&params);
+        launch.variant(chosen.variant("")).over(count, chosen.size);
     }
     Ok(())
 }
@@ -59,15 +70,15 @@ pub fn add_into(cx: &mut Context, input: &Tensor, contribution: &Tensor, scale: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, check_gradients, dtypes, forward_backward};
+    use crate::testing::{Array, check_gradients, dtypes, forward_backward, forward_backward_on, rungs};
+    use std::f32::consts::FRAC_1_SQRT_2;
 
     #[test]
     fn adds_and_scales() {
-        let (a, b, gy) =
-            (Array::random(&[3, 5, 7], 1), Array::random(&[3, 5, 7], 2), Array::random(&[3, 5, 7], 3));
-        for dtype in dtypes() {
-            for scale in [1.0, std::f32::consts::FRAC_1_SQRT_2] {
-                let (y, grads) = forward_backward(dtype, &[a.clone(), b.clone()], &gy, |cx, x| {
+        for (rung, shape) in rungs().into_iter().flat_map(|r| [(r, [3, 5, 7]), (r, [3, 5, 16])]) {
+            let [a, b, gy] = [1, 2, 3].map(|seed| Array::random(&shape, seed));
+            for (dtype, scale) in dtypes().into_iter().flat_map(|d| [(d, 1.0), (d, FRAC_1_SQRT_2)]) {
+                let (y, grads) = forward_backward_on(rung, dtype, &[a.clone(), b.clone()], &gy, |cx, x| {
                     add(cx, &x[0], &x[1], scale)
                 });
                 y.check("sum", &a.zip(&b, |a, b| scale * (a + b)), dtype);

@@ -9,11 +9,18 @@ use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
 use super::add_into;
+use super::pack::choose;
 
 const FORWARD: Kernel = Kernel::new(
     "add_per_sample",
     wgsl!("add_per_sample"),
     "forward",
+    &[Access::Read, Access::Read, Access::Write],
+);
+const FORWARD_PACKED: Kernel = Kernel::new(
+    "add_per_sample",
+    wgsl!("add_per_sample"),
+    "forward_packed",
     &[Access::Read, Access::Read, Access::Write],
 );
 const BACKWARD: Kernel = Kernel::new(
@@ -49,7 +56,9 @@ pub fn add_per_sample(cx: &mut Context, x: &Tensor, e: &Tensor) -> Result<Tensor
     }
     let y = cx.output("add_per_sample", x.shape(), x.dtype())?;
     let params = Params { samples: n as u32, pixels: (h * w) as u32, channels: c as u32, accumulate: 0 };
-    cx.launch(&FORWARD).bind(x).bind(e).bind(&y).params(&params).over(x.len(), 64);
+    let chosen = choose(cx, x.dtype(), &[c], &FORWARD_PACKED, &FORWARD);
+    let launch = cx.launch(chosen.kernel).bind(x).bind(e).bind(&y).params(&params);
+    launch.variant(chosen.variant("")).over(x.len() / chosen.lanes, chosen.size);
     cx.backward(&y, &[x, e], {
         let (x, e) = (x.clone(), e.clone());
         move |cx, dy| {
@@ -69,23 +78,26 @@ pub fn add_per_sample(cx: &mut Context, x: &Tensor, e: &Tensor) -> Result<Tensor
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, check_gradients, dtypes, forward_backward, gpu};
+    use crate::testing::{Array, check_gradients, dtypes, forward_backward_on, gpu, rungs};
 
     #[test]
     fn adds_to_every_pixel_and_sums_the_gradient() {
-        let (x, e) = (Array::random(&[3, 5, 7, 33], 1), Array::random(&[3, 33], 2));
-        let mut want = x.clone();
-        for (i, y) in want.data.iter_mut().enumerate() {
-            *y += e.data[i / (5 * 7 * 33) * 33 + i % 33];
+        for (rung, c) in rungs().into_iter().flat_map(|r| [(r, 33), (r, 24)]) {
+            let (x, e) = (Array::random(&[3, 5, 7, c], 1), Array::random(&[3, c], 2));
+            let mut want = x.clone();
+            for (i, y) in want.data.iter_mut().enumerate() {
+                *y += e.data[i / (5 * 7 * c) * c + i % c];
+            }
+            for dtype in dtypes() {
+                let (y, _) = forward_backward_on(rung, dtype, std::slice::from_ref(&x), &x, |cx, t| {
+                    let e = e.upload(cx, DType::F32);
+                    add_per_sample(cx, &t[0], &e)
+                });
+                y.check(&format!("{rung} y"), &want, dtype);
+            }
         }
-        for dtype in dtypes() {
-            let (y, _) = forward_backward(dtype, std::slice::from_ref(&x), &x, |cx, t| {
-                let e = e.upload(cx, DType::F32);
-                add_per_sample(cx, &t[0], &e)
-            });
-            y.check("y", &want, dtype);
-        }
-        check_gradients(&[x, e], |cx, t| add_per_sample(cx, &t[0], &t[1]));
+        let inputs = [Array::random(&[3, 5, 7, 33], 1), Array::random(&[3, 33], 2)];
+        check_gradients(&inputs, |cx, t| add_per_sample(cx, &t[0], &t[1]));
     }
 
     #[test]

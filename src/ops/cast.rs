@@ -62,7 +62,7 @@ pub(super) fn convert(cx: &mut Context, from: &Tensor, to: &Tensor, accumulate: 
     let count = from.len();
     let params = Params { count: count as u32, accumulate, pad: [0; 2] };
     // The shader names both types itself; one `elem` for both directions is one module to compile.
-    cx.launch(kernel).bind(from).bind(to).elem(DType::F16).params(&params).over(count.div_ceil(4), 64);
+    cx.launch(kernel).bind(from).bind(to).elem(DType::F16).params(&params).over(count.div_ceil(4), 256);
 }
 
 #[cfg(test)]

@@ -10,13 +10,15 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
+use super::pack::choose;
+
 const JOIN: Kernel =
     Kernel::new("concat", wgsl!("concat"), "join", &[Access::Read, Access::Read, Access::Write]);
-const JOIN_VEC4: Kernel =
-    Kernel::new("concat", wgsl!("concat"), "join_vec4", &[Access::Read, Access::Read, Access::Write]);
+const JOIN_PACKED: Kernel =
+    Kernel::new("concat", wgsl!("concat"), "join_packed", &[Access::Read, Access::Read, Access::Write]);
 const PART: Kernel = Kernel::new("concat_backward", wgsl!("concat"), "part", &[Access::Read, Access::Update]);
-const PART_VEC4: Kernel =
-    Kernel::new("concat_backward", wgsl!("concat"), "part_vec4", &[Access::Read, Access::Update]);
+const PART_PACKED: Kernel =
+    Kernel::new("concat_backward", wgsl!("concat"), "part_packed", &[Access::Read, Access::Update]);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -44,8 +46,8 @@ pub fn concat(cx: &mut Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         let what = format!("a is {:?} {:?} but b is {:?} {:?}", a.shape(), a.dtype(), b.shape(), b.dtype());
         return Err(Error::shape("concat", format!("{what}: all but the channels must be equal")));
     }
-    let vectors = wide_a % 4 == 0 && wide_b % 4 == 0;
-    let lanes = if vectors { 4 } else { 1 };
+    let chosen = choose(cx, a.dtype(), &[wide_a, wide_b], &JOIN_PACKED, &JOIN);
+    let lanes = chosen.lanes;
     let whole = wide_a + wide_b;
     let shape = [rows_a, &[whole]].concat();
     let y = cx.output("concat", &shape, a.dtype())?;
@@ -58,9 +60,8 @@ pub fn concat(cx: &mut Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         whole: (whole / lanes) as u32,
         pad: [0; 3],
     };
-    let kernel = if vectors { &JOIN_VEC4 } else { &JOIN };
-    let variant = format!("x{lanes}");
-    cx.launch(kernel).bind(a).bind(b).bind(&y).params(&params).variant(&variant).over(count, 64);
+    let launch = cx.launch(chosen.kernel).bind(a).bind(b).bind(&y).params(&params);
+    launch.variant(chosen.variant("")).over(count, chosen.size);
     cx.backward(&y, &[a, b], {
         let (a, b) = (a.clone(), b.clone());
         move |cx, dy| {
@@ -74,9 +75,9 @@ pub fn concat(cx: &mut Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
                         accumulate: target.flag(),
                         ..params
                     };
-                    let kernel = if vectors { &PART_VEC4 } else { &PART };
-                    let launch = cx.launch(kernel).bind(dy).bind(&target.tensor);
-                    launch.params(&params).variant(&variant).over(count, 64);
+                    let chosen = choose(cx, dy.dtype(), &[wide_a, whole - wide_a], &PART_PACKED, &PART);
+                    let launch = cx.launch(chosen.kernel).bind(dy).bind(&target.tensor);
+                    launch.params(&params).variant(chosen.variant("")).over(count, chosen.size);
                 }
             }
             Ok(())
@@ -88,11 +89,12 @@ pub fn concat(cx: &mut Context, a: &Tensor, b: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, check_gradients, dtypes, forward_backward, gpu};
+    use crate::testing::{Array, check_gradients, dtypes, forward_backward_on, gpu, rungs};
 
     #[test]
     fn joins_and_splits() {
-        for (wide_a, wide_b) in [(33, 5), (36, 4), (4, 3), (3, 8)] {
+        let widths = [(33, 5), (36, 4), (4, 3), (3, 8), (40, 8)];
+        for (rung, (wide_a, wide_b)) in rungs().into_iter().flat_map(|r| widths.map(|w| (r, w))) {
             let (a, b) = (Array::random(&[3, 5, 7, wide_a], 1), Array::random(&[3, 5, 7, wide_b], 2));
             let gy = Array::random(&[3, 5, 7, wide_a + wide_b], 3);
             let rows = |x: &Array, first: usize, wide: usize| -> Vec<f32> {
@@ -102,8 +104,9 @@ mod tests {
             let joined = a.data.chunks(wide_a).zip(b.data.chunks(wide_b));
             let joined: Vec<f32> = joined.flat_map(|(a, b)| [a, b].concat()).collect();
             for dtype in dtypes() {
+                let inputs = [a.clone(), b.clone()];
                 let (y, grads) =
-                    forward_backward(dtype, &[a.clone(), b.clone()], &gy, |cx, x| concat(cx, &x[0], &x[1]));
+                    forward_backward_on(rung, dtype, &inputs, &gy, |cx, x| concat(cx, &x[0], &x[1]));
                 assert_eq!(y.data, joined);
                 assert_eq!(grads[0].data, rows(&gy, 0, wide_a));
                 assert_eq!(grads[1].data, rows(&gy, wide_a, wide_b));
@@ -113,12 +116,15 @@ mod tests {
 
     #[test]
     fn gradients_accumulate() {
-        let x = [Array::random(&[2, 3, 3, 5], 1), Array::random(&[2, 3, 3, 2], 2)];
-        check_gradients(&x, |cx, x| {
-            let once = concat(cx, &x[0], &x[1])?;
-            concat(cx, &once, &x[0])
-        });
-        check_gradients(&x[..1], |cx, x| concat(cx, &x[0], &x[0]));
+        for (wide_a, wide_b) in [(5, 2), (8, 4)] {
+            let x = [Array::random(&[2, 3, 3, wide_a], 1), Array::random(&[2, 3, 3, wide_b], 2)];
+            check_gradients(&x, |cx, x| {
+                let once = concat(cx, &x[0], &x[1])?;
+                concat(cx, &once, &x[0])
+            });
+        }
+        let x = [Array::random(&[2, 3, 3, 5], 1)];
+        check_gradients(&x, |cx, x| concat(cx, &x[0], &x[0]));
     }
 
     #[test]

@@ -12,10 +12,12 @@ use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
+use super::pack::choose;
+
 const SCALAR: Kernel =
     Kernel::new("dropout", wgsl!("dropout"), "dropout", &[Access::Read, Access::Read, Access::Update]);
-const VEC4: Kernel =
-    Kernel::new("dropout", wgsl!("dropout"), "dropout_vec4", &[Access::Read, Access::Read, Access::Update]);
+const PACKED: Kernel =
+    Kernel::new("dropout", wgsl!("dropout"), "dropout_packed", &[Access::Read, Access::Read, Access::Update]);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -63,9 +65,10 @@ pub fn dropout(cx: &mut Context, x: &Tensor, rate: f32, seeds: &DropoutSeeds) ->
         return Ok(x.clone());
     }
     let length = x.len() / samples;
-    let kernel = if length.is_multiple_of(4) { &VEC4 } else { &SCALAR };
+    let chosen = choose(cx, x.dtype(), &[length], &PACKED, &SCALAR);
     let blocks = length.div_ceil(4);
-    let count = samples * blocks;
+    // The kernel of single elements takes a block of random words an invocation too.
+    let count = if chosen.lanes == 1 { samples * blocks } else { x.len() / chosen.lanes };
     let params = Params {
         count: count as u32,
         blocks: blocks as u32,
@@ -78,14 +81,15 @@ pub fn dropout(cx: &mut Context, x: &Tensor, rate: f32, seeds: &DropoutSeeds) ->
         pad: [0; 3],
     };
     let y = cx.output("dropout", x.shape(), x.dtype())?;
-    cx.launch(kernel).bind(x).bind(&seeds.image_index).bind(&y).params(&params).over(count, 64);
+    let launch = cx.launch(chosen.kernel).bind(x).bind(&seeds.image_index).bind(&y).params(&params);
+    launch.variant(chosen.variant("")).over(count, chosen.size);
     cx.backward(&y, &[x], {
         let (x, image_index) = (x.clone(), seeds.image_index.clone());
         move |cx, dy| {
             if let Some(dx) = cx.grad_target(&x)? {
                 let params = Params { accumulate: dx.flag(), ..params };
-                let launch = cx.launch(kernel).bind(dy).bind(&image_index).bind(&dx.tensor);
-                launch.params(&params).variant("backward").over(count, 64);
+                let launch = cx.launch(chosen.kernel).bind(dy).bind(&image_index).bind(&dx.tensor);
+                launch.params(&params).variant(chosen.variant("backward")).over(count, chosen.size);
             }
             Ok(())
         }
@@ -102,7 +106,7 @@ fn threshold(rate: f32) -> u32 {
 mod tests {
     use super::*;
     use crate::random::dropout_words;
-    use crate::testing::{Array, check_gradients, dtypes, forward_backward, gpu};
+    use crate::testing::{Array, check_gradients, dtypes, forward_backward_on, gpu, rungs};
 
     const SEED: u64 = 0x0123_4567_89ab_cdef;
 
@@ -125,11 +129,12 @@ mod tests {
     #[test]
     fn forward_and_backward_share_the_mask_of_the_host() {
         let images = [3, 1 << 40 | 7, 0xffff_ffff];
-        for shape in [[3, 5, 7, 33], [3, 5, 7, 8]] {
+        let shapes = [[3, 5, 7, 33], [3, 5, 7, 4], [3, 5, 7, 8]];
+        for (rung, shape) in rungs().into_iter().flat_map(|r| shapes.map(|s| (r, s))) {
             let (x, gy) = (Array::random(&shape, 1), Array::random(&shape, 2));
             let mask = Array::new(&shape, mask(&images, x.data.len() / 3, 9, 0.3));
             for dtype in dtypes() {
-                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&x), &gy, |cx, x| {
+                let (y, grads) = forward_backward_on(rung, dtype, std::slice::from_ref(&x), &gy, |cx, x| {
                     let seeds = seeds(cx, &images, 9);
                     dropout(cx, &x[0], 0.3, &seeds)
                 });

@@ -4,21 +4,20 @@
 //!
 //! Statistics are f32 and shifted before they are squared. How sums are split depends on the pixels, never on N.
 
+mod tiled;
+
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel, Rung};
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
 use Access::{Read, Update, Write};
+use tiled::Tiles;
 
 const WHOLE_GROUPS: Kernel =
     Kernel::new("group_norm_stats", wgsl!("group_norm"), "whole_groups", &[Read, Read, Read, Read, Write]);
-const BLOCK_STATISTICS: Kernel =
-    Kernel::new("group_norm_blocks", wgsl!("group_norm"), "block_statistics4", &[Read, Write]);
-const COMBINE: Kernel =
-    Kernel::new("group_norm_combine", wgsl!("group_norm"), "combine", &[Read, Read, Read, Read, Write]);
 const APPLY: Kernel = Kernel::new("group_norm", wgsl!("group_norm"), "apply", &[Read, Read, Write]);
 const APPLY4: Kernel = Kernel::new("group_norm", wgsl!("group_norm"), "apply4", &[Read, Read, Write]);
 
@@ -26,8 +25,6 @@ const BLOCK_SUMS: Kernel =
     Kernel::new("group_norm_sums", wgsl!("group_norm_backward"), "block_sums", &[Read, Read, Read, Write]);
 const BLOCK_SUMS4: Kernel =
     Kernel::new("group_norm_sums", wgsl!("group_norm_backward"), "block_sums4", &[Read, Read, Read, Write]);
-const CHANNEL_SUMS: Kernel =
-    Kernel::new("group_norm_channel_sums", wgsl!("group_norm_backward"), "channel_sums", &[Read, Write]);
 const GROUP_SUMS: Kernel =
     Kernel::new("group_norm_group_sums", wgsl!("group_norm_backward"), "group_sums", &[Read, Read, Write]);
 const INPUT: Kernel = Kernel::new(
@@ -114,66 +111,43 @@ pub fn group_norm(
 ) -> Result<Tensor> {
     let params = check(x, gamma, beta, scale_shift, options)?;
     let (batch, channels) = (params.batch as usize, params.channels as usize);
+    let tiles = if cx.rung().is_tiled() { Tiles::new(&params, x.dtype()) } else { None };
     let vectors = cx.rung() != Rung::Naive && channels.is_multiple_of(4);
-    let tiled = cx.rung().is_tiled() && vectors;
 
     // Without scale and shift gamma holds their place, unread.
     let modulation = scale_shift.unwrap_or(gamma).clone();
-    let coefficients = cx.output("group_norm coefficients", &[batch, 4, channels], DType::F32)?;
-    if tiled {
-        let split = params.blocked(block_pixels(params.pixels as usize));
-        let shape = [batch, split.blocks as usize, 2, channels];
-        let partial = cx.output("group_norm partial", &shape, DType::F32)?;
-        let launch = cx.launch(&BLOCK_STATISTICS).bind(x).bind(&partial).params(&split);
-        launch.variant("tiled").over(split.invocations(4), 64);
-        let launch = cx.launch(&COMBINE).bind(&partial).bind(gamma).bind(beta).bind(&modulation);
-        launch.bind(&coefficients).params(&split).variant("tiled").over_groups(batch * options.groups);
-    } else {
-        let launch = cx.launch(&WHOLE_GROUPS).bind(x).bind(gamma).bind(beta).bind(&modulation);
-        launch.bind(&coefficients).params(&params).over(batch * options.groups, 16);
-    }
-
-    let y = cx.output("group_norm", x.shape(), x.dtype())?;
-    if vectors {
-        let split = params.blocked(APPLY_PIXELS);
-        let launch = cx.launch(&APPLY4).bind(x).bind(&coefficients).bind(&y).params(&split);
-        launch.variant("vec4").over(split.invocations(4), 64);
-    } else {
-        let launch = cx.launch(&APPLY).bind(x).bind(&coefficients).bind(&y).params(&params);
-        launch.variant("naive").over(x.len(), 64);
-    }
+    let [y, coefficients] = match &tiles {
+        Some(tiles) => tiles.forward(cx, x, [gamma, beta, &modulation])?,
+        None => forward(cx, x, [gamma, beta, &modulation], params, vectors)?,
+    };
 
     let inputs: Vec<&Tensor> = [x, gamma, beta].into_iter().chain(scale_shift).collect();
     cx.backward(&y, &inputs, {
         let (x, gamma, beta) = (x.clone(), gamma.clone(), beta.clone());
         let scale_shift = scale_shift.cloned();
         move |cx, dy| {
-            // The sums over the pixels, for all of the gradients.
-            let split = params.blocked(if tiled { block_pixels(params.pixels as usize) } else { usize::MAX });
-            let shape = [batch, split.blocks as usize, 2, channels];
-            let partial = cx.output("group_norm partial", &shape, DType::F32)?;
-            let (kernel, width) = if vectors { (&BLOCK_SUMS4, 4) } else { (&BLOCK_SUMS, 1) };
-            let launch = cx.launch(kernel).bind(&x).bind(dy).bind(&coefficients).bind(&partial);
-            launch.params(&split).variant(label(width)).over(split.invocations(width), 64);
-            let mut sums = partial.reshape(&[batch * split.blocks as usize, 2, channels])?;
-            if split.blocks > 1 {
-                sums = cx.output("group_norm sums", &[batch, 2, channels], DType::F32)?;
-                let launch = cx.launch(&CHANNEL_SUMS).bind(&partial).bind(&sums).params(&split);
-                launch.over(sums.len(), 64);
-            }
-
+            // The sums over the pixels, for all of the gradients, and over those the sums of groups.
+            let (sums, totals) = match &tiles {
+                Some(tiles) => {
+                    let [sums, totals] = tiles.sums(cx, &x, dy, &coefficients)?;
+                    (sums, Some(totals))
+                }
+                None => (channel_sums(cx, [&x, dy, &coefficients], params, vectors)?, None),
+            };
             if let Some(dx) = cx.grad_target(&x)? {
-                let totals = cx.output("group_norm totals", &[batch, 2, channels], DType::F32)?;
-                let launch = cx.launch(&GROUP_SUMS).bind(&sums).bind(&coefficients).bind(&totals);
-                launch.params(&params).over(batch * params.groups as usize, 16);
-                let split = Params { accumulate: dx.flag(), ..params.blocked(APPLY_PIXELS) };
-                let (kernel, count) =
-                    if vectors { (&INPUT4, split.invocations(4)) } else { (&INPUT, x.len()) };
-                let launch = cx.launch(kernel).bind(&x).bind(dy).bind(&coefficients).bind(&totals);
-                launch.bind(&dx.tensor).params(&split).variant(label(width)).over(count, 64);
+                match (&tiles, &totals) {
+                    (Some(tiles), Some(totals)) => {
+                        tiles.input_gradient(cx, [&x, dy, &coefficients, totals], &dx);
+                    }
+                    _ => input_gradient(cx, [&x, dy, &coefficients, &sums], &dx, params, vectors)?,
+                }
             }
             for (parameter, of_beta) in [(&gamma, 0), (&beta, 1)] {
                 if let Some(target) = cx.grad_target(parameter)? {
+                    if let Some(tiles) = &tiles {
+                        tiles.affine_gradient(cx, [&sums, &coefficients, &modulation], of_beta, &target);
+                        continue;
+                    }
                     let params = Params { accumulate: target.flag(), of_beta, ..params };
                     let launch = cx.launch(&AFFINE).bind(&sums).bind(&coefficients).bind(&modulation);
                     launch.bind(&target.tensor).params(&params).over(channels, 16);
@@ -192,13 +166,66 @@ pub fn group_norm(
     Ok(y)
 }
 
-fn label(width: usize) -> &'static str {
-    if width == 4 { "vec4" } else { "naive" }
+/// y and the coefficients `[N, 4, C]`; an invocation takes the statistics of a whole group.
+fn forward(
+    cx: &mut Context,
+    x: &Tensor,
+    [gamma, beta, modulation]: [&Tensor; 3],
+    params: Params,
+    vectors: bool,
+) -> Result<[Tensor; 2]> {
+    let (batch, channels) = (params.batch as usize, params.channels as usize);
+    let coefficients = cx.output("group_norm coefficients", &[batch, 4, channels], DType::F32)?;
+    let launch = cx.launch(&WHOLE_GROUPS).bind(x).bind(gamma).bind(beta).bind(modulation);
+    launch.bind(&coefficients).params(&params).over(batch * params.groups as usize, 16);
+    let y = cx.output("group_norm", x.shape(), x.dtype())?;
+    if vectors {
+        let split = params.blocked(APPLY_PIXELS);
+        let launch = cx.launch(&APPLY4).bind(x).bind(&coefficients).bind(&y).params(&split);
+        launch.variant("vec4").over(split.invocations(4), 64);
+    } else {
+        let launch = cx.launch(&APPLY).bind(x).bind(&coefficients).bind(&y).params(&params);
+        launch.variant("naive").over(x.len(), 64);
+    }
+    Ok([y, coefficients])
 }
 
-/// Pixels of a block of partial sums: enough blocks to fill a GPU, few enough to be summed in one go.
-fn block_pixels(pixels: usize) -> usize {
-    if pixels <= 1024 { 8 } else { 32 }
+/// A and D of every channel, `[N, 2, C]`.
+fn channel_sums(
+    cx: &mut Context,
+    [x, dy, coefficients]: [&Tensor; 3],
+    params: Params,
+    vectors: bool,
+) -> Result<Tensor> {
+    let (batch, channels) = (params.batch as usize, params.channels as usize);
+    let sums = cx.output("group_norm sums", &[batch, 2, channels], DType::F32)?;
+    let split = params.blocked(usize::MAX);
+    let (kernel, width) = if vectors { (&BLOCK_SUMS4, 4) } else { (&BLOCK_SUMS, 1) };
+    let launch = cx.launch(kernel).bind(x).bind(dy).bind(coefficients).bind(&sums);
+    launch.params(&split).variant(label(width)).over(split.invocations(width), 64);
+    Ok(sums)
+}
+
+fn input_gradient(
+    cx: &mut Context,
+    [x, dy, coefficients, sums]: [&Tensor; 4],
+    dx: &GradTarget,
+    params: Params,
+    vectors: bool,
+) -> Result<()> {
+    let totals = cx.output("group_norm totals", sums.shape(), DType::F32)?;
+    let launch = cx.launch(&GROUP_SUMS).bind(sums).bind(coefficients).bind(&totals);
+    launch.params(&params).over((params.batch * params.groups) as usize, 16);
+    let split = Params { accumulate: dx.flag(), ..params.blocked(APPLY_PIXELS) };
+    let (kernel, width) = if vectors { (&INPUT4, 4) } else { (&INPUT, 1) };
+    let count = if vectors { split.invocations(4) } else { x.len() };
+    let launch = cx.launch(kernel).bind(x).bind(dy).bind(coefficients).bind(&totals);
+    launch.bind(&dx.tensor).params(&split).variant(label(width)).over(count, 64);
+    Ok(())
+}
+
+fn label(width: usize) -> &'static str {
+    if width == 4 { "vec4" } else { "naive" }
 }
 
 fn check(

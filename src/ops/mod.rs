@@ -26,6 +26,7 @@ mod linear_rows;
 mod mixture_score;
 mod mse;
 mod noised;
+mod pack;
 mod pixels;
 mod pool_tokens;
 mod repeat_batch;

@@ -10,8 +10,13 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
+use super::pack::choose;
+
 const BLOCKS: Kernel =
     Kernel::new("mse", wgsl!("mse"), "blocks", &[Access::Read, Access::Read, Access::Write]);
+const BLOCKS_PACKED: Kernel =
+    Kernel::new("mse", wgsl!("mse"), "blocks_packed", &[Access::Read, Access::Read, Access::Write]);
+const FOLD: Kernel = Kernel::new("mse_fold", wgsl!("mse"), "fold", &[Access::Read, Access::Write]);
 const TOTAL: Kernel =
     Kernel::new("mse_total", wgsl!("mse"), "total", &[Access::Read, Access::Write, Access::Write]);
 const GRADIENT: Kernel = Kernel::new(
@@ -20,9 +25,18 @@ const GRADIENT: Kernel = Kernel::new(
     "gradient",
     &[Access::Read, Access::Read, Access::Read, Access::Update],
 );
+const GRADIENT_PACKED: Kernel = Kernel::new(
+    "mse_backward",
+    wgsl!("mse"),
+    "gradient_packed",
+    &[Access::Read, Access::Read, Access::Read, Access::Update],
+);
 
 /// Elements of a sample that one workgroup sums, as in the shader.
 const BLOCK: usize = 4096;
+
+/// Blocks of a sample above which they are summed in parallel before the samples are.
+const MANY: usize = 64;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -75,18 +89,29 @@ pub fn mse_per_sample(
     let partial = cx.output("mse partial", &[samples, blocks], DType::F32)?;
     let per_sample = cx.output("mse per sample", &[samples], DType::F32)?;
     let loss = cx.output("mse", &[1], DType::F32)?;
-    let launch = cx.launch(&BLOCKS).bind(prediction).bind(target).bind(&partial);
-    launch.params(&params).over_groups(samples * blocks);
-    cx.launch(&TOTAL).bind(&partial).bind(&per_sample).bind(&loss).params(&params).over_groups(1);
+    // The length alone decides how a sample is summed.
+    let chosen = choose(cx, prediction.dtype(), &[length], &BLOCKS_PACKED, &BLOCKS);
+    let launch = cx.launch(chosen.kernel).bind(prediction).bind(target).bind(&partial);
+    launch.params(&params).variant(chosen.variant("")).over_groups(samples * blocks);
+    let (mut sums, mut of_sums) = (partial.clone(), params);
+    if blocks > MANY {
+        sums = cx.output("mse folded", &[samples, 1], DType::F32)?;
+        of_sums.blocks = 1;
+        cx.launch(&FOLD).bind(&partial).bind(&sums).params(&params).over_groups(samples);
+    }
+    cx.launch(&TOTAL).bind(&sums).bind(&per_sample).bind(&loss).params(&of_sums).over_groups(1);
     cx.backward(&loss, &[prediction, target], {
         let (prediction, target) = (prediction.clone(), target.clone());
         move |cx, dloss| {
             let factor = (2.0 * f64::from(weight) / length as f64) as f32;
             for (input, factor) in [(&prediction, factor), (&target, -factor)] {
                 if let Some(d) = cx.grad_target(input)? {
-                    let params = Params { accumulate: d.flag(), factor, ..params };
-                    let launch = cx.launch(&GRADIENT).bind(&prediction).bind(&target);
-                    launch.bind(dloss).bind(&d.tensor).params(&params).over(input.len(), 64);
+                    let chosen = choose(cx, input.dtype(), &[length], &GRADIENT_PACKED, &GRADIENT);
+                    let count = input.len() / chosen.lanes;
+                    let params = Params { accumulate: d.flag(), factor, count: count as u32, ..params };
+                    let launch = cx.launch(chosen.kernel).bind(&prediction).bind(&target);
+                    let launch = launch.bind(dloss).bind(&d.tensor).params(&params);
+                    launch.variant(chosen.variant("")).over(count, chosen.size);
                 }
             }
             Ok(())
@@ -127,13 +152,14 @@ mod tests {
         }
     }
 
-    /// Two samples of three blocks each, the last one not whole.
+    /// Two samples of three blocks each, the last one not whole; of odd length, of whole packs, and of so many blocks
+    /// that they are folded.
     #[test]
     fn sums_samples_of_several_blocks() {
-        let shape = [2, 53, 61, 3];
-        let (x, t) = (Array::random(&shape, 1), Array::random(&shape, 2));
-        let length = 53 * 61 * 3;
-        for dtype in dtypes() {
+        let shapes = [[2, 53, 61, 3], [2, 53, 61, 8], [2, 300, 301, 3]];
+        for (dtype, shape) in dtypes().into_iter().flat_map(|d| shapes.map(|s| (d, s))) {
+            let (x, t) = (Array::random(&shape, 1), Array::random(&shape, 2));
+            let length = x.data.len() / 2;
             let mut cx = Context::with_tape(gpu());
             let (xt, tt) = (x.upload(&cx, dtype), t.upload(&cx, dtype));
             cx.watch(&xt);

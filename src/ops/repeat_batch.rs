@@ -19,8 +19,8 @@ const HALVES: Kernel =
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Params {
-    count: u32,
     length: u32,
+    times: u32,
     pad: [u32; 2],
 }
 
@@ -46,14 +46,10 @@ pub fn repeat_batch(cx: &mut Context, x: &Tensor, times: usize) -> Result<Tensor
         bytes if bytes.is_multiple_of(4) => (&WORDS, 4),
         _ => (&HALVES, 2),
     };
-    let (count, length) = (y.bytes() / bytes, x.bytes() / bytes);
-    let params = Params { count: count as u32, length: length as u32, pad: [0; 2] };
-    cx.launch(kernel)
-        .bind(x)
-        .bind(&y)
-        .params(&params)
-        .variant(format!("{bytes} bytes"))
-        .over(count as usize, 64);
+    let length = x.bytes() / bytes;
+    let params = Params { length: length as u32, times: times as u32, pad: [0; 2] };
+    let launch = cx.launch(kernel).bind(x).bind(&y).params(&params);
+    launch.variant(format!("{bytes} bytes")).over(length as usize, 256);
     Ok(y)
 }
 

@@ -11,14 +11,16 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
+use super::pack::choose;
+
 const SPREAD: Kernel =
     Kernel::new("resample_spread", wgsl!("resample"), "spread", &[Access::Read, Access::Update]);
-const SPREAD_VEC4: Kernel =
-    Kernel::new("resample_spread", wgsl!("resample"), "spread_vec4", &[Access::Read, Access::Update]);
+const SPREAD_PACKED: Kernel =
+    Kernel::new("resample_spread", wgsl!("resample"), "spread_packed", &[Access::Read, Access::Update]);
 const GATHER: Kernel =
     Kernel::new("resample_gather", wgsl!("resample"), "gather", &[Access::Read, Access::Update]);
-const GATHER_VEC4: Kernel =
-    Kernel::new("resample_gather", wgsl!("resample"), "gather_vec4", &[Access::Read, Access::Update]);
+const GATHER_PACKED: Kernel =
+    Kernel::new("resample_gather", wgsl!("resample"), "gather_packed", &[Access::Read, Access::Update]);
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -98,13 +100,12 @@ fn resample(
     let &[_, _, width, channels] = small.shape() else {
         unreachable!("both were checked to be [N, H, W, C]")
     };
-    let lanes = if channels % 4 == 0 { 4 } else { 1 };
-    let kernel = match (direction, lanes) {
-        (Direction::Spread, 4) => &SPREAD_VEC4,
-        (Direction::Spread, _) => &SPREAD,
-        (Direction::Gather, 4) => &GATHER_VEC4,
-        (Direction::Gather, _) => &GATHER,
+    let (packed, scalar): (&'static Kernel, &'static Kernel) = match direction {
+        Direction::Spread => (&SPREAD_PACKED, &SPREAD),
+        Direction::Gather => (&GATHER_PACKED, &GATHER),
     };
+    let chosen = choose(cx, from.dtype(), &[channels], packed, scalar);
+    let lanes = chosen.lanes;
     let count = small.len() / lanes;
     let params = Params {
         count: count as u32,
@@ -114,14 +115,16 @@ fn resample(
         scale,
         pad: [0; 3],
     };
-    let variant = format!("x{lanes} {pass}");
-    cx.launch(kernel).bind(from).bind(to).params(&params).variant(variant.trim_end()).over(count, 64);
+    let launch = cx.launch(chosen.kernel).bind(from).bind(to).params(&params);
+    launch.variant(chosen.variant(pass)).over(count, chosen.size);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, Golden, check_gradients, dtypes, forward_backward, gpu};
+    use crate::testing::{
+        Array, Golden, check_gradients, dtypes, forward_backward, forward_backward_on, gpu, rungs,
+    };
 
     #[test]
     fn matches_the_golden_cases() {
@@ -169,19 +172,21 @@ mod tests {
     }
 
     #[test]
-    fn vectors_and_odd_channels_agree_with_the_definition() {
-        for channels in [33, 36] {
+    fn packs_and_odd_channels_agree_with_the_definition() {
+        for (rung, channels) in rungs().into_iter().flat_map(|r| [(r, 33), (r, 36), (r, 40)]) {
             let (small, large) =
                 (Array::random(&[3, 5, 7, channels], 1), Array::random(&[3, 10, 14, channels], 2));
             for dtype in dtypes() {
-                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&small), &large, |cx, x| {
-                    upsample_nearest2(cx, &x[0])
-                });
+                let (y, grads) =
+                    forward_backward_on(rung, dtype, std::slice::from_ref(&small), &large, |cx, x| {
+                        upsample_nearest2(cx, &x[0])
+                    });
                 y.check("up", &upsampled(&small), dtype);
                 grads[0].check("gradient of up", &pooled(&large).map(|v| 4.0 * v), dtype);
-                let (y, grads) = forward_backward(dtype, std::slice::from_ref(&large), &small, |cx, x| {
-                    average_pool2(cx, &x[0])
-                });
+                let (y, grads) =
+                    forward_backward_on(rung, dtype, std::slice::from_ref(&large), &small, |cx, x| {
+                        average_pool2(cx, &x[0])
+                    });
                 y.check("pool", &pooled(&large), dtype);
                 grads[0].check("gradient of pool", &upsampled(&small).map(|v| v / 4.0), dtype);
             }

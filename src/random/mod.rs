@@ -16,13 +16,14 @@ pub use philox::{Stream, dropout_words, philox4x32_10, uniform, words};
 
 #[cfg(test)]
 mod shader_tests {
+    use crate::gpu::source::{self, Dialect};
     use naga::valid::{Capabilities, ValidationFlags, Validator};
 
-    /// The two library files as a kernel gets them: one after the other, in front of its own text.
-    const LIBRARY: &str =
-        concat!(include_str!("../../shaders/philox.wgsl"), "\n", include_str!("../../shaders/normal.wgsl"));
+    const LIBRARY: &str = "#import philox\n#import normal\n";
 
-    fn validate(source: &str) -> naga::Module {
+    /// The text as the simplest device gets it.
+    fn validate(text: &str) -> naga::Module {
+        let source = &source::join(text, Dialect::default());
         let module =
             naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
         Validator::new(ValidationFlags::all(), Capabilities::empty())

@@ -160,7 +160,7 @@ impl Context {
         debug_assert_eq!(x.bytes(), y.bytes());
         // Sixteen bytes an invocation, whatever the type: storage is padded to that.
         let words = (x.bytes() as usize).div_ceil(16);
-        self.launch(&COPY).bind(x).bind(y).elem(super::DType::F32).over(words, 64);
+        self.launch(&COPY).bind(x).bind(y).elem(super::DType::F32).over(words, 256);
     }
 
     fn set_grad(&mut self, input: &Tensor, gradient: Tensor) {

@@ -7,7 +7,8 @@ use wgpu::naga::front::wgsl;
 use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Elem, Kernel, source};
+use crate::gpu::source::{self, Dialect};
+use crate::gpu::{Access, Kernel};
 use crate::wgsl;
 
 /// The line that an expression replaces.
@@ -42,7 +43,7 @@ pub fn check_expression(text: &str) -> Result<()> {
     if depth != 0 {
         return Err(error("its brackets do not match".into()));
     }
-    let whole = source::join(&shader(text), Elem::F32);
+    let whole = source::join(&shader(text), Dialect::default());
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
     let module = wgsl::parse_str(&whole).map_err(|wrong| {
         let detail = wrong.labels().next().map_or_else(String::new, |(span, label)| {

@@ -1,0 +1,204 @@
+//! Group norm in workgroups that have whole groups of a block of pixels: two passes over x forward, two over x and dy
+//! backward. See `shaders/norm_tile.wgsl` for how the work is shared out.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::pack::lanes;
+use crate::error::Result;
+use crate::gpu::{Access, Kernel};
+use crate::tensor::{Context, DType, GradTarget, Tensor};
+use crate::wgsl;
+
+use Access::{Read, Update, Write};
+
+const STATISTICS: Kernel =
+    Kernel::new("group_norm_stats", wgsl!("group_norm_tiled"), "statistics", &[Read, Write]);
+const APPLY: Kernel = Kernel::new(
+    "group_norm",
+    wgsl!("group_norm_tiled"),
+    "apply",
+    &[Read, Read, Read, Read, Read, Write, Write],
+);
+const SUMS: Kernel = Kernel::new(
+    "group_norm_sums",
+    wgsl!("group_norm_tiled_backward"),
+    "tile_sums",
+    &[Read, Read, Read, Write],
+);
+const TOTALS: Kernel = Kernel::new(
+    "group_norm_totals",
+    wgsl!("group_norm_tiled_backward"),
+    "totals_of_group",
+    &[Read, Read, Write, Write],
+);
+const INPUT: Kernel = Kernel::new(
+    "group_norm_backward",
+    wgsl!("group_norm_tiled_backward"),
+    "input_gradient",
+    &[Read, Read, Read, Read, Update],
+);
+const AFFINE: Kernel = Kernel::new(
+    "group_norm_affine",
+    wgsl!("group_norm_tiled_backward"),
+    "affine_gradient",
+    &[Read, Read, Read, Update],
+);
+
+/// Lanes of a workgroup, the most packs and the most groups of a slab, as in the shaders.
+const SIZE: usize = 192;
+const PACKS: usize = 96;
+const GROUPS: usize = 256;
+
+/// The most blocks of an image: each workgroup of the second pass reads the statistics of all of them.
+const BLOCKS: usize = 32;
+
+/// Workgroups of an element-wise pass: enough to fill a GPU. And the most pixels of one.
+const WORKGROUPS: usize = 1056;
+const TILE: usize = 128;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    batch: u32,
+    pixels: u32,
+    channels: u32,
+    groups: u32,
+    slabs: u32,
+    block: u32,
+    blocks: u32,
+    tile: u32,
+    tiles: u32,
+    silu: u32,
+    scale_shift: u32,
+    accumulate: u32,
+    of_beta: u32,
+    eps: f32,
+    pad: [u32; 2],
+}
+
+/// How a group norm's work is shared out.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles(Params);
+
+impl Tiles {
+    /// `None` where the channels do not come in whole packs, or in no slabs of whole groups that are small enough.
+    pub fn new(of: &super::Params, dtype: DType) -> Option<Tiles> {
+        let [batch, pixels, channels, groups] =
+            [of.batch, of.pixels, of.channels, of.groups].map(|extent| extent as usize);
+        let lanes = lanes(dtype);
+        if !channels.is_multiple_of(lanes) || batch > 65535 {
+            return None;
+        }
+        let packs = channels / lanes;
+        let fits = |slabs: &usize| {
+            packs.is_multiple_of(*slabs)
+                && groups.is_multiple_of(*slabs)
+                && packs / slabs <= PACKS
+                && groups / slabs <= GROUPS
+        };
+        let slabs = (1..=groups).find(fits)?;
+        let rows = SIZE / (packs / slabs);
+        // How sums are split must not depend on the batch; how the element-wise passes are split may.
+        let block = pixels.div_ceil(BLOCKS).max(4 * rows).min(pixels);
+        let tile = (batch * pixels * slabs)
+            .div_ceil(WORKGROUPS)
+            .clamp(2 * rows, TILE.max(2 * rows))
+            .min(pixels);
+        let (blocks, tiles) = (pixels.div_ceil(block), pixels.div_ceil(tile));
+        if slabs * blocks.max(tiles) > 65535 || groups > 65535 {
+            return None;
+        }
+        Some(Tiles(Params {
+            batch: of.batch,
+            pixels: of.pixels,
+            channels: of.channels,
+            groups: of.groups,
+            slabs: slabs as u32,
+            block: block as u32,
+            blocks: blocks as u32,
+            tile: tile as u32,
+            tiles: tiles as u32,
+            silu: of.silu,
+            scale_shift: of.scale_shift,
+            accumulate: 0,
+            of_beta: 0,
+            eps: of.eps,
+            pad: [0; 2],
+        }))
+    }
+
+    fn by_block(&self) -> [u32; 3] {
+        [self.0.slabs * self.0.blocks, self.0.batch, 1]
+    }
+
+    fn by_tile(&self) -> [u32; 3] {
+        [self.0.slabs * self.0.tiles, self.0.batch, 1]
+    }
+
+    /// y, and the coefficients `[N, 4, C]` as the backward pass wants them.
+    pub fn forward(
+        &self,
+        cx: &mut Context,
+        x: &Tensor,
+        [gamma, beta, modulation]: [&Tensor; 3],
+    ) -> Result<[Tensor; 2]> {
+        let params = &self.0;
+        let [batch, channels, groups, blocks] =
+            [params.batch, params.channels, params.groups, params.blocks].map(|extent| extent as usize);
+        let partial = cx.output("group_norm partial", &[batch, groups, blocks, 2], DType::F32)?;
+        let launch = cx.launch(&STATISTICS).bind(x).bind(&partial).params(params);
+        launch.variant("tiled").groups(self.by_block());
+        let coefficients = cx.output("group_norm coefficients", &[batch, 4, channels], DType::F32)?;
+        let y = cx.output("group_norm", x.shape(), x.dtype())?;
+        let launch = cx.launch(&APPLY).bind(x).bind(&partial).bind(gamma).bind(beta).bind(modulation);
+        launch.bind(&coefficients).bind(&y).params(params).variant("tiled").groups(self.by_tile());
+        Ok([y, coefficients])
+    }
+
+    /// The sums `[N, 2, C]` that all gradients are made of, and of each group K1 and K2 `[N, G, 2]`.
+    pub fn sums(
+        &self,
+        cx: &mut Context,
+        x: &Tensor,
+        dy: &Tensor,
+        coefficients: &Tensor,
+    ) -> Result<[Tensor; 2]> {
+        let params = &self.0;
+        let [batch, channels, groups, blocks] =
+            [params.batch, params.channels, params.groups, params.blocks].map(|extent| extent as usize);
+        let partial = cx.output("group_norm partial", &[batch, blocks, 2, channels], DType::F32)?;
+        let launch = cx.launch(&SUMS).bind(x).bind(dy).bind(coefficients).bind(&partial);
+        launch.params(params).variant("tiled").groups(self.by_block());
+        let sums = cx.output("group_norm sums", &[batch, 2, channels], DType::F32)?;
+        let totals = cx.output("group_norm totals", &[batch, groups, 2], DType::F32)?;
+        let launch = cx.launch(&TOTALS).bind(&partial).bind(coefficients).bind(&sums).bind(&totals);
+        launch.params(params).variant("tiled").groups([params.groups, params.batch, 1]);
+        Ok([sums, totals])
+    }
+
+    /// dx, of what the sums came to.
+    pub fn input_gradient(
+        &self,
+        cx: &mut Context,
+        [x, dy, coefficients, totals]: [&Tensor; 4],
+        dx: &GradTarget,
+    ) {
+        let params = Params { accumulate: dx.flag(), ..self.0 };
+        let launch = cx.launch(&INPUT).bind(x).bind(dy).bind(coefficients).bind(totals);
+        launch.bind(&dx.tensor).params(&params).variant("tiled").groups(self.by_tile());
+    }
+
+    /// dbeta if `of_beta` is set, else dgamma.
+    pub fn affine_gradient(
+        &self,
+        cx: &mut Context,
+        [sums, coefficients, modulation]: [&Tensor; 3],
+        of_beta: u32,
+        target: &GradTarget,
+    ) {
+        let params = Params { accumulate: target.flag(), of_beta, ..self.0 };
+        let launch = cx.launch(&AFFINE).bind(sums).bind(coefficients).bind(modulation);
+        let groups = params.channels.div_ceil(16);
+        launch.bind(&target.tensor).elem(DType::F32).params(&params).variant("tiled").groups([groups, 1, 1]);
+    }
+}
