@@ -26,17 +26,17 @@ var<workgroup> origins: array<f32, LANES * PACKS>;        // [channel of the pac
 
 @compute @workgroup_size(192)
 fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let s = share(wid, lane, p.block, p.blocks, p);
+    let s = share(wid, lane, p.block, p);
     let first = x_pack[s.base];
     #unroll v in 0..${vectors}
     let origin${v} = part${v}(first);
     var sum${v} = vec4<f32>();
     var squares${v} = vec4<f32>();
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 4u * s.rows) {
+    for (var pixel = s.row; pixel < s.count; pixel += 4u * p.rows) {
         // Four loads under way at once; past the end it is the first pixel again, whose differences are zero.
         #unroll j in 0..4
-        let at${j} = pixel + ${j}u * s.rows;
+        let at${j} = pixel + ${j}u * p.rows;
         let x${j} = x_pack[s.base + select(0u, at${j}, at${j} < s.count) * s.stride];
         #end
         #unroll j in 0..4
@@ -50,7 +50,7 @@ fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
     #unroll v in 0..${vectors}
     #unroll k in 0..4
     columns[(4u * ${v}u + ${k}u) * STRIDE + lane] = vec2<f32>(sum${v}[${k}], squares${v}[${k}]);
-    if (lane < s.packs) {
+    if (lane < p.packs) {
         origins[(4u * ${v}u + ${k}u) * PACKS + lane] = origin${v}[${k}];
     }
     #end
@@ -59,11 +59,11 @@ fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
 
     // The rows of a channel together, in the place of its first row.
     let count = f32(s.count);
-    for (var c = lane; c < s.packs * LANES; c += SIZE) {
+    for (var c = lane; c < p.packs * LANES; c += SIZE) {
         let column = (c % LANES) * STRIDE + c / LANES;
         var total = vec2<f32>();
-        for (var row = 0u; row < s.rows; row++) {
-            total += columns[column + row * s.packs];
+        for (var row = 0u; row < p.rows; row++) {
+            total += columns[column + row * p.packs];
         }
         let shift = total.x / count;
         columns[column] = vec2<f32>(origins[(c % LANES) * PACKS + c / LANES] + shift, max(total.y - total.x * shift, 0.0));
@@ -71,23 +71,22 @@ fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
     workgroupBarrier();
 
     // The channels of a group together.
-    let width = p.channels / p.groups;
-    let groups = p.groups / p.slabs;
-    for (var g = lane; g < groups; g += SIZE) {
-        let c0 = g * width;
+    for (var g = lane; g < p.slab_groups; g += SIZE) {
+        let c0 = g * p.width;
         let origin = columns[(c0 % LANES) * STRIDE + c0 / LANES].x;
         var sum = 0.0;
-        for (var c = c0; c < c0 + width; c++) {
+        for (var c = c0; c < c0 + p.width; c++) {
             sum += columns[(c % LANES) * STRIDE + c / LANES].x - origin;
         }
-        let mean = origin + sum / f32(width);
+        let mean = origin + sum / f32(p.width);
         var squares = 0.0;
-        for (var c = c0; c < c0 + width; c++) {
+        for (var c = c0; c < c0 + p.width; c++) {
             let of_channel = columns[(c % LANES) * STRIDE + c / LANES];
             let d = of_channel.x - mean;
             squares += of_channel.y + count * d * d;
         }
-        partial[(wid.y * p.groups + s.slab * groups + g) * p.blocks + s.block] = vec2<f32>(mean, squares);
+        let group = wid.z * p.groups + wid.y * p.slab_groups + g;
+        partial[group * p.blocks + wid.x] = vec2<f32>(mean, squares);
     }
 }
 
@@ -104,25 +103,30 @@ fn over_parts(lane: u32, value: f32) -> f32 {
     return (parts[first] + parts[first + 1u]) + (parts[first + 2u] + parts[first + 3u]);
 }
 
-// Mean and rstd of the groups `first_group` .. + `groups` of image n.
-fn combine(n: u32, first_group: u32, groups: u32, lane: u32) {
-    let width = f32(q.channels / q.groups);
-    for (var first = 0u; first < groups; first += SIZE / PARTS) {
+// Mean and rstd of the groups of a slab, which begin at `first_group` of all images' groups; of at most 32 blocks.
+fn combine(first_group: u32, lane: u32) {
+    for (var first = 0u; first < q.slab_groups; first += SIZE / PARTS) {
         let g = first + lane / PARTS;
-        let at = (n * q.groups + first_group + min(g, groups - 1u)) * q.blocks;
+        let at = (first_group + min(g, q.slab_groups - 1u)) * q.blocks;
+        // All loads under way at once. A block that is not there has no weight.
+        #unroll j in 0..8
+        let b${j} = lane % PARTS + ${j}u * PARTS;
+        let block${j} = known[at + min(b${j}, q.blocks - 1u)];
+        let pixels${j} = select(0.0, f32(min(q.block, q.pixels - b${j} * q.block)), b${j} < q.blocks);
+        #end
         let origin = known[at].x;
         var sum = 0.0;
-        for (var b = lane % PARTS; b < q.blocks; b += PARTS) {
-            sum += f32(min(q.block, q.pixels - b * q.block)) * (known[at + b].x - origin);
-        }
+        #unroll j in 0..8
+        sum += pixels${j} * (block${j}.x - origin);
+        #end
         let mean = origin + over_parts(lane, sum) / f32(q.pixels);
         var squares = 0.0;
-        for (var b = lane % PARTS; b < q.blocks; b += PARTS) {
-            let d = known[at + b].x - mean;
-            squares += known[at + b].y + f32(min(q.block, q.pixels - b * q.block)) * width * d * d;
-        }
-        let rstd = 1.0 / sqrt(over_parts(lane, squares) / (f32(q.pixels) * width) + q.eps);
-        if (lane % PARTS == 0u && g < groups) {
+        #unroll j in 0..8
+        let d${j} = block${j}.x - mean;
+        squares += select(0.0, block${j}.y + pixels${j} * f32(q.width) * d${j} * d${j}, b${j} < q.blocks);
+        #end
+        let rstd = 1.0 / sqrt(over_parts(lane, squares) / f32(q.pixels * q.width) + q.eps);
+        if (lane % PARTS == 0u && g < q.slab_groups) {
             of_groups[g] = vec2<f32>(mean, rstd);
         }
     }
@@ -146,30 +150,42 @@ fn activated(u: vec4<f32>) -> vec4<f32> {
 
 @compute @workgroup_size(192)
 fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let n = wid.y;
-    let s = share(wid, lane, q.tile, q.tiles, q);
-    let groups = q.groups / q.slabs;
-    combine(n, s.slab * groups, groups, lane);
-
-    let width = q.channels / q.groups;
+    let n = wid.z;
+    let s = share(wid, lane, q.tile, q);
     let quads = q.channels / 4u;
+    // What does not need the statistics is under way before they are put together: parameters and the first pixels.
     #unroll v in 0..${vectors}
     let quad${v} = s.channel / 4u + ${v}u;
-    var mean${v}: vec4<f32>;
-    var rstd${v}: vec4<f32>;
-    #unroll k in 0..4
-    let group${v}_${k} = (quad${v} * 4u + ${k}u) / width - s.slab * groups;
-    mean${v}[${k}] = of_groups[group${v}_${k}].x;
-    rstd${v}[${k}] = of_groups[group${v}_${k}].y;
-    #end
-    var gain${v} = rstd${v} * gamma4[quad${v}];
+    var gain${v} = gamma4[quad${v}];
     var bias${v} = beta4[quad${v}];
     if (q.scale_shift != 0u) {
         let scale = 1.0 + modulation4(n * 2u * quads + quad${v});
         gain${v} *= scale;
         bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v});
     }
-    if (s.block == 0u && lane < s.packs) {
+    #end
+    let row = min(s.row, s.count - 1u);
+    var a = x_pack[s.base + row * s.stride];
+    var b = x_pack[s.base + min(row + q.rows, s.count - 1u) * s.stride];
+
+    combine(n * q.groups + wid.y * q.slab_groups, lane);
+    var group = s.channel / q.width;
+    var left = (group + 1u) * q.width - s.channel; // channels up to the next group
+    group -= wid.y * q.slab_groups;
+    #unroll v in 0..${vectors}
+    var mean${v}: vec4<f32>;
+    var rstd${v}: vec4<f32>;
+    #unroll k in 0..4
+    mean${v}[${k}] = of_groups[group].x;
+    rstd${v}[${k}] = of_groups[group].y;
+    left -= 1u;
+    if (left == 0u) {
+        left = q.width;
+        group += 1u;
+    }
+    #end
+    gain${v} *= rstd${v};
+    if (wid.x == 0u && lane < q.packs) {
         let at = n * 4u * quads + quad${v};
         coefficients4[at] = mean${v};
         coefficients4[at + quads] = rstd${v};
@@ -177,22 +193,20 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
         coefficients4[at + 3u * quads] = bias${v};
     }
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 2u * s.rows) {
-        let here = s.base + pixel * s.stride;
-        let has_next = pixel + s.rows < s.count;
-        let next = select(here, here + s.rows * s.stride, has_next);
-        let a = x_pack[here];
-        let b = x_pack[next];
-        var result: pack;
+    for (var pixel = s.row; pixel < s.count; pixel += 2u * q.rows) {
+        // Two pixels at once, and the next two under way; past the end it is the last one again.
+        let next = pixel + 2u * q.rows;
+        let next_a = x_pack[s.base + min(next, s.count - 1u) * s.stride];
+        let next_b = x_pack[s.base + min(next + q.rows, s.count - 1u) * s.stride];
         #unroll v in 0..${vectors}
-        put${v}(&result, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}));
+        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}));
+        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}));
         #end
-        y_pack[here] = result;
-        if (has_next) {
-            #unroll v in 0..${vectors}
-            put${v}(&result, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}));
-            #end
-            y_pack[next] = result;
+        y_pack[s.base + pixel * s.stride] = a;
+        if (pixel + q.rows < s.count) {
+            y_pack[s.base + (pixel + q.rows) * s.stride] = b;
         }
+        a = next_a;
+        b = next_b;
     }
 }

@@ -38,20 +38,20 @@ fn before_activation(dy: vec4<f32>, d: vec4<f32>, gain: vec4<f32>, bias: vec4<f3
 
 @compute @workgroup_size(192)
 fn tile_sums(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let s = share(wid, lane, p.block, p.blocks, p);
+    let s = share(wid, lane, p.block, p);
     let quads = p.channels / 4u;
     #unroll v in 0..${vectors}
-    let quad${v} = wid.y * 4u * quads + s.channel / 4u + ${v}u;
+    let quad${v} = wid.z * 4u * quads + s.channel / 4u + ${v}u;
     let mean${v} = coefficients4[quad${v}];
     let gain${v} = coefficients4[quad${v} + 2u * quads];
     let bias${v} = coefficients4[quad${v} + 3u * quads];
     var a${v} = vec4<f32>();
     var d${v} = vec4<f32>();
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 2u * s.rows) {
+    for (var pixel = s.row; pixel < s.count; pixel += 2u * p.rows) {
         #unroll j in 0..2
-        let has${j} = pixel + ${j}u * s.rows < s.count;
-        let at${j} = s.base + select(pixel, pixel + ${j}u * s.rows, has${j}) * s.stride;
+        let has${j} = pixel + ${j}u * p.rows < s.count;
+        let at${j} = s.base + select(pixel, pixel + ${j}u * p.rows, has${j}) * s.stride;
         let x${j} = x_pack[at${j}];
         let dy${j} = dy_pack[at${j}];
         #end
@@ -70,12 +70,12 @@ fn tile_sums(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_in
     #end
     #end
     workgroupBarrier();
-    let first = (wid.y * p.blocks + s.block) * 2u * p.channels + s.slab * s.packs * LANES;
-    for (var c = lane; c < s.packs * LANES; c += SIZE) {
+    let first = (wid.z * p.blocks + wid.x) * 2u * p.channels + wid.y * p.packs * LANES;
+    for (var c = lane; c < p.packs * LANES; c += SIZE) {
         let column = (c % LANES) * STRIDE + c / LANES;
         var total = vec2<f32>();
-        for (var row = 0u; row < s.rows; row++) {
-            total += columns[column + row * s.packs];
+        for (var row = 0u; row < p.rows; row++) {
+            total += columns[column + row * p.packs];
         }
         partial[first + c] = total.x;
         partial[first + p.channels + c] = total.y;
@@ -90,7 +90,7 @@ var<workgroup> shared_: array<vec2<f32>, 256>;
 @compute @workgroup_size(128)
 fn totals_of_group(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = wid.y;
-    let width = p.channels / p.groups;
+    let width = p.width;
     let c0 = wid.x * width;
     var of_group = vec2<f32>();
     for (var first = 0u; first < width; first += CHANNELS) {
@@ -127,26 +127,32 @@ fn totals_of_group(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocat
 
 @compute @workgroup_size(192)
 fn input_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let s = share(wid, lane, q.tile, q.tiles, q);
+    let s = share(wid, lane, q.tile, q);
     let quads = q.channels / 4u;
-    let width = q.channels / q.groups;
+    var group = s.channel / q.width;
+    var left = (group + 1u) * q.width - s.channel; // channels up to the next group
     #unroll v in 0..${vectors}
-    let quad${v} = wid.y * 4u * quads + s.channel / 4u + ${v}u;
+    let quad${v} = wid.z * 4u * quads + s.channel / 4u + ${v}u;
     let mean${v} = coefficients4[quad${v}];
     let gain${v} = coefficients4[quad${v} + 2u * quads];
     let bias${v} = coefficients4[quad${v} + 3u * quads];
     var k1_${v}: vec4<f32>;
     var k2_${v}: vec4<f32>;
     #unroll k in 0..4
-    let pair${v}_${k} = of_groups[wid.y * q.groups + (s.channel + 4u * ${v}u + ${k}u) / width];
+    let pair${v}_${k} = of_groups[wid.z * q.groups + group];
     k1_${v}[${k}] = pair${v}_${k}.x;
     k2_${v}[${k}] = pair${v}_${k}.y;
+    left -= 1u;
+    if (left == 0u) {
+        left = q.width;
+        group = min(group + 1u, q.groups - 1u);
+    }
     #end
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 2u * s.rows) {
+    for (var pixel = s.row; pixel < s.count; pixel += 2u * q.rows) {
         #unroll j in 0..2
-        let has${j} = pixel + ${j}u * s.rows < s.count;
-        let at${j} = s.base + select(pixel, pixel + ${j}u * s.rows, has${j}) * s.stride;
+        let has${j} = pixel + ${j}u * q.rows < s.count;
+        let at${j} = s.base + select(pixel, pixel + ${j}u * q.rows, has${j}) * s.stride;
         let x${j} = x_pack[at${j}];
         let dy${j} = dy_pack[at${j}];
         var before${j}: pack; // zero

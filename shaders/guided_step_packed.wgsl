@@ -8,6 +8,9 @@
 
 const SIZE: u32 = 192u;
 
+// C, known when the kernel is compiled: division by it is multiplication.
+override channels: u32 = 3u;
+
 @group(0) @binding(0) var<storage, read_write> z4: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read> eps4: array<vec4<elem>>;
 @group(0) @binding(5) var<storage, read> seeds: array<vec2<u32>>;       // [N] (low, high)
@@ -24,17 +27,17 @@ var<workgroup> noise: array<vec4<f32>, SIZE>;
 
 // The predictions for vector i of sample n, from `base` on: 0, or the elements of the conditional half.
 fn predicted(base: u32, n: u32, i: u32, m: Params) -> vec4<f32> {
-    if (m.eps_channels == m.channels) {
+    if (m.eps_channels == channels) {
         return vec4<f32>(eps4[(base + n * m.length) / 4u + i]);
     }
     // Behind C channels come others.
     var v: vec4<f32>;
-    var place = vec2<u32>(i * 4u / m.channels, i * 4u % m.channels); // pixel, channel
+    var place = vec2<u32>(i * 4u / channels, i * 4u % channels); // pixel, channel
     for (var j = 0u; j < 4u; j++) {
         let at = base + (n * m.pixels + place.x) * m.eps_channels + place.y;
         v[j] = f32(eps4[at / 4u][at % 4u]);
         place.y += 1u;
-        if (place.y == m.channels) {
+        if (place.y == channels) {
             place = vec2<u32>(place.x + 1u, 0u);
         }
     }
@@ -51,12 +54,12 @@ fn guided(n: u32, i: u32, k: vec3<f32>, m: Params) -> vec4<f32> {
 
 // Puts the noise of channel i % C of this invocation's pixels where their vectors are.
 fn share_noise(n: u32, i: u32, lane: u32, m: Params) {
-    let channel = lane % m.channels;
-    let block = channel * (m.pixels / 4u) + i / m.channels;
+    let channel = lane % channels;
+    let block = channel * (m.pixels / 4u) + i / channels;
     let words = philox4x32_10(vec4<u32>(block, counter[0], 0u, m.stream), seeds[n]);
     let first = (lane - channel) * 4u + channel;
     #unroll j in 0..4
-    let at${j} = first + ${j}u * m.channels;
+    let at${j} = first + ${j}u * channels;
     noise[at${j} / 4u][at${j} % 4u] = normal_from_word(words[${j}], table[normal_segment(words[${j}])]);
     #end
 }

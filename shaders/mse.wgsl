@@ -87,12 +87,20 @@ fn blocks_packed(
     let length = p.length / LANES;
     var sum = vec4<f32>();
     if (n < p.samples) {
-        for (var l = first + lane; l < min(first + BLOCK / LANES, length); l += 64u) {
-            let a = x_pack[n * length + l];
-            let b = t_pack[n * length + l];
+        let end = min(first + BLOCK / LANES, length);
+        for (var l = first + lane; l < end; l += 256u) {
+            // Eight loads under way at once; what lies past the end is read again and does not count.
+            #unroll j in 0..4
+            let has${j} = l + ${j}u * 64u < end;
+            let at${j} = n * length + select(l, l + ${j}u * 64u, has${j});
+            let a${j} = x_pack[at${j}];
+            let b${j} = t_pack[at${j}];
+            #end
+            #unroll j in 0..4
             #unroll v in 0..${vectors}
-            let d${v} = part${v}(a) - part${v}(b);
-            sum += d${v} * d${v};
+            let d${j}_${v} = part${v}(a${j}) - part${v}(b${j});
+            sum += select(vec4<f32>(), d${j}_${v} * d${j}_${v}, has${j});
+            #end
             #end
         }
     }

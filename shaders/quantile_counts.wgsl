@@ -9,7 +9,7 @@ struct Params {
     length: u32,   // L
     blocks: u32,   // ceil(L / 16384)
     shift: u32,    // the lowest bit of this pass's digit
-    digits: u32,   // values of the digit: 2048 or 1024, a multiple of the lanes
+    digits: u32,   // values of the digit: 2048 or 1024
     rank: u32,     // k, below L
     fraction: f32, // 0 where k is L - 1
     first: u32,    // whether this is the first pass
@@ -31,6 +31,7 @@ struct Params {
 const BLOCK: u32 = 16384u;
 const LANES: u32 = 256u;
 const MOST: u32 = 2048u;
+const EACH: u32 = MOST / LANES; // the eight that are written out below
 const NONE: u32 = 0xffffffffu;
 
 var<workgroup> bins: array<atomic<u32>, MOST>;
@@ -39,9 +40,9 @@ var<workgroup> least: atomic<u32>;
 @compute @workgroup_size(256)
 fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = wid.y;
-    for (var d = lane; d < p.digits; d += LANES) {
-        atomicStore(&bins[d], 0u);
-    }
+    #unroll d in 0..8
+    atomicStore(&bins[lane + ${d}u * LANES], 0u);
+    #end
     if (lane == 0u) {
         atomicStore(&least, NONE);
     }
@@ -76,9 +77,9 @@ fn count(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
     }
     workgroupBarrier();
     let block = n * p.blocks + wid.x;
-    for (var d = lane; d < p.digits; d += LANES) {
-        counts[block * MOST + d] = atomicLoad(&bins[d]);
-    }
+    #unroll d in 0..8
+    counts[block * MOST + lane + ${d}u * LANES] = atomicLoad(&bins[lane + ${d}u * LANES]);
+    #end
     if (lane == 0u) {
         above[block] = atomicLoad(&least);
     }
@@ -91,22 +92,26 @@ var<workgroup> found: vec3<u32>; // the digit, the rank among its values, how ma
 @compute @workgroup_size(256)
 fn choose(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = wid.x;
-    // What all the blocks counted, and the sum of `each` digits a lane.
-    for (var d = lane; d < q.digits; d += LANES) {
-        var total = 0u;
-        for (var b = 0u; b < q.blocks; b++) {
-            total += counted[(n * q.blocks + b) * MOST + d];
-        }
-        totals[d] = total;
+    // What all the blocks counted, and the sum of EACH digits a lane.
+    #unroll d in 0..8
+    var total${d} = 0u;
+    #end
+    for (var b = 0u; b < q.blocks; b++) {
+        let row = (n * q.blocks + b) * MOST + lane;
+        #unroll d in 0..8
+        total${d} += counted[row + ${d}u * LANES];
+        #end
     }
+    #unroll d in 0..8
+    totals[lane + ${d}u * LANES] = total${d};
+    #end
     if (lane == 0u) {
         atomicStore(&least, NONE);
     }
     workgroupBarrier();
-    let each = q.digits / LANES;
     var mine = 0u;
-    for (var j = 0u; j < each; j++) {
-        mine += totals[lane * each + j];
+    for (var j = 0u; j < EACH; j++) {
+        mine += totals[lane * EACH + j];
     }
     sums[lane] = mine;
     // Sums of all lanes up to each one.
@@ -127,10 +132,10 @@ fn choose(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index
     }
     var before = sums[lane] - mine;
     if (rank >= before && rank < before + mine) {
-        for (var j = 0u; j < each; j++) {
-            let total = totals[lane * each + j];
+        for (var j = 0u; j < EACH; j++) {
+            let total = totals[lane * EACH + j];
             if (rank >= before && rank < before + total) {
-                found = vec3<u32>(lane * each + j, rank - before, total);
+                found = vec3<u32>(lane * EACH + j, rank - before, total);
             }
             before += total;
         }
@@ -144,8 +149,8 @@ fn choose(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index
         return;
     }
     // The least value above v_k: the next digit that occurs, else the least of those that begin otherwise.
-    for (var j = 0u; j < each; j++) {
-        let digit = lane * each + j;
+    for (var j = 0u; j < EACH; j++) {
+        let digit = lane * EACH + j;
         if (digit > found.x && totals[digit] > 0u) {
             atomicMin(&least, prefix | digit);
         }

@@ -24,8 +24,8 @@ const LIBRARY: &[(&str, &str)] = &[
     ("eights", crate::wgsl!("eights")),
     ("guided", crate::wgsl!("guided")),
     ("index", crate::wgsl!("index")),
-    ("multiply_high", crate::wgsl!("multiply_high")),
-    ("multiply_high_int64", crate::wgsl!("multiply_high_int64")),
+    ("multiply_wide", crate::wgsl!("multiply_wide")),
+    ("multiply_wide_int64", crate::wgsl!("multiply_wide_int64")),
     ("norm_tile", crate::wgsl!("norm_tile")),
     ("normal", crate::wgsl!("normal")),
     ("pack_f16", crate::wgsl!("pack_f16")),
@@ -45,11 +45,11 @@ pub struct Dialect {
 
 impl Dialect {
     /// The library file that an import means.
-    fn file<'a>(self, import: &'a str) -> &'a str {
+    fn file(self, import: &str) -> &str {
         match (import, self.elem, self.int64) {
             ("pack", Elem::F32, _) => "pack_f32",
             ("pack", Elem::F16, _) => "pack_f16",
-            ("multiply_high", _, true) => "multiply_high_int64",
+            ("multiply_wide", _, true) => "multiply_wide_int64",
             _ => import,
         }
     }

@@ -13,7 +13,7 @@ use super::dynamic_threshold::threshold_rows;
 use super::noised::{expect, table};
 use crate::diffusion::{Clip, StepScalars};
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Kernel};
+use crate::gpu::{Access, Kernel, Rung};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
@@ -131,7 +131,7 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
 
     let length = h * w * c;
     let blocks = length.div_ceil(4);
-    let packed = cx.rung().is_tiled()
+    let packed = cx.rung() != Rung::Naive
         && (h * w).is_multiple_of(4)
         && PACKED_SIZE.is_multiple_of(c)
         && n <= PACKED_SAMPLES;
@@ -161,7 +161,7 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
             let launch = cx.launch(&kernels.magnitudes).bind(z).bind(eps).bind(steps).bind(counter);
             let launch = launch.bind(guidance).bind(&magnitudes).params(&of_all);
             match packed {
-                true => launch.variant("x4").groups(groups),
+                true => launch.variant("x4").constant("channels", c as f64).groups(groups),
                 false => launch.over(z.len(), 64),
             }
             strength = threshold_rows(cx, &magnitudes, guidance, quantile)?;
@@ -177,7 +177,10 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
     }
     let launch = launch.params(&params);
     match packed {
-        true => launch.variant(format!("x4 {clip}")).groups(groups),
+        true => {
+            let launch = launch.variant(format!("x4 {clip}")).constant("channels", c as f64);
+            launch.groups(groups);
+        }
         false => launch.variant(clip).over(params.count as usize, 64),
     }
     Ok(())

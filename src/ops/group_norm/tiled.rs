@@ -53,7 +53,7 @@ const GROUPS: usize = 256;
 const BLOCKS: usize = 32;
 
 /// Workgroups of an element-wise pass: enough to fill a GPU. And the most pixels of one.
-const WORKGROUPS: usize = 1056;
+const WORKGROUPS: usize = 528;
 const TILE: usize = 128;
 
 #[repr(C)]
@@ -63,17 +63,18 @@ struct Params {
     pixels: u32,
     channels: u32,
     groups: u32,
-    slabs: u32,
+    width: u32,
+    packs: u32,
+    rows: u32,
+    slab_groups: u32,
     block: u32,
     blocks: u32,
     tile: u32,
-    tiles: u32,
     silu: u32,
     scale_shift: u32,
     accumulate: u32,
     of_beta: u32,
     eps: f32,
-    pad: [u32; 2],
 }
 
 /// How a group norm's work is shared out.
@@ -86,7 +87,7 @@ impl Tiles {
         let [batch, pixels, channels, groups] =
             [of.batch, of.pixels, of.channels, of.groups].map(|extent| extent as usize);
         let lanes = lanes(dtype);
-        if !channels.is_multiple_of(lanes) || batch > 65535 {
+        if !channels.is_multiple_of(lanes) {
             return None;
         }
         let packs = channels / lanes;
@@ -100,12 +101,10 @@ impl Tiles {
         let rows = SIZE / (packs / slabs);
         // How sums are split must not depend on the batch; how the element-wise passes are split may.
         let block = pixels.div_ceil(BLOCKS).max(4 * rows).min(pixels);
-        let tile = (batch * pixels * slabs)
-            .div_ceil(WORKGROUPS)
-            .clamp(2 * rows, TILE.max(2 * rows))
-            .min(pixels);
-        let (blocks, tiles) = (pixels.div_ceil(block), pixels.div_ceil(tile));
-        if slabs * blocks.max(tiles) > 65535 || groups > 65535 {
+        let tile =
+            (batch * pixels * slabs).div_ceil(WORKGROUPS).clamp(2 * rows, TILE.max(2 * rows)).min(pixels);
+        let blocks = pixels.div_ceil(block);
+        if pixels.div_ceil(tile) > 65535 || groups > 65535 {
             return None;
         }
         Some(Tiles(Params {
@@ -113,26 +112,24 @@ impl Tiles {
             pixels: of.pixels,
             channels: of.channels,
             groups: of.groups,
-            slabs: slabs as u32,
+            width: (channels / groups) as u32,
+            packs: (packs / slabs) as u32,
+            rows: rows as u32,
+            slab_groups: (groups / slabs) as u32,
             block: block as u32,
             blocks: blocks as u32,
             tile: tile as u32,
-            tiles: tiles as u32,
             silu: of.silu,
             scale_shift: of.scale_shift,
             accumulate: 0,
             of_beta: 0,
             eps: of.eps,
-            pad: [0; 2],
         }))
     }
 
-    fn by_block(&self) -> [u32; 3] {
-        [self.0.slabs * self.0.blocks, self.0.batch, 1]
-    }
-
-    fn by_tile(&self) -> [u32; 3] {
-        [self.0.slabs * self.0.tiles, self.0.batch, 1]
+    /// Workgroups in blocks of `size` pixels.
+    fn in_blocks_of(&self, size: u32) -> [u32; 3] {
+        [self.0.pixels.div_ceil(size), self.0.groups / self.0.slab_groups, self.0.batch]
     }
 
     /// y, and the coefficients `[N, 4, C]` as the backward pass wants them.
@@ -147,11 +144,16 @@ impl Tiles {
             [params.batch, params.channels, params.groups, params.blocks].map(|extent| extent as usize);
         let partial = cx.output("group_norm partial", &[batch, groups, blocks, 2], DType::F32)?;
         let launch = cx.launch(&STATISTICS).bind(x).bind(&partial).params(params);
-        launch.variant("tiled").groups(self.by_block());
+        launch.variant("tiled").groups(self.in_blocks_of(params.block));
         let coefficients = cx.output("group_norm coefficients", &[batch, 4, channels], DType::F32)?;
         let y = cx.output("group_norm", x.shape(), x.dtype())?;
         let launch = cx.launch(&APPLY).bind(x).bind(&partial).bind(gamma).bind(beta).bind(modulation);
-        launch.bind(&coefficients).bind(&y).params(params).variant("tiled").groups(self.by_tile());
+        launch
+            .bind(&coefficients)
+            .bind(&y)
+            .params(params)
+            .variant("tiled")
+            .groups(self.in_blocks_of(params.tile));
         Ok([y, coefficients])
     }
 
@@ -168,7 +170,7 @@ impl Tiles {
             [params.batch, params.channels, params.groups, params.blocks].map(|extent| extent as usize);
         let partial = cx.output("group_norm partial", &[batch, blocks, 2, channels], DType::F32)?;
         let launch = cx.launch(&SUMS).bind(x).bind(dy).bind(coefficients).bind(&partial);
-        launch.params(params).variant("tiled").groups(self.by_block());
+        launch.params(params).variant("tiled").groups(self.in_blocks_of(params.block));
         let sums = cx.output("group_norm sums", &[batch, 2, channels], DType::F32)?;
         let totals = cx.output("group_norm totals", &[batch, groups, 2], DType::F32)?;
         let launch = cx.launch(&TOTALS).bind(&partial).bind(coefficients).bind(&sums).bind(&totals);
@@ -185,7 +187,7 @@ impl Tiles {
     ) {
         let params = Params { accumulate: dx.flag(), ..self.0 };
         let launch = cx.launch(&INPUT).bind(x).bind(dy).bind(coefficients).bind(totals);
-        launch.bind(&dx.tensor).params(&params).variant("tiled").groups(self.by_tile());
+        launch.bind(&dx.tensor).params(&params).variant("tiled").groups(self.in_blocks_of(params.tile));
     }
 
     /// dbeta if `of_beta` is set, else dgamma.

@@ -1,6 +1,5 @@
 use super::*;
 use crate::diffusion::{ContinuousSchedule, Guidance, StepCoefficients, ancestral_steps, reference};
-use crate::gpu::Rung;
 use crate::ops::{advance, step_times};
 use crate::random::fill_normal;
 use crate::testing::{Array, download, dtypes, gpu, rungs};
