@@ -61,8 +61,20 @@ fn contains(text: &str, parts: &[&str]) {
 fn help_is_what_it_was() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/snapshots");
     let update = std::env::var_os("FREEGUIDE_UPDATE_SNAPSHOTS").is_some();
-    for command in ["", "quickstart", "train", "sample", "sweep", "info", "convert", "toy", "devices", "nll"]
-    {
+    for command in [
+        "",
+        "quickstart",
+        "train",
+        "sample",
+        "sweep",
+        "eval",
+        "stats",
+        "info",
+        "convert",
+        "toy",
+        "devices",
+        "nll",
+    ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         // Lines are broken at 100 columns whatever the terminal.
         let output = freeguide().args(arguments).env("COLUMNS", "100").output().unwrap();
@@ -329,6 +341,53 @@ fn samples_become_grids_folders_and_arrays() {
     let none = run(&["sample", "--model", &model, "--steps", "0", "--out", &place.text("x.png")]);
     contains(&none.expect(1).stderr, &["error: ", "step"]);
     assert!(!place.path("x.png").exists());
+}
+
+#[test]
+fn pictures_are_measured_against_statistics_and_models_against_data() {
+    let place = Place::new();
+    let (stats, model) = (place.text("stats.npz"), model(&place));
+    // A small set, so that its classifier is soon trained.
+    write_folder(&place.path("set"));
+    let set = place.text("set");
+    let refused = run(&["stats", &set, "--out", &stats]).expect(1);
+    contains(&refused.stderr, &["two classes and 20 pictures", "--features FILE"]);
+    for (name, label, picture) in pictures() {
+        write_png(
+            place.path("set").join(["nought", "one"][label as usize]).join(format!("b{name}")),
+            &picture,
+            &[],
+        )
+        .unwrap();
+    }
+    run(&["stats", &set, "--out", &stats]).expect(0);
+    assert!(place.path("stats.classifier.safetensors").exists() && !place.path("stats.parts").exists());
+
+    // The data against its own statistics.
+    let json = run(&["eval", "--samples", &set, "--reference", &stats, "--json"]).expect(0).stdout;
+    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((report["pictures"].as_u64(), report["precision"].as_f64()), (Some(24), Some(1.0)));
+    assert!(report["fid"].as_f64().unwrap() < 1e-6 && report["agreement"].as_f64().unwrap() > 0.9, "{json}");
+    assert_eq!(names(&place.path("set.eval")), Vec::<String>::new());
+
+    // A model that knows nothing, drawn and measured.
+    let text = run(&["eval", "--model", &model, "--reference", &stats, "--count", "12", "--steps", "2"])
+        .expect(0)
+        .stdout;
+    contains(&text, &["12 pictures, features: classifier of set", "FID", "precision", "recall of class 1"]);
+
+    for (arguments, parts) in [
+        (&["eval", "--samples", "nowhere.npz", "--reference", &stats][..], &["nowhere.npz"][..]),
+        (
+            &["eval", "--model", &model, "--reference", &stats, "--count", "1"],
+            &["--count must be at least 2"],
+        ),
+        (&["eval", "--samples", &set, "--reference", "nowhere.npz"], &["nowhere.npz"]),
+        (&["stats", &set, "--out", &stats], &["exists already; --force"]),
+        (&["stats", &set, "--out", "stats.csv"], &["statistics are a .npz"]),
+    ] {
+        contains(&run(arguments).expect(1).stderr, parts);
+    }
 }
 
 #[test]

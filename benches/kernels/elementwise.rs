@@ -1,9 +1,9 @@
 //! Operations that do little more than move memory.
 
 use freeguide::ops::{
-    DropoutSeeds, add, add_per_sample, average_pool2, cast, concat, dropout, embedding, first_token, mse,
-    normal_noise, pool_tokens, repeat_batch, scale, silu, softmax, stack_batch, timestep_embedding,
-    upsample_bilinear, upsample_nearest2,
+    DropoutSeeds, Pool, Resize, Window, add, add_per_sample, average_pool2, cast, concat, dropout, embedding,
+    first_token, mse, normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, silu,
+    softmax, stack_batch, timestep_embedding, upsample_bilinear, upsample_nearest2, window_pool,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -58,6 +58,19 @@ pub fn run(bench: &mut Bench) {
             let x = r.random(&shape, dtype)?;
             repeat_batch(&mut r.cx, &x, 2).map(drop)
         });
+        bench.measure("elementwise", "relu", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            relu(&mut r.cx, &x).map(drop)
+        });
+        let window = Window { kernel: [3, 3], stride: 2, padding: [0, 0] };
+        bench.measure("elementwise", "patches", &label, dtype, Work::Bytes(3.25 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            patches(&mut r.cx, &x, window).map(drop)
+        });
+        bench.measure("elementwise", "window pool", &label, dtype, Work::Bytes(1.25 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            window_pool(&mut r.cx, &x, window, Pool::Max).map(drop)
+        });
         bench.measure("elementwise", "softmax", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
             let x = r.random(&shape, dtype)?;
             softmax(&mut r.cx, &x).map(drop)
@@ -102,6 +115,13 @@ pub fn run(bench: &mut Bench) {
     bench.measure("elementwise", "normal noise", &label, DType::F32, Work::Bytes(bytes), |r| {
         let seeds = r.cx.constant_u32("seeds", &[n, 2], &(0..2 * n as u32).collect::<Vec<_>>())?;
         normal_noise(&mut r.cx, &seeds, 0, Stream::InitialNoise, shape).map(drop)
+    });
+    let small = [n, 64, 64, 3];
+    let written = (n * 299 * 299 * 3 * 4) as f64;
+    bench.measure("elementwise", "resize pictures", "64 to 299", DType::F32, Work::Bytes(written), |r| {
+        let bytes = r.cx.constant_u32("bytes", &[n * 64 * 16 * 3], &vec![0x0102_0304; n * 64 * 16 * 3])?;
+        let resize = Resize { size: 299, centred: true, factor: 1.0, shift: 0.0 };
+        resize_pictures(&mut r.cx, &bytes, small, resize).map(drop)
     });
     let (rows, width) = (1000, 768);
     let row = (64 * width * 4) as f64;

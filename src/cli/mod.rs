@@ -5,6 +5,8 @@
 mod compiled;
 mod convert;
 mod devices;
+mod eval;
+mod features;
 mod guider;
 mod info;
 mod interrupt;
@@ -14,6 +16,7 @@ mod progress;
 mod quickstart;
 mod ranges;
 mod sample;
+mod stats;
 mod sweep;
 mod toy;
 mod train;
@@ -39,6 +42,8 @@ enum Command {
     Train(Box<train::Args>),
     Sample(sample::Args),
     Sweep(sweep::Args),
+    Eval(Box<eval::Args>),
+    Stats(stats::Args),
     Nll(nll::Args),
     Info(info::Args),
     Convert(convert::Args),
@@ -54,6 +59,8 @@ pub fn main() -> ExitCode {
         Command::Train(args) => train::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
+        Command::Eval(args) => eval::run(&args),
+        Command::Stats(args) => stats::run(&args),
         Command::Nll(args) => nll::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),

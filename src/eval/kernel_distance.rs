@@ -1,7 +1,7 @@
 //! The kernel distance KID (Bińkowski et al., arXiv 1801.01401): the squared maximum mean discrepancy under
 //! k(x, y) = (x·y/D + 1)³, unbiased, over random subsets of both sets.
 
-use super::linalg::products;
+use super::linalg::{in_parallel, products};
 use super::{Features, same_dim};
 use crate::error::{Error, Result};
 use crate::random::{Stream, words};
@@ -30,12 +30,12 @@ pub fn kernel_distance(
     let size = size.min(a.len()).min(b.len());
     // All of both is one subset, however often it is drawn.
     let subsets = if size == a.len() && size == b.len() { 1 } else { subsets.max(1) };
-    let mut values = Vec::with_capacity(subsets);
-    for subset in 0..subsets as u64 {
-        let (from_a, from_b) =
-            (choice(a.len(), size, seed, 2 * subset), choice(b.len(), size, seed, 2 * subset + 1));
-        values.push(squared_discrepancy(&a.take(&from_a), &b.take(&from_b))?);
-    }
+    let of_subset = |subset: usize| {
+        let index = 2 * subset as u64;
+        let (from_a, from_b) = (choice(a.len(), size, seed, index), choice(b.len(), size, seed, index + 1));
+        squared_discrepancy(&a.take(&from_a), &b.take(&from_b))
+    };
+    let values = in_parallel(subsets, of_subset).into_iter().collect::<Result<Vec<f64>>>()?;
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n;

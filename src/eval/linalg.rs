@@ -1,5 +1,7 @@
 //! The linear algebra of the measures, on row-major slices of f64. Products and singular values are `nalgebra`'s.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use nalgebra::{DMatrix, DMatrixView, SVD};
 
 use crate::error::{Error, Result};
@@ -59,6 +61,22 @@ fn factor(a: &[f64], dim: usize) -> Vec<f64> {
         rows.extend(row);
     }
     rows
+}
+
+/// `of(0)`, `of(1)`, … in order, shared among the processor's cores.
+pub fn in_parallel<T: Send>(count: usize, of: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(count);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let taken = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&i| i < count));
+        taken.map(|i| (i, of(i))).collect::<Vec<_>>()
+    };
+    let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no part panics")).collect()
+    });
+    all.sort_by_key(|(i, _)| *i);
+    all.into_iter().map(|(_, value)| value).collect()
 }
 
 #[cfg(test)]

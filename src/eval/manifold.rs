@@ -4,9 +4,7 @@
 //! Precision is the part of the generated pictures within the manifold of the real ones, recall the part of the real ones
 //! within that of the generated.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use super::linalg::products;
+use super::linalg::{in_parallel, products};
 use super::{Features, same_dim};
 use crate::error::{Error, Result};
 
@@ -116,27 +114,9 @@ fn covered(set: &Features, radii: &[f64], pictures: &Features) -> f64 {
     by_blocks(pictures.len(), of_block).iter().sum::<usize>() as f64 / pictures.len() as f64
 }
 
-/// What `of_block` says of (first row, rows) of each block, in order; blocks are shared among the cores.
+/// What `of_block` says of (first row, rows) of each block, in order.
 fn by_blocks<T: Send>(len: usize, of_block: impl Fn(usize, usize) -> T + Sync) -> Vec<T> {
-    let blocks = len.div_ceil(BLOCK);
-    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(blocks.max(1));
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let block = next.fetch_add(1, Ordering::Relaxed);
-            if block >= blocks {
-                return done;
-            }
-            done.push((block, of_block(block * BLOCK, BLOCK.min(len - block * BLOCK))));
-        }
-    };
-    let mut all: Vec<(usize, T)> = std::thread::scope(|scope| {
-        let others: Vec<_> = (0..cores).map(|_| scope.spawn(work)).collect();
-        others.into_iter().flat_map(|other| other.join().expect("no block panics")).collect()
-    });
-    all.sort_by_key(|(block, _)| *block);
-    all.into_iter().map(|(_, value)| value).collect()
+    in_parallel(len.div_ceil(BLOCK), |block| of_block(block * BLOCK, BLOCK.min(len - block * BLOCK)))
 }
 
 /// Calls `see` with each of the block of rows of `a` that begins at `first` (counted from there), every row of `b`, and

@@ -10,22 +10,48 @@
 //! | KID | Bińkowski et al., arXiv 1801.01401 | [`kernel_distance`] |
 //! | precision, recall | Kynkäänniemi et al., arXiv 1904.06991 | [`precision_recall`], [`class_recall`] |
 //!
+//! From pictures to numbers: a [`FeatureNetwork`] (the small [`PictureClassifier`], or a published network) says what it sees,
+//! a [`Store`] keeps that part by part, so that an evaluation can be interrupted, and [`measure`] compares it with a
+//! [`Reference`].
+//!
 //! Invariant: the measures know no device, no network and no file.
 
+mod classifier;
+#[cfg(test)]
+mod device_tests;
 mod frechet;
+mod inception;
 mod inception_score;
 mod kernel_distance;
 mod linalg;
 mod manifold;
 mod moments;
+mod network;
+mod reference;
+mod report;
+#[cfg(not(target_arch = "wasm32"))]
+mod source;
+mod store;
 #[cfg(test)]
 mod tests;
+#[cfg(not(target_arch = "wasm32"))]
+mod training;
 
+pub use classifier::{ClassifierNetwork, ClassifierShape, PictureClassifier};
 pub use frechet::frechet_distance;
+pub use inception::{Convention, Inception, Variant};
 pub use inception_score::{InceptionScore, SPLIT, Score};
 pub use kernel_distance::{KernelDistance, kernel_distance, squared_discrepancy};
 pub use manifold::{ClassRecall, NEIGHBOURS, PrecisionRecall, class_recall, precision_recall};
 pub use moments::{Gaussian, Moments};
+pub use network::{Extracted, FeatureNetwork, Pictures, Sizes};
+pub use reference::Reference;
+pub use report::{RecallOfClass, Report, measure, most_probable};
+#[cfg(not(target_arch = "wasm32"))]
+pub use source::{DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect};
+pub use store::{Collected, Store};
+#[cfg(not(target_arch = "wasm32"))]
+pub use training::{default_images, train_classifier};
 
 use crate::error::{Error, Result};
 

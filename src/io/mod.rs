@@ -4,6 +4,7 @@
 //! Invariant: it never knows what a tensor means, where it was computed, or what a step of training is; it gets
 //! bytes, names and numbers.
 
+pub mod arrays;
 pub mod atomic;
 mod axis;
 mod canvas;
@@ -18,6 +19,7 @@ pub mod pt;
 pub mod safetensors;
 pub mod tensor_source;
 
+pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays};
 pub use atomic::{AtomicFile, write_atomic};
 pub use generations::{generations, save_generation};
 pub use grid::grid;

@@ -4,7 +4,7 @@
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use npyz::{NpyFile, WriterBuilder};
+use npyz::WriterBuilder;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
@@ -195,7 +195,7 @@ pub fn read_npz_images(path: impl AsRef<Path>) -> Result<NpzImages> {
 }
 
 /// Shape and bytes of one array; None if there is none of that name.
-fn read_array<R: Read + Seek>(
+pub(super) fn read_array<R: Read + Seek>(
     path: &Path,
     zip: &mut ZipArchive<R>,
     name: &str,
@@ -205,6 +205,29 @@ fn read_array<R: Read + Seek>(
     let Some(index) = zip.index_for_name(name) else { return Ok(None) };
     let mut entry = zip.by_index(index).map_err(|error| bad(format!("cannot be read: {error}")))?;
 
+    let parsed = read_header(path, name, &mut entry)?;
+    let (found, order) = (parsed.dtype().descr(), parsed.order());
+    if found.trim_matches('\'') != dtype || order != npyz::Order::C {
+        return Err(bad(format!(
+            "is of type {found} in {order:?} order, but '{dtype}' in C order is needed"
+        )));
+    }
+    let shape: Vec<usize> = parsed.shape().iter().map(|&dim| dim as usize).collect();
+    let width = u64::from(dtype.as_bytes()[2] - b'0');
+    let needed = shape.iter().map(|&dim| dim as u64).product::<u64>() * width;
+    // Grows as bytes come, so that a claim costs nothing until it is true.
+    let mut bytes = Vec::new();
+    entry.take(needed + 1).read_to_end(&mut bytes).map_err(|error| bad(format!("is damaged: {error}")))?;
+    if bytes.len() as u64 != needed {
+        let have = bytes.len();
+        return Err(bad(format!("of shape {shape:?} needs {needed} bytes, but has {have} or more")));
+    }
+    Ok(Some((shape, bytes)))
+}
+
+/// The header of an array; `entry` then stands at its elements.
+pub(super) fn read_header(path: &Path, name: &str, entry: &mut impl Read) -> Result<npyz::NpyHeader> {
+    let bad = |what: String| Error::format(path, format!("{name} {what}"));
     let mut start = [0; 12];
     entry.read_exact(&mut start).map_err(|error| bad(format!("ends too soon: {error}")))?;
     // Version 1 has a length of two bytes and the text begins after ten; later ones have four.
@@ -222,24 +245,7 @@ fn read_array<R: Read + Seek>(
     if elements.is_none_or(|elements| elements > u64::MAX >> 8) {
         return Err(bad("has a header whose shape makes no sense".into()));
     }
-    let parsed = NpyFile::new(Cursor::new(&header)).map_err(|error| bad(format!("is damaged: {error}")))?;
-    let (found, order) = (parsed.dtype().descr(), parsed.order());
-    if found.trim_matches('\'') != dtype || order != npyz::Order::C {
-        return Err(bad(format!(
-            "is of type {found} in {order:?} order, but '{dtype}' in C order is needed"
-        )));
-    }
-    let shape: Vec<usize> = parsed.shape().iter().map(|&dim| dim as usize).collect();
-    let width = if dtype == "<i8" { 8 } else { 1 };
-    let needed = parsed.len() * width;
-    // Grows as bytes come, so that a claim costs nothing until it is true.
-    let mut bytes = Vec::new();
-    entry.take(needed + 1).read_to_end(&mut bytes).map_err(|error| bad(format!("is damaged: {error}")))?;
-    if bytes.len() as u64 != needed {
-        let have = bytes.len();
-        return Err(bad(format!("of shape {shape:?} needs {needed} bytes, but has {have} or more")));
-    }
-    Ok(Some((shape, bytes)))
+    npyz::NpyHeader::from_reader(Cursor::new(&header)).map_err(|error| bad(format!("is damaged: {error}")))
 }
 
 /// The product of the numbers after `shape` in an array's header; None if it overflows, which npyz, that

@@ -1,0 +1,157 @@
+//! All measures of a set of pictures against a reference.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::store::Collected;
+use super::{NEIGHBOURS, Reference, class_recall, frechet_distance, kernel_distance, precision_recall};
+use crate::error::{Error, Result};
+
+/// Subsets and their size for KID.
+const SUBSETS: (usize, usize) = (100, 1000);
+
+/// The recall of one class.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecallOfClass {
+    /// The class.
+    pub class: u32,
+    /// Its real and generated pictures.
+    pub real: usize,
+    /// Its generated pictures.
+    pub generated: usize,
+    /// From 0 to 1; nothing where there are too few pictures.
+    pub recall: Option<f64>,
+}
+
+/// What was measured; what could not be is not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Pictures measured.
+    pub pictures: usize,
+    /// The network whose features these are.
+    pub features: String,
+    /// The Fréchet distance of pooled features.
+    pub fid: f64,
+    /// That of spatial features.
+    pub sfid: Option<f64>,
+    /// The inception score: mean over splits of 5000.
+    pub inception_score: f64,
+    /// Its standard deviation over splits.
+    pub inception_score_deviation: f64,
+    /// The kernel distance: mean over subsets.
+    pub kid: Option<f64>,
+    /// Its standard deviation over subsets.
+    pub kid_deviation: Option<f64>,
+    /// Of generated pictures, the part within the real manifold.
+    pub precision: Option<f64>,
+    /// Of real pictures, the part within the generated manifold.
+    pub recall: Option<f64>,
+    /// Recall within each class.
+    pub class_recall: Option<Vec<RecallOfClass>>,
+    /// The part of pictures that the network takes for the class they were asked for.
+    pub agreement: Option<f64>,
+}
+
+/// The class of the largest of a row of probabilities.
+pub fn most_probable(probabilities: &[f32]) -> u32 {
+    let largest = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    largest.map_or(0, |(class, _)| class as u32)
+}
+
+/// Measures pictures against a reference. `same_classes` says that the network's classes are the pictures' own, so that
+/// agreement means something.
+///
+/// # Errors
+/// [`Error::Config`] when the reference is of another network, or there are too few pictures.
+pub fn measure(
+    collected: &Collected,
+    network: &str,
+    reference: &Reference,
+    same_classes: bool,
+) -> Result<Report> {
+    if let Some(other) = reference.network.as_ref().filter(|other| *other != network) {
+        return Err(Error::Config(format!(
+            "the reference is of another network, so nothing compares:\n  reference: {other}\n  pictures: {network}"
+        )));
+    }
+    let fid = frechet_distance(&reference.pooled, &collected.pooled.gaussian()?)?;
+    let spatial =
+        reference.spatial.as_ref().map(|spatial| frechet_distance(spatial, &collected.spatial.gaussian()?));
+    let score = collected.score.score()?;
+    let real = reference.features.as_ref();
+    let kid =
+        real.map(|real| kernel_distance(real, &collected.features, SUBSETS.0, SUBSETS.1, 0)).transpose()?;
+    // A manifold needs more pictures than neighbours.
+    let enough = real.filter(|real| real.len().min(collected.features.len()) > NEIGHBOURS);
+    let both = enough.map(|real| precision_recall(real, &collected.features, NEIGHBOURS)).transpose()?;
+    let classes = match (real, &reference.labels, &collected.labels) {
+        (Some(real), Some(real_labels), Some(labels)) => {
+            let classes = real_labels.iter().chain(labels).filter(|&&label| label < 1 << 20).max();
+            let classes = classes.map_or(0, |&class| class + 1);
+            let recalls =
+                class_recall((real, real_labels), (&collected.features, labels), classes, NEIGHBOURS)?;
+            Some(
+                recalls
+                    .into_iter()
+                    .map(|one| RecallOfClass {
+                        class: one.class,
+                        real: one.real,
+                        generated: one.generated,
+                        recall: one.recall,
+                    })
+                    .collect(),
+            )
+        }
+        _ => None,
+    };
+    let agreement =
+        collected.labels.as_ref().filter(|labels| same_classes && !labels.is_empty()).map(|labels| {
+            let right =
+                labels.iter().zip(&collected.taken_for).filter(|(label, taken)| label == taken).count();
+            right as f64 / labels.len() as f64
+        });
+    Ok(Report {
+        pictures: collected.features.len(),
+        features: network.to_owned(),
+        fid,
+        sfid: spatial.transpose()?,
+        inception_score: score.mean,
+        inception_score_deviation: score.deviation,
+        kid: kid.map(|kid| kid.mean),
+        kid_deviation: kid.map(|kid| kid.deviation),
+        precision: both.map(|both| both.precision),
+        recall: both.map(|both| both.recall),
+        class_recall: classes,
+        agreement,
+    })
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{} pictures, features: {}", self.pictures, self.features)?;
+        writeln!(f, "FID              {:.4}", self.fid)?;
+        if let Some(sfid) = self.sfid {
+            writeln!(f, "sFID             {sfid:.4}")?;
+        }
+        writeln!(f, "inception score  {:.4} ± {:.4}", self.inception_score, self.inception_score_deviation)?;
+        if let (Some(kid), Some(deviation)) = (self.kid, self.kid_deviation) {
+            writeln!(f, "KID              {kid:.6} ± {deviation:.6}")?;
+        }
+        if let (Some(precision), Some(recall)) = (self.precision, self.recall) {
+            writeln!(f, "precision        {precision:.4}\nrecall           {recall:.4}")?;
+        }
+        if let Some(agreement) = self.agreement {
+            writeln!(f, "class agreement  {agreement:.4}")?;
+        }
+        for one in self.class_recall.iter().flatten() {
+            let recall = one.recall.map_or("too few pictures".into(), |recall| format!("{recall:.4}"));
+            writeln!(
+                f,
+                "recall of class {:<4} {recall}  ({} real, {} generated)",
+                one.class, one.real, one.generated
+            )?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,191 @@
+//! Where pictures to be measured come from, part by part: data, files of samples, a model.
+
+use std::path::{Path, PathBuf};
+
+use super::network::{FeatureNetwork, Pictures};
+use super::store::{Collected, Store};
+use crate::data::transform::prepare;
+use crate::data::{CropOffset, Dataset, Image};
+use crate::error::{Error, Result};
+use crate::io::NpzArrays;
+use crate::sample::Request;
+
+/// Pictures of a part: what an interruption loses at most.
+const PART: usize = 512;
+
+/// What is called with each part's pictures and classes.
+pub type See<'a> = &'a mut dyn FnMut(Pictures<'_>, Option<&[u32]>) -> Result<()>;
+
+/// Pictures in an order that is the same each time.
+pub trait PictureSource {
+    /// How many.
+    fn count(&self) -> usize;
+
+    /// In words, what tells these pictures from all others.
+    fn identity(&self) -> String;
+
+    /// Calls `see` with the parts from `first_part` on.
+    ///
+    /// # Errors
+    /// When a picture cannot be had; whatever `see` returns.
+    fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()>;
+}
+
+/// Features of all pictures of a source, going on where a folder's parts end; `on_pictures` is told of (pictures done, in
+/// all) and may stop it with an error.
+///
+/// # Errors
+/// As the source, the network and the store.
+pub fn collect(
+    source: &mut dyn PictureSource,
+    network: &dyn FeatureNetwork,
+    dir: &Path,
+    mut on_pictures: impl FnMut(usize, usize) -> Result<()>,
+) -> Result<Collected> {
+    let what = format!("{} through {}", source.identity(), network.identity());
+    let mut store = Store::open(dir, &what, network.sizes())?;
+    let (first, count) = (store.parts(), source.count());
+    on_pictures(store.pictures(), count)?;
+    if store.pictures() < count {
+        source.for_parts(first, &mut |pictures, labels| {
+            store.push(&network.extract(pictures)?, labels)?;
+            on_pictures(store.pictures(), count)
+        })?;
+    }
+    store.collect()
+}
+
+/// The pictures of a data set, brought to its size.
+pub struct DataPictures<'a> {
+    dataset: &'a Dataset,
+    count: usize,
+}
+
+impl<'a> DataPictures<'a> {
+    /// The first `most` of a set, or all.
+    pub fn new(dataset: &'a Dataset, most: Option<usize>) -> Self {
+        DataPictures { dataset, count: most.unwrap_or(usize::MAX).min(dataset.len()) }
+    }
+}
+
+impl PictureSource for DataPictures<'_> {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn identity(&self) -> String {
+        let Dataset { name, .. } = self.dataset;
+        let (size, fingerprint) = (self.dataset.image_size(), self.dataset.fingerprint());
+        format!("{} of {name} ({fingerprint}) at {size}x{size}", self.count)
+    }
+
+    fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
+        let size = self.dataset.image_size();
+        for first in (first_part * PART..self.count).step_by(PART) {
+            let indices = first..(first + PART).min(self.count);
+            let mut pixels = Vec::new();
+            for index in indices.clone() {
+                pixels.extend(prepare(&self.dataset.decode(index)?, size, CropOffset::CENTER, false).pixels);
+            }
+            let channels = self.dataset.channels;
+            let pictures = Pictures { pixels: &pixels, width: size, height: size, channels };
+            see(pictures, Some(&self.dataset.labels()[indices]))?;
+        }
+        Ok(())
+    }
+}
+
+/// The pictures of a `.npz`: `arr_0` and, where there are any, classes in `arr_1`.
+pub struct NpzPictures {
+    path: PathBuf,
+    count: usize,
+    labels: Option<Vec<u32>>,
+}
+
+impl NpzPictures {
+    /// The first `most` of a file, or all.
+    ///
+    /// # Errors
+    /// When the file has no pictures, or is damaged.
+    pub fn open(path: &Path, most: Option<usize>) -> Result<Self> {
+        let mut file = NpzArrays::open(path)?;
+        let all = file.pictures()?;
+        let labels = if file.has("arr_1") { file.i64("arr_1")? } else { None };
+        let labels: Option<Vec<u32>> = labels.map(|labels| {
+            labels.values.iter().map(|&label| u32::try_from(label).unwrap_or(u32::MAX)).collect()
+        });
+        let count = most.unwrap_or(usize::MAX).min(all);
+        Ok(NpzPictures { path: path.to_owned(), count, labels: labels.filter(|labels| labels.len() == all) })
+    }
+}
+
+impl PictureSource for NpzPictures {
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    fn identity(&self) -> String {
+        // The same path may hold other pictures tomorrow; its size tells most of that.
+        let bytes = std::fs::metadata(&self.path).map_or(0, |about| about.len());
+        format!("{} of {} ({bytes} bytes)", self.count, self.path.display())
+    }
+
+    fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
+        let (mut part, count, labels) = (0, self.count, &self.labels);
+        NpzArrays::open(&self.path)?.for_pictures(PART, |bytes, (width, height, channels)| {
+            let one = width * height * channels;
+            let first = part * PART;
+            let now = (bytes.len() / one).min(count - first.min(count));
+            part += 1;
+            if part > first_part && now > 0 {
+                let pictures = Pictures { pixels: &bytes[..now * one], width, height, channels };
+                see(pictures, labels.as_ref().map(|labels| &labels[first..first + now]))?;
+            }
+            Ok(part * PART < count)
+        })
+    }
+}
+
+/// Makes the pictures of some requests.
+pub type Draw<'a> = Box<dyn FnMut(&[Request]) -> Result<Vec<Image>> + 'a>;
+
+/// Pictures that a sampler makes as they are needed.
+pub struct SampledPictures<'a> {
+    requests: Vec<Request>,
+    identity: String,
+    draw: Draw<'a>,
+}
+
+impl<'a> SampledPictures<'a> {
+    /// `count` pictures, the classes in turn and each picture with its own number as seed. `identity` says in words which
+    /// model and which options make them.
+    pub fn new(count: usize, classes: Option<u32>, identity: &str, draw: Draw<'a>) -> Self {
+        let request =
+            |i: usize| Request { class: classes.map(|classes| i as u32 % classes.max(1)), seed: i as u64 };
+        let identity = format!("{count} of {identity}");
+        SampledPictures { requests: (0..count).map(request).collect(), identity, draw }
+    }
+}
+
+impl PictureSource for SampledPictures<'_> {
+    fn count(&self) -> usize {
+        self.requests.len()
+    }
+
+    fn identity(&self) -> String {
+        self.identity.clone()
+    }
+
+    fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
+        for requests in self.requests.chunks(PART).skip(first_part) {
+            let images = (self.draw)(requests)?;
+            let Some(Image { width, height, channels, .. }) = images.first().cloned() else {
+                return Err(Error::Config("a sampler gave no pictures".into()));
+            };
+            let pixels: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+            let labels: Option<Vec<u32>> = requests.iter().map(|request| request.class).collect();
+            see(Pictures { pixels: &pixels, width, height, channels }, labels.as_deref())?;
+        }
+        Ok(())
+    }
+}
