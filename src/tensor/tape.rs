@@ -26,6 +26,8 @@ pub(super) struct Tape {
     roots: HashSet<Identity>,
     /// Of the roots, those whose gradient has a place of its own, which several may share: a parameter and its copy in f16.
     parameters: HashSet<Identity>,
+    /// The gradient that the closure at work was handed.
+    handed: Option<Identity>,
 }
 
 /// Where a closure puts the gradient of an input.
@@ -99,9 +101,11 @@ impl Context {
             self.set_grad(input, made.clone());
             return Ok(Some(GradTarget { tensor: made, accumulate: false }));
         };
-        // Two values may share one gradient after `pass_grad`; the first to add to it takes a copy.
+        // Two values may share one gradient after `pass_grad`; the first to add to it takes a copy. So does who adds to
+        // what its closure still reads.
         let holders = || tape.gradients.values().filter(|held| held.identity() == present.identity()).count();
-        let shared = !tape.parameters.contains(&input.identity()) && holders() > 1;
+        let read = tape.handed == Some(present.identity());
+        let shared = read || (!tape.parameters.contains(&input.identity()) && holders() > 1);
         let own = if shared { self.copy(&present)? } else { present };
         let own = own.reshape(input.shape())?;
         self.set_grad(input, own.clone());
@@ -143,6 +147,7 @@ impl Context {
                 false => tape.gradients.remove(&identity),
             };
             if let Some(gradient) = found {
+                tape.handed = Some(gradient.identity());
                 closure(self, &gradient.reshape(value.shape())?)?;
             }
         }
