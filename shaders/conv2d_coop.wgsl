@@ -4,7 +4,7 @@ enable wgpu_cooperative_matrix;
 // Convolution (1x1 or 3x3, any size, stride 1 or 2) on cooperative matrices, as a product of [pixels, taps·in_c] with
 // [taps·in_c, out_c] that gathers its rows from x; 1x1 is the product itself, and linear layers are 1x1.
 //   y[m,k] = bias[k] + Σ_{tap,c} x[pixel that m sees through tap, c]·w[tap,c,k]
-// 32 of the taps' channels a step, fetched while those before are multiplied. in_c and out_c are multiples of 16.
+// 32 of the taps' channels a step, fetched while the two steps before are multiplied. in_c and out_c are multiples of 16.
 // With SPLIT, split s sums steps [s·chunk, (s+1)·chunk) and y is partial sums [splits, rows, out_c] in f32, rows being
 // the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them. x, w and y are f16 otherwise; sums are f32, in
 // the order of taps and channels.
@@ -16,6 +16,7 @@ enable wgpu_cooperative_matrix;
 
 override KERNEL: u32 = 3u;
 override SPLIT: bool = false;
+override DEEP: bool = true; // two steps are fetched ahead, not one
 override X_EIGHTS: u32 = 4u * TILE_M;
 override W_EIGHTS: u32 = 32u * (TILE_N / 8u);
 override W_START: u32 = 5u * TILE_M; // a row of x takes four eights and one of padding
@@ -23,8 +24,9 @@ override W_START: u32 = 5u * TILE_M; // a row of x takes four eights and one of 
 @group(0) @binding(0) var<storage, read> x: array<vec4<u32>>;       // [N, in_h, in_w, in_c/8]
 @group(0) @binding(1) var<storage, read> w: array<vec4<u32>>;       // [taps, in_c, out_c/8]
 @group(0) @binding(2) var<storage, read> bias: array<vec4<f32>>;    // [out_c/4]
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // [N, out_h, out_w, out_c/8], or partial sums
-@group(0) @binding(4) var<uniform> p: Params;
+@group(0) @binding(3) var<storage, read> residual: array<vec4<u32>>; // [N, out_h, out_w, out_c/8]
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>; // [N, out_h, out_w, out_c/8], or partial sums
+@group(0) @binding(5) var<uniform> p: Params;
 
 override TILE_SIZE: u32 = 2u * (W_START + 32u * N_STRIDE);
 var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
@@ -36,11 +38,12 @@ struct Row {
 }
 
 fn row_of(index: u32, count: u32) -> Row {
+    if (KERNEL == 1u) {
+        // Rows past the last sum what is never stored.
+        return Row(min(index, count - 1u) * (IN_C / 8u), 1u);
+    }
     if (index >= count) {
         return Row(0u, 0u);
-    }
-    if (KERNEL == 1u) {
-        return Row(index * (IN_C / 8u), 1u);
     }
     // Above or left of the image wraps past any bound.
     let iy = index / p.out_w % p.out_h * p.step - 1u;
@@ -71,6 +74,9 @@ fn tap_of(eight: u32) -> Tap {
 }
 
 fn load_x(row: Row, tap: Tap) -> vec4<u32> {
+    if (KERNEL == 1u && IN_C % 32u == 0u) {
+        return x[row.at + tap.skip];
+    }
     var v = vec4<u32>();
     if ((row.seen & tap.bit) != 0u) {
         v = x[row.at + tap.skip];
@@ -80,12 +86,11 @@ fn load_x(row: Row, tap: Tap) -> vec4<u32> {
 
 // Columns past the last sum what is never stored: any address that is there will do. Rows past the last must be zero.
 fn load_w(wanted: bool, row: u32, col: u32) -> vec4<u32> {
-    let there = row < KERNEL * KERNEL * IN_C;
-    let v = w[select(0u, row * (OUT_C / 8u) + col, wanted & there)];
     if (KERNEL * KERNEL * IN_C % 32u == 0u) {
-        return v;
+        return w[select(0u, row * (OUT_C / 8u) + col, wanted)];
     }
-    return select(vec4<u32>(), v, there);
+    let there = row < KERNEL * KERNEL * IN_C;
+    return select(vec4<u32>(), w[select(0u, row * (OUT_C / 8u) + col, wanted & there)], there);
 }
 
 @compute @workgroup_size(THREADS)
@@ -102,7 +107,8 @@ fn product(
     let group = wid.y * groups.x + wid.x;
     let k0 = group % k_blocks * TILE_N;
     let m0 = group / k_blocks % m_blocks * TILE_M;
-    let split = group / k_blocks / m_blocks;
+    let there = group / k_blocks / m_blocks < p.splits;
+    let split = min(group / k_blocks / m_blocks, p.splits - 1u);
     let w_rows = KERNEL * KERNEL * IN_C;
     let first = split * p.chunk;
     let last = min(first + p.chunk, (w_rows + 31u) / 32u);
@@ -110,28 +116,32 @@ fn product(
     // What this invocation brings of x: an eight of up to four rows. Of eight invocations the last four take a row that
     // is four further on than the first four's: together their stores meet every bank.
     let x_col = thread % 4u;
-    let first_tap = tap_of(first * 4u + x_col);
 #unroll i in 0..4
     let q${i} = (thread + ${i}u * THREADS) / 4u;
     let x_row${i} = (q${i} & 0xfffffff8u) | ((q${i} >> 1u) & 3u) | ((q${i} & 1u) << 2u);
     let x_to${i} = x_row${i} * 5u + x_col;
     let row${i} = row_of(m0 + x_row${i}, pixels);
-    var x${i} = vec4<u32>();
-    if (${i}u * THREADS < X_EIGHTS) {
-        x${i} = load_x(row${i}, first_tap);
-    }
-#end
     // And of w: up to four eights.
-#unroll i in 0..4
     let w_at${i} = thread + ${i}u * THREADS;
     let w_row${i} = w_at${i} / (TILE_N / 8u);
     let w_col${i} = k0 / 8u + w_at${i} % (TILE_N / 8u);
     let w_to${i} = W_START + w_row${i} * N_STRIDE + w_at${i} % (TILE_N / 8u);
     let wanted${i} = w_at${i} < W_EIGHTS && w_col${i} < OUT_C / 8u;
-    var w${i} = vec4<u32>();
-    if (${i}u * THREADS < W_EIGHTS) {
-        w${i} = load_w(wanted${i}, first * 32u + w_row${i}, w_col${i});
+#end
+    // Of the first two steps.
+#unroll s in 0..2
+    let first${s} = min(first + ${s}u, last - 1u);
+    let first_tap${s} = tap_of(first${s} * 4u + x_col);
+#unroll i in 0..4
+    var x${s}_${i} = vec4<u32>();
+    if (${i}u * THREADS < X_EIGHTS) {
+        x${s}_${i} = load_x(row${i}, first_tap${s});
     }
+    var w${s}_${i} = vec4<u32>();
+    if (${i}u * THREADS < W_EIGHTS) {
+        w${s}_${i} = load_w(wanted${i}, first${s} * 32u + w_row${i}, w_col${i});
+    }
+#end
 #end
 
     // What its subgroup sums: rows from m on, columns from k on of the tile.
@@ -143,48 +153,57 @@ fn product(
 #end
 #end
 
-    for (var step = first; step < last; step++) {
-        workgroupBarrier();
-#unroll i in 0..4
-        if (${i}u * THREADS < X_EIGHTS) {
-            put(x_to${i}, x${i});
-        }
-        if (${i}u * THREADS + THREADS <= W_EIGHTS) {
-            put(w_to${i}, w${i});
-        } else if (w_at${i} < W_EIGHTS) {
-            put(w_to${i}, w${i});
-        }
-#end
-        workgroupBarrier();
-
-        // At the very end the last step again, for nothing: a branch here would keep loads from being moved.
-        let next = min(step + 1u, last - 1u);
-        let tap = tap_of(next * 4u + x_col);
-#unroll i in 0..4
-        if (${i}u * THREADS < X_EIGHTS) {
-            x${i} = load_x(row${i}, tap);
-        }
-        if (${i}u * THREADS < W_EIGHTS) {
-            w${i} = load_w(wanted${i}, next * 32u + w_row${i}, w_col${i});
-        }
-#end
-
+    for (var pair = first; pair < last; pair += 2u) {
 #unroll s in 0..2
         {
+            workgroupBarrier();
+            // After an odd number of steps one of zeros.
+            let real = ${s}u == 0u || KERNEL * KERNEL * IN_C % 64u == 0u || pair + 1u < last;
 #unroll i in 0..4
-            var a${i} = coop_mat16x16<f16, A>();
-            if (ROWS > ${i}u) {
-                let at = (m + ${i}u * 16u) * 5u + ${s}u * 2u;
-                a${i} = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * at], 10u);
+            if (${i}u * THREADS < X_EIGHTS) {
+                let content = select(vec4<u32>(), select(x0_${i}, x${s}_${i}, DEEP), real);
+                put(x_to${i}, content);
+            }
+            if (${i}u * THREADS + THREADS <= W_EIGHTS || w_at${i} < W_EIGHTS) {
+                let content = select(vec4<u32>(), select(w0_${i}, w${s}_${i}, DEEP), real);
+                put(w_to${i}, content);
             }
 #end
-#unroll j in 0..4
-            if (COLS > ${j}u) {
-                let at = W_START + ${s}u * 16u * N_STRIDE + k / 8u + ${j}u * 2u;
-                let b = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * at], 2u * N_STRIDE);
+            workgroupBarrier();
+
+            // The next step, or the one after it. At the very end the last again, for nothing: a branch here would keep
+            // loads from being moved.
+            let next = min(pair + ${s}u + select(1u, 2u, DEEP), last - 1u);
+            let tap = tap_of(next * 4u + x_col);
 #unroll i in 0..4
+            if (${i}u * THREADS < X_EIGHTS) {
+                x${s}_${i} = load_x(row${i}, tap);
+                x0_${i} = select(x${s}_${i}, x0_${i}, DEEP);
+            }
+            if (${i}u * THREADS < W_EIGHTS) {
+                w${s}_${i} = load_w(wanted${i}, next * 32u + w_row${i}, w_col${i});
+                w0_${i} = select(w${s}_${i}, w0_${i}, DEEP);
+            }
+#end
+
+#unroll h in 0..2
+            {
+#unroll i in 0..4
+                var a${i} = coop_mat16x16<f16, A>();
                 if (ROWS > ${i}u) {
-                    c${i}_${j} = coopMultiplyAdd(a${i}, b, c${i}_${j});
+                    let at = (m + ${i}u * 16u) * 5u + ${h}u * 2u;
+                    a${i} = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * at], 10u);
+                }
+#end
+#unroll j in 0..4
+                if (COLS > ${j}u) {
+                    let at = W_START + ${h}u * 16u * N_STRIDE + k / 8u + ${j}u * 2u;
+                    let b = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * at], 2u * N_STRIDE);
+#unroll i in 0..4
+                    if (ROWS > ${i}u) {
+                        c${i}_${j} = coopMultiplyAdd(a${i}, b, c${i}_${j});
+                    }
+#end
                 }
 #end
             }
@@ -193,35 +212,35 @@ fn product(
 #end
     }
 
-    if (SPLIT) {
+    // BATCH matrices at a time; of the subgroups SLOTS take turns.
+    let slot = subgroup % SLOTS * SLOT_SIZE;
+    let each = select(2u, 4u, SPLIT) * BATCH; // eights, or fours, of a staged row
 #unroll i in 0..4
+#unroll g in 0..4
+    if (ROWS > ${i}u && COLS > ${g}u * BATCH) {
+        for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
+            workgroupBarrier();
+            if (subgroup / SLOTS == turn) {
 #unroll j in 0..4
-        if (ROWS > ${i}u && COLS > ${j}u && split < p.splits && k0 + k + ${j}u * 16u < OUT_C) {
-            let row = split * m_blocks * TILE_M + m0 + m + ${i}u * 16u;
-            let at = (row * OUT_C + k0 + k + ${j}u * 16u) / 4u;
-            let stride = OUT_C / 4u;
-            coopStoreT(c${i}_${j}, &y[at], stride);
-        }
-#end
-#end
-        return;
-    }
-
-    let row_count = select(0u, pixels, split < p.splits);
-    // Of the subgroups SLOTS take turns.
-    let slot = subgroup % SLOTS * 64u;
-#unroll i in 0..4
-#unroll j in 0..4
-    if (ROWS > ${i}u) {
-        if (COLS > ${j}u) {
-            for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
-                workgroupBarrier();
-                if (subgroup / SLOTS == turn) {
-                    coopStoreT(c${i}_${j}, &stage[slot], 4u);
+                if (COLS > ${j}u && ${j}u / BATCH == ${g}u) {
+                    let at = slot + ${j}u % BATCH * 4u;
+                    let stride = ROW_FOURS;
+                    coopStoreT(c${i}_${j}, &stage[at], stride);
                 }
-                workgroupBarrier();
-                if (subgroup / SLOTS == turn) {
-                    write_matrix(slot, lane, m0 + m + ${i}u * 16u, k0 + k + ${j}u * 16u, row_count);
+#end
+            }
+            workgroupBarrier();
+            if (subgroup / SLOTS == turn) {
+                for (var at = lane; at < 16u * each; at += 32u) {
+                    let k_first = k0 + k + ${g}u * BATCH * 16u;
+                    let row = m0 + m + ${i}u * 16u + at / each;
+                    let from_slot = slot + at / each * ROW_FOURS;
+                    if (SPLIT) {
+                        let to = split * m_blocks * TILE_M + row;
+                        write_four(from_slot + at % each, there, to, k_first + at % each * 4u);
+                        continue;
+                    }
+                    write_eight(from_slot + at % each * 2u, there && row < pixels, row, k_first + at % each * 8u);
                 }
             }
         }

@@ -18,4 +18,5 @@ struct Params {
     has_bias: u32,
     chunk: u32,      // weight gradients: pixels a split
     splits: u32,     // and how many splits
+    has_residual: u32,
 }

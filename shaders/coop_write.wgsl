@@ -1,27 +1,37 @@
 #import coop_tile
-// From f32 sums to f16 elements: cooperative matrices cannot be converted, so each passes through workgroup memory.
-// Library file; who imports it declares `bias`, `y` and `p`.
+// From f32 sums to f16 elements: cooperative matrices cannot be converted, so they pass through workgroup memory.
+// Library file; who imports it declares `bias`, `residual`, `y` and `p`.
+//
+// BATCH matrices beside each other are staged together, so that what a subgroup stores of a row is as long as can be: in
+// pieces of 32 bytes an H200 stores no more than 1 TB/s.
 
-// Subgroups that stage a matrix at the same time: all, or fewer where there is no memory for all.
+// Subgroups that stage matrices at the same time: all, or fewer where there is no memory for all.
 override SLOTS: u32 = 4u;
+override BATCH: u32 = 1u;
+override PADDING: u32 = 0u; // fours at the end of a row against bank conflicts: 2, or 0 where there is no memory for them
 
-override STAGE_SIZE: u32 = 64u * SLOTS;
-var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>; // a slot is [16, 4 fours]
+override ROW_FOURS: u32 = 4u * BATCH + PADDING;
+override SLOT_SIZE: u32 = 16u * ROW_FOURS;
+override STAGE_SIZE: u32 = SLOT_SIZE * SLOTS;
+var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>; // a slot is [16, ROW_FOURS fours]
 
-// y = bias + a staged matrix, or y += that, for rows from `row` on and columns from `col` on: eight of a row each.
-fn write_matrix(slot: u32, lane: u32, row: u32, col: u32, row_count: u32) {
-    let m = row + lane / 2u;
-    let k = col + lane % 2u * 8u;
-    if (m >= row_count || k >= OUT_C) {
+// y = bias + residual + staged sums, or y += that: eight of row `row` of y from column `k` on. They stand at `at`.
+fn write_eight(at: u32, wanted: bool, row: u32, k: u32) {
+    if (!wanted || k >= OUT_C) {
         return;
     }
-    var low = stage[slot + lane * 2u];
-    var high = stage[slot + lane * 2u + 1u];
+    var low = stage[at];
+    var high = stage[at + 1u];
     if (p.has_bias != 0u) {
         low += bias[k / 4u];
         high += bias[k / 4u + 1u];
     }
-    let i = (m * OUT_C + k) / 8u;
+    let i = (row * OUT_C + k) / 8u;
+    if (p.has_residual != 0u) {
+        let more = residual[i];
+        low += vec4(unpack2x16float(more.x), unpack2x16float(more.y));
+        high += vec4(unpack2x16float(more.z), unpack2x16float(more.w));
+    }
     if (p.accumulate != 0u) {
         let old = bitcast<vec4<u32>>(y[i]);
         low += vec4(unpack2x16float(old.x), unpack2x16float(old.y));
@@ -34,4 +44,11 @@ fn write_matrix(slot: u32, lane: u32, row: u32, col: u32, row_count: u32) {
         pack2x16float(high.zw),
     );
     y[i] = bitcast<vec4<f32>>(packed);
+}
+
+// y = staged sums in f32, of a split: four of row `row` of y from column `k` on.
+fn write_four(at: u32, wanted: bool, row: u32, k: u32) {
+    if (wanted && k < OUT_C) {
+        y[(row * OUT_C + k) / 4u] = stage[at];
+    }
 }

@@ -146,9 +146,14 @@ pub fn tolerance(dtype: DType) -> f32 {
 
 /// Reads a tensor's values back as f32. The plan must have run and the tensor been kept.
 pub fn download(plan: &crate::gpu::Plan, tensor: &Tensor) -> Array {
+    download_from(gpu(), plan, tensor)
+}
+
+/// The same of a plan on another device than the tests' own.
+pub fn download_from(gpu: &Gpu, plan: &crate::gpu::Plan, tensor: &Tensor) -> Array {
     let buffer = plan.kept(tensor.storage()).expect("only kept tensors can be read");
     let padded = tensor.bytes().next_multiple_of(4);
-    let bytes = gpu().read(buffer, tensor.offset()..tensor.offset() + padded).unwrap();
+    let bytes = gpu.read(buffer, tensor.offset()..tensor.offset() + padded).unwrap();
     let bytes = &bytes[..tensor.bytes() as usize];
     let data = match tensor.dtype() {
         DType::F32 => bytemuck::pod_collect_to_vec(bytes),

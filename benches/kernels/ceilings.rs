@@ -26,7 +26,7 @@ fn copy(r: &mut Recorder, elements: usize) -> Result<()> {
 }
 
 fn matmul(r: &mut Recorder, side: usize, dtype: DType) -> Result<()> {
-    let (x, w) = (r.random(&[side, side], dtype)?, r.random(&[side, side], DType::F32)?);
+    let (x, w) = (r.random(&[side, side], dtype)?, r.random(&[side, side], dtype)?);
     linear(&mut r.cx, &x, &w, None).map(drop)
 }
 

@@ -147,6 +147,8 @@ pub(super) struct Inner {
     pub capabilities: Capabilities,
     pub pipelines: Pipelines,
     pub pool: Mutex<Pool>,
+    #[cfg(test)]
+    pub emulates_matrices: bool,
     /// The first failure outside an error scope: what an owned device reports, and what a readback meets on any.
     pub failure: Arc<Mutex<Option<String>>>,
 }
@@ -164,6 +166,23 @@ impl Gpu {
         let features = wanted_features(&adapter) | matrix_features(&adapter);
         let limits = wanted_limits(&adapter);
         Self::request(&adapter, features, limits).await
+    }
+
+    /// A device on which kernels on cooperative matrices run with their matrices written out (see `emulation.rs`); `None`
+    /// where the adapter lacks 16-bit types.
+    #[cfg(test)]
+    pub(crate) fn emulating_matrices(choice: &DeviceChoice) -> Option<Gpu> {
+        let adapter = pollster::block_on(choose(&instance(), choice)).expect("the tests need a GPU adapter");
+        let types = wgpu::Features::SHADER_F16 | wgpu::Features::SHADER_I16;
+        if !adapter.features().contains(types) {
+            return None;
+        }
+        let request = Self::request(&adapter, wanted_features(&adapter) | types, wanted_limits(&adapter));
+        let mut gpu = pollster::block_on(request).expect("a device with these features");
+        let inner = Arc::get_mut(&mut gpu.0).expect("nobody else holds it yet");
+        inner.capabilities.rung = Rung::Coop;
+        inner.emulates_matrices = true;
+        Some(gpu)
     }
 
     /// As [`Gpu::new`], waiting for it.
@@ -231,6 +250,8 @@ impl Gpu {
             capabilities,
             pipelines: Pipelines::default(),
             pool: Mutex::default(),
+            #[cfg(test)]
+            emulates_matrices: false,
             failure,
         }))
     }

@@ -156,10 +156,18 @@ impl Gpu {
         let make = || {
             let dialect = Dialect { elem, int64: self.capabilities().int64 };
             let text = source::join(kernel.source, dialect);
+            #[cfg(test)]
+            let emulated = self.0.emulates_matrices && text.contains("enable wgpu_cooperative_matrix;");
+            #[cfg(test)]
+            let text = if emulated { super::emulation::emulate(&text) } else { text };
             let descriptor = wgpu::ShaderModuleDescriptor {
                 label: Some(kernel.name),
                 source: wgpu::ShaderSource::Wgsl(text.into()),
             };
+            #[cfg(test)]
+            if emulated {
+                return self.device().create_shader_module(descriptor);
+            }
             if !kernel.trusted {
                 return self.device().create_shader_module(descriptor);
             }

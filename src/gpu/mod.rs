@@ -10,6 +10,8 @@
 mod adapter;
 mod buffer;
 mod device;
+#[cfg(test)]
+mod emulation;
 mod kernel;
 mod liveness;
 mod pipeline_cache;

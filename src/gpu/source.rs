@@ -10,6 +10,7 @@
 //! ```
 //!
 //! repeats lines, for what must be variables of their own: cooperative matrices in an array would live in memory.
+//! `${i+1}` and `${i+2}` are the values after.
 //! `${vectors}` stands for the vectors of four elements in sixteen bytes of `elem`: see `shaders/pack_f32.wgsl`.
 
 use super::kernel::Elem;
@@ -18,6 +19,7 @@ use super::kernel::Elem;
 const LIBRARY: &[(&str, &str)] = &[
     ("attention_coop_parts", crate::wgsl!("attention_coop_parts")),
     ("chw", crate::wgsl!("chw")),
+    ("conv2d_gather", crate::wgsl!("conv2d_gather")),
     ("conv2d_params", crate::wgsl!("conv2d_params")),
     ("coop_tile", crate::wgsl!("coop_tile")),
     ("coop_write", crate::wgsl!("coop_write")),
@@ -136,7 +138,10 @@ fn unroll<'a>(lines: &[&'a str], known: &mut Vec<(&'a str, u32)>, body: &mut Str
 /// A line with the values of the names that it holds.
 fn filled_in(line: &str, known: &[(&str, u32)]) -> String {
     known.iter().fold(line.to_owned(), |line, (name, value)| {
-        line.replace(&format!("${{{name}}}"), &value.to_string())
+        let line = line.replace(&format!("${{{name}}}"), &value.to_string());
+        (1..=2).fold(line, |line, more| {
+            line.replace(&format!("${{{name}+{more}}}"), &(value + more).to_string())
+        })
     })
 }
 
@@ -192,6 +197,12 @@ mod tests {
         let wide = Dialect { elem: Elem::F32, int64: true };
         assert!(super::join("#import philox\n", wide).contains("u64(a)"));
         assert!(!join("#import philox\n", Elem::F32).contains("u64(a)"));
+    }
+
+    #[test]
+    fn a_loop_knows_its_next_values() {
+        let joined = join("#unroll i in 3..5\na${i+1} + b${i+2};\n#end\n", Elem::F32);
+        assert!(joined.ends_with("a4 + b5;\na5 + b6;\n"), "{joined}");
     }
 
     #[test]

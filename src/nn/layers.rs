@@ -47,6 +47,18 @@ impl Conv2d {
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         ops::conv2d(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)), self.stride)
     }
+
+    /// The same plus `residual`, of the output's shape.
+    pub fn forward_add(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        let (weight, bias) = (weights.matrix(self.weight, x.dtype()), weights.get(self.bias));
+        ops::conv2d_add(cx, x, weight, Some(bias), self.stride, residual)
+    }
 }
 
 /// An affine map of the last axis.
@@ -84,6 +96,18 @@ impl Linear {
     /// `[..., C]` to `[..., K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         ops::linear(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)))
+    }
+
+    /// The same plus `residual`, of the output's shape.
+    pub fn forward_add(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        let (weight, bias) = (weights.matrix(self.weight, x.dtype()), weights.get(self.bias));
+        ops::linear_add(cx, x, weight, Some(bias), residual)
     }
 }
 
@@ -188,7 +212,6 @@ impl Attention {
         let h = self.norm.forward(cx, weights, x, None)?;
         let qkv = self.qkv.forward(cx, weights, &h)?;
         let h = ops::attention(cx, &qkv, self.heads, self.order)?;
-        let h = self.projection.forward(cx, weights, &h)?;
-        ops::add(cx, x, &h, 1.0)
+        self.projection.forward_add(cx, weights, &h, x)
     }
 }

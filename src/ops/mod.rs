@@ -52,7 +52,7 @@ pub use attention::{QkvOrder, attention};
 pub use cast::cast;
 pub(crate) use cast::cast_constant;
 pub use concat::concat;
-pub use conv2d::conv2d;
+pub use conv2d::{conv2d, conv2d_add};
 pub use cross_entropy::{CrossEntropy, cross_entropy};
 pub use diffusion_loss::{LossInputs, LossWeights, Losses, diffusion_loss};
 pub use dropout::{DropoutSeeds, dropout};
@@ -63,7 +63,7 @@ pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use guider::{
     GUIDER_ROW, Guided, check_expression, guided_eps, guider_table, is_weight_alone, renoise, step_weight,
 };
-pub use linear::linear;
+pub use linear::{linear, linear_add};
 pub use linear_rows::linear_rows;
 pub use mixture_score::{Mixture, mixture_score};
 pub use mse::{mse, mse_per_sample};

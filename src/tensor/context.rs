@@ -15,6 +15,7 @@ pub struct Context {
     gpu: Gpu,
     recording: Recording,
     rung: Rung,
+    fast: bool,
     flops: f64,
     pub(super) tape: Option<Tape>,
 }
@@ -26,6 +27,7 @@ impl Context {
             gpu: gpu.clone(),
             recording: Recording::default(),
             rung: gpu.capabilities().rung,
+            fast: false,
             flops: 0.0,
             tape: None,
         }
@@ -54,6 +56,17 @@ impl Context {
     /// Chooses another rung than the device's own, as tests and benches do.
     pub fn set_rung(&mut self, rung: Rung) {
         self.rung = rung;
+    }
+
+    /// Whether operations may let the order of a sum depend on the batch; see [`Context::set_fast`].
+    pub fn fast(&self) -> bool {
+        self.fast
+    }
+
+    /// Lets operations divide sums as suits the batch, which is faster where it is small. Then an image's bits depend on
+    /// how many are made with it; without it, the default, they do not.
+    pub fn set_fast(&mut self, fast: bool) {
+        self.fast = fast;
     }
 
     /// A new value, to be written by the next dispatch that binds it.

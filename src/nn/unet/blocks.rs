@@ -107,12 +107,15 @@ impl ResBlock {
             self.norm_out.forward(cx, weights, &h, None)?
         };
         let h = pass.dropout(cx, h, self.dropout, self.layer)?;
-        let h = self.conv_out.forward(cx, weights, &h)?;
 
         let x = match &self.skip {
             Some(skip) => skip.forward(cx, weights, &x)?,
             None => x,
         };
+        if self.residual_scale == 1.0 {
+            return self.conv_out.forward_add(cx, weights, &h, &x);
+        }
+        let h = self.conv_out.forward(cx, weights, &h)?;
         ops::add(cx, &x, &h, self.residual_scale)
     }
 }

@@ -30,10 +30,22 @@ const CPU_TAPS: [Kernel; 2] = [
     Kernel::new("conv2d", wgsl!("conv2d_cpu"), "taps", TWICE),
     Kernel::new("conv2d_input_gradient", wgsl!("conv2d_cpu"), "taps", TWICE_ADDS),
 ];
-const TILED: [Kernel; 2] = [
-    Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TWICE),
-    Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TWICE_ADDS),
+/// Channels that 4 does not divide, and those that it does.
+const TILED: [[Kernel; 2]; 2] = [
+    [
+        Kernel::new("conv2d", wgsl!("conv2d_tiled"), "gather", TWICE),
+        Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled"), "gather", TWICE_ADDS),
+    ],
+    [
+        Kernel::new("conv2d", wgsl!("conv2d_tiled_fours"), "gather", TWICE),
+        Kernel::new("conv2d_input_gradient", wgsl!("conv2d_tiled_fours"), "gather", TWICE_ADDS),
+    ],
 ];
+// Trusted: conv2d_gather.wgsl says why no access is out of bounds; every loop counts up to a number of the launch.
+const TRUSTED: [[Kernel; 2]; 2] = {
+    let [[a, b], [c, d]] = TILED;
+    unsafe { [[a.trusted(), b.trusted()], [c.trusted(), d.trusted()]] }
+};
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
 
@@ -50,12 +62,13 @@ pub(super) fn gather(
     cx: &mut Context,
     direction: Direction,
     [x, w, y]: [&Tensor; 3],
-    bias: Option<&Tensor>,
+    [bias, residual]: [Option<&Tensor>; 2],
     params: Params,
 ) -> Result<()> {
     if let Some(choice) = coop::Choice::best(cx, x, &params) {
-        return coop::gather(cx, direction, [x, w, y], bias, params, choice);
+        return coop::gather(cx, direction, [x, w, y], [bias, residual], params, choice);
     }
+    debug_assert!(residual.is_none(), "only kernels on cooperative matrices add one");
     let w = cast_weights(cx, w, DType::F32)?;
     let w = &match direction {
         Direction::Forward => w,
@@ -68,7 +81,7 @@ pub(super) fn gather(
         Rung::Tiled | Rung::Coop => {
             let copies = u64::from(params.spread * params.spread);
             let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
-            tiled(cx, direction, tensors, params, tile);
+            tiled(cx, direction, tensors, params, tile, true);
         }
         Rung::Naive => {
             let Tensors { x, w, bias, y } = tensors;
@@ -108,18 +121,28 @@ fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Par
     launch.variant(variant).groups([columns, rows, spread * spread]);
 }
 
-/// The tiled kernel with a given tile.
+/// The tiled kernel with a given tile; tests compare the one that is trusted to stay within bounds with the checked one.
 pub(super) fn tiled(
     cx: &mut Context,
     direction: Direction,
     tensors: Tensors<'_>,
     params: Params,
     tile: Tile,
+    trusted: bool,
 ) {
     let phases = params.spread * params.spread;
     let [columns, rows, _] = groups_over(tile.groups(params.phase_pixels(), params.out_c.into()));
     let Tensors { x, w, bias, y } = tensors;
-    let launch = cx.launch(&TILED[direction as usize]).bind(x).bind(x).bind(w).bind(w).bind(bias).bind(y);
+    let fours = params.fours();
+    let kernels = if trusted { &TRUSTED } else { &TILED };
+    let launch = cx
+        .launch(&kernels[usize::from(fours)][direction as usize])
+        .bind(x)
+        .bind(x)
+        .bind(w)
+        .bind(w)
+        .bind(bias)
+        .bind(y);
     let launch = tile.set(params.set_fours(launch.params(&params)));
     launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }

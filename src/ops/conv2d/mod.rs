@@ -18,6 +18,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::error::{Error, Result};
 use crate::tensor::{Context, DType, Launch, Tensor};
 
+use super::add::{add, add_into};
 use super::cast::convert;
 
 use gather::{Direction, gather};
@@ -45,7 +46,7 @@ struct Params {
     /// Weight gradients: pixels a split, and how many splits.
     chunk: u32,
     splits: u32,
-    unused: u32,
+    has_residual: u32,
 }
 
 impl Params {
@@ -69,7 +70,7 @@ impl Params {
             has_bias: u32::from(bias.is_some()),
             chunk: 0,
             splits: 0,
-            unused: 0,
+            has_residual: 0,
         })
     }
 
@@ -100,8 +101,11 @@ impl Params {
 
     /// Tells a kernel whether it may read four channels at once.
     fn set_fours<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
-        let fours = self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4);
-        launch.constant("FOURS", f64::from(u8::from(fours)))
+        launch.constant("FOURS", f64::from(u8::from(self.fours())))
+    }
+
+    fn fours(&self) -> bool {
+        self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4)
     }
 
     /// Multiplications and additions of the forward pass, and of either gradient.
@@ -177,15 +181,56 @@ pub fn conv2d(
     bias: Option<&Tensor>,
     stride: usize,
 ) -> Result<Tensor> {
+    convolve(cx, x, w, [bias, None], stride)
+}
+
+/// [`conv2d`] plus `residual`, of the output's shape and type, whose gradient is the output's.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_add(
+    cx: &mut Context,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    residual: &Tensor,
+) -> Result<Tensor> {
+    let params = Params::new(x, w, bias, stride)?;
+    let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
+    if residual.shape() != shape || residual.dtype() != x.dtype() {
+        let what = format!(
+            "the residual must be {shape:?} {:?}, as what it is added to, got {:?} {:?}",
+            x.dtype(),
+            residual.shape(),
+            residual.dtype()
+        );
+        return Err(Error::shape("conv2d", what));
+    }
+    if coop::Choice::best(cx, x, &params.flattened()).is_some() {
+        return convolve(cx, x, w, [bias, Some(residual)], stride);
+    }
+    let y = conv2d(cx, x, w, bias, stride)?;
+    add(cx, residual, &y, 1.0)
+}
+
+fn convolve(
+    cx: &mut Context,
+    x: &Tensor,
+    w: &Tensor,
+    [bias, residual]: [Option<&Tensor>; 2],
+    stride: usize,
+) -> Result<Tensor> {
     let params = Params::new(x, w, bias, stride)?;
     let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
     let y = cx.output("conv2d", &shape, x.dtype())?;
-    let params = params.flattened();
-    gather(cx, Direction::Forward, [x, w, &y], bias, params)?;
+    let params = Params { has_residual: u32::from(residual.is_some()), ..params.flattened() };
+    gather(cx, Direction::Forward, [x, w, &y], [bias, residual], params)?;
     cx.count_flops(params.flops());
-    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
+    let params = Params { has_residual: 0, ..params };
+    let inputs: Vec<&Tensor> = [x, w].into_iter().chain(bias).chain(residual).collect();
     cx.backward(&y, &inputs, {
-        let (x, w, bias) = (x.clone(), w.clone(), bias.cloned());
+        let (x, w, bias, residual) = (x.clone(), w.clone(), bias.cloned(), residual.cloned());
         move |cx, dy| {
             if let Some(bias) = &bias
                 && let Some(db) = cx.grad_target(bias)?
@@ -199,7 +244,13 @@ pub fn conv2d(
             if let Some(dx) = cx.grad_target(&x)? {
                 cx.count_flops(params.flops());
                 let params = Params { accumulate: dx.flag(), ..params.reversed() };
-                gather(cx, Direction::InputGradient, [dy, &w, &dx.tensor], None, params)?;
+                gather(cx, Direction::InputGradient, [dy, &w, &dx.tensor], [None; 2], params)?;
+            }
+            // Last: once handed on, the gradient is added to in its place.
+            if let Some(residual) = &residual
+                && !cx.pass_grad(residual, dy)?
+            {
+                add_into(cx, residual, dy, 1.0)?;
             }
             Ok(())
         }
@@ -259,5 +310,7 @@ fn cast_weights(cx: &mut Context, w: &Tensor, dtype: DType) -> Result<Tensor> {
     Ok(converted)
 }
 
+#[cfg(test)]
+mod coop_tests;
 #[cfg(test)]
 pub(super) mod tests;

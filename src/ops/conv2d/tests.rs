@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::autograd::backprop_from;
-use crate::gpu::{Rung, Storage};
+use crate::gpu::Rung;
 use crate::testing::{
     Array, Golden, check_gradients, download, dtypes, forward_backward_mixed, gpu, rungs, tolerance,
 };
@@ -38,12 +38,19 @@ pub fn run(
     (download(&plan, &y), grads.iter().map(|grad| download(&plan, grad)).collect())
 }
 
-fn run_conv(case: &Case, stride: usize) -> (Array, Vec<Array>) {
+pub(super) fn run_conv(case: &Case, stride: usize) -> (Array, Vec<Array>) {
     run(case, |cx, x, w, bias| conv2d(cx, x, w, bias, stride))
 }
 
 /// A random case: x `[N, H, W, C]`, a `kernel`-sided convolution to `filters` channels.
-fn random(rung: Rung, dtype: DType, x: [usize; 4], kernel: usize, filters: usize, stride: usize) -> Case {
+pub(super) fn random(
+    rung: Rung,
+    dtype: DType,
+    x: [usize; 4],
+    kernel: usize,
+    filters: usize,
+    stride: usize,
+) -> Case {
     let [batch, height, width, channels] = x;
     Case {
         rung,
@@ -56,7 +63,7 @@ fn random(rung: Rung, dtype: DType, x: [usize; 4], kernel: usize, filters: usize
 }
 
 /// The formulas in f64, scattered from every (output element, tap) pair: y, dx, dw, db.
-fn reference(case: &Case, stride: usize) -> [Array; 4] {
+pub(super) fn reference(case: &Case, stride: usize) -> [Array; 4] {
     let &[batch, height, width, channels] = &case.x.shape[..] else { panic!() };
     let &[_, out_h, out_w, filters] = &case.gy.shape[..] else { panic!() };
     let (kernel, bias) = (case.w.shape[0], case.bias.as_ref().unwrap());
@@ -169,17 +176,17 @@ fn every_tile_gives_the_same_bits() {
         [([2, 12, 13, 20], 3, 136, 1), ([3, 9, 11, 33], 3, 70, 1), ([2, 9, 12, 36], 3, 20, 2)]
     {
         let case = random(Rung::Tiled, DType::F32, x, kernel, filters, stride);
-        let of_tile = |tile: Tile| {
+        let of_tile = |(tile, trusted): (Tile, bool)| {
             let cx = &mut Context::new(gpu());
             let [x, w, dy] = [&case.x, &case.w, &case.gy].map(|array| array.upload(cx, DType::F32));
             let bias = case.bias.as_ref().unwrap().upload(cx, DType::F32);
             let params = Params::new(&x, &w, Some(&bias), stride).unwrap();
             let [y, dx, dw] = [&dy, &x, &w].map(|like| cx.output("out", like.shape(), DType::F32).unwrap());
             let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
-            gather::tiled(cx, Direction::Forward, tensors, params, tile);
+            gather::tiled(cx, Direction::Forward, tensors, params, tile, trusted);
             let turned = gather::turned(cx, &w, params).unwrap();
             let tensors = gather::Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
-            gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile);
+            gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile, trusted);
             let target = crate::tensor::GradTarget { tensor: dw, accumulate: false };
             weight_gradient::tiled(cx, &x, &dy, &target, params, tile).unwrap();
             let outputs = [y, dx, target.tensor];
@@ -188,111 +195,65 @@ fn every_tile_gives_the_same_bits() {
             plan.run().unwrap();
             outputs.map(|output| download(&plan, &output))
         };
-        let [large, wide, small] = Tile::ALL.map(of_tile);
+        let [large, wide, small] = Tile::ALL.map(|tile| of_tile((tile, true)));
+        let checked = Tile::ALL.map(|tile| of_tile((tile, false)));
         let [want_y, want_dx, want_dw, _] = reference(&case, stride);
         small[0].check("y", &want_y, DType::F32);
         small[1].check("dx", &want_dx, DType::F32);
         small[2].check("dw", &want_dw, DType::F32);
         assert!(large == small, "{x:?} to {filters}: 128x128 differs from 64x64");
         assert!(wide == small, "{x:?} to {filters}: 128x64 differs from 64x64");
-    }
-}
-
-/// Shapes for cooperative matrices: each kernel, tails of tiles, splits, and what falls back.
-const COOP_CASES: [([usize; 4], usize, usize, usize, &str); 13] = [
-    ([2, 8, 16, 32], 3, 48, 1, "coop halo"),
-    ([3, 4, 16, 16], 3, 208, 1, "coop halo"),
-    ([2, 4, 32, 48], 3, 80, 1, "coop halo"),
-    ([1, 2, 64, 16], 3, 112, 1, "coop halo"),
-    ([1, 3, 128, 16], 3, 16, 1, "coop halo"),
-    ([1, 3, 16, 16], 3, 32, 1, "coop"),
-    ([3, 5, 7, 48], 3, 80, 1, "coop"),
-    ([2, 8, 8, 352], 3, 48, 1, "coop"),
-    ([3, 9, 11, 16], 3, 48, 2, "coop"),
-    ([8, 13, 11, 16], 3, 32, 1, "coop"),
-    ([1, 1, 70, 48], 1, 144, 1, "coop"),
-    ([2, 3, 5, 16], 1, 32, 2, "tiled"),
-    ([2, 3, 5, 24], 3, 32, 1, "tiled"),
-];
-
-/// Matrix units round f32 sums towards zero.
-const COOP_TOLERANCE: f32 = 5e-5;
-
-fn coop_device() -> bool {
-    gpu().capabilities().rung == Rung::Coop
-}
-
-#[test]
-fn cooperative_matrices_agree_with_f64() {
-    if !coop_device() {
-        return;
-    }
-    for (x, kernel, filters, stride, variant) in COOP_CASES {
-        let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
-        let mut cx = Context::new(gpu());
-        let tensors = [case.x.upload(&cx, DType::F16), case.w.upload(&cx, DType::F32)];
-        conv2d(&mut cx, &tensors[0], &tensors[1], None, stride).unwrap();
-        let plan = cx.finish("test").unwrap();
-        let found = plan.labels().any(|label| label.starts_with(&format!("conv2d {variant}")));
-        assert!(found, "{x:?}: {:?}", plan.labels().collect::<Vec<_>>());
-
-        let (y, grads) = run_conv(&case, stride);
-        let [want_y, want_dx, want_dw, want_db] = reference(&case, stride);
-        let name = |part| format!("{x:?} {kernel}x{kernel} to {filters} /{stride}: {part}");
-        y.check(&name("y"), &want_y, DType::F16);
-        grads[0].check(&name("dx"), &want_dx, DType::F16);
-        // Parameters' gradients are f32, and these inputs are exact in f16.
-        grads[1].check_within(&name("dw"), &want_dw, COOP_TOLERANCE);
-        grads[2].check(&name("db"), &want_db, DType::F32);
+        assert!(
+            checked.iter().all(|checked| *checked == small),
+            "{x:?} to {filters}: checked and trusted differ"
+        );
     }
 }
 
 #[test]
-fn every_tile_of_cooperative_matrices_gives_the_same_bits() {
-    if !coop_device() {
-        return;
-    }
-    // Every tile is another pipeline, so not of all cases.
-    for (x, kernel, filters, stride, _) in [0, 4, 7, 10].map(|case| COOP_CASES[case]) {
-        let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
-        let [want_y, _, want_dw, _] = reference(&case, stride);
-        let tensors = |cx: &Context| {
-            let [x, dy] = [&case.x, &case.gy].map(|array| array.upload(cx, DType::F16));
-            let [w, bias] = [&case.w, case.bias.as_ref().unwrap()].map(|array| array.upload(cx, DType::F32));
-            let params = Params::new(&x, &w, Some(&bias), stride).unwrap().flattened();
-            (x, dy, w, bias, params)
-        };
-        let mut first: Option<Array> = None;
-        let cx = Context::new(gpu());
-        let (input, _, _, _, params) = tensors(&cx);
-        for choice in coop::Choice::all(&cx, &input, &params) {
-            let mut cx = Context::new(gpu());
-            let (input, _, w, bias, params) = tensors(&cx);
-            let y = cx.output("y", &want_y.shape, DType::F16).unwrap();
-            coop::gather(&mut cx, Direction::Forward, [&input, &w, &y], Some(&bias), params, choice).unwrap();
-            cx.keep(&y);
-            let plan = cx.finish("test").unwrap();
-            plan.run().unwrap();
-            let y = download(&plan, &y);
-            y.check(&format!("{x:?} {choice:?}"), &want_y, DType::F16);
-            assert!(first.get_or_insert(y.clone()) == &y, "{x:?}: {choice:?} differs from the first tile");
-        }
-        // Added to what is there: zeros, then the gradient itself.
-        for choice in coop::weight_choices(&cx, &input, &params) {
-            let mut cx = Context::new(gpu());
-            let (input, dy, w, _, params) = tensors(&cx);
-            let target = |accumulate| crate::tensor::GradTarget { tensor: w.clone(), accumulate };
-            coop::weight_gradient(&mut cx, [&input, &dy], &target(false), params, choice).unwrap();
-            coop::weight_gradient(&mut cx, [&input, &dy], &target(true), params, choice).unwrap();
-            let plan = cx.finish("test").unwrap();
-            plan.run().unwrap();
-            let Storage::Buffer(buffer) = w.storage() else { panic!("an upload has a buffer") };
-            let bytes = gpu().read(buffer, 0..w.bytes()).unwrap();
-            let got = Array::new(w.shape(), bytemuck::pod_collect_to_vec(&bytes));
-            let want = want_dw.map(|g| 2.0 * g);
-            got.check_within(&format!("{x:?} dw {choice:?}"), &want, COOP_TOLERANCE);
+fn a_residual_is_added() {
+    for dtype in dtypes() {
+        for rung in rungs() {
+            for (x, kernel, filters) in
+                [([2, 9, 16, 16], 3, 16), ([3, 5, 7, 20], 1, 30), ([3, 8, 8, 96], 3, 16)]
+            {
+                let case = random(rung, dtype, x, kernel, filters, 1);
+                let residual = case.gy.map(|v| 1.5 - v);
+                let of = |fused: bool| {
+                    run(&case, |cx, x, w, bias| {
+                        let residual = residual.upload(cx, dtype);
+                        cx.watch(&residual);
+                        // Twice, so that its gradient is added to, too.
+                        let y = match fused {
+                            true => conv2d_add(cx, x, w, bias, 1, &residual)?,
+                            false => {
+                                let y = conv2d(cx, x, w, bias, 1)?;
+                                add(cx, &residual, &y, 1.0)?
+                            }
+                        };
+                        add(cx, &y, &residual, 1.0)
+                    })
+                };
+                let ((y, grads), (want, want_grads)) = (of(true), of(false));
+                y.check(&format!("{rung} {x:?} y"), &want, dtype);
+                assert!(grads == want_grads, "{rung} {x:?}: gradients differ");
+            }
         }
     }
+    let cx = &mut Context::with_tape(gpu());
+    let case = random(Rung::Naive, DType::F32, [1, 4, 4, 4], 3, 4, 1);
+    let (x, w) = (case.x.upload(cx, DType::F32), case.w.upload(cx, DType::F32));
+    let error = conv2d_add(cx, &x, &w, None, 2, &x).unwrap_err().to_string();
+    assert!(error.contains("the residual must be [1, 2, 2, 4] F32"), "{error}");
+}
+
+#[test]
+fn gradients_of_a_residual() {
+    let inputs =
+        [Array::random(&[2, 4, 5, 4], 1), Array::random(&[3, 3, 4, 4], 2), Array::random(&[2, 4, 5, 4], 3)];
+    check_gradients(&inputs, |cx, x| conv2d_add(cx, &x[0], &x[1], None, 1, &x[2]));
+    // The block's own input.
+    check_gradients(&inputs[..2], |cx, x| conv2d_add(cx, &x[0], &x[1], None, 1, &x[0]));
 }
 
 #[test]

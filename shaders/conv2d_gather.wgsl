@@ -1,0 +1,216 @@
+#import conv2d_params
+#import index
+// Convolution as a gather (see conv2d.wgsl): implicit GEMM of [pixels, taps·in_c] by [taps·in_c, out_c] through
+// workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step, fetched
+// while those before are multiplied. Library file; who imports it declares `y`, at binding 5, and `store`.
+// With spread 2 the pixels of a dispatch's layer wid.z are those of one phase, (oy % spread)·spread + ox % spread, for
+// which the same taps meet an input pixel.
+// Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide. spread is 1 or 2.
+// Laws: sums are f32; their order is (ky, kx, channel), whatever the tile and N. 16 KiB of workgroup memory at 128x128.
+//
+// In bounds, for the compiler may add no checks here: `load_x` and `load_w` test pixel and channels against the image and
+// the weights, and taps are those of the loop; `store` is told whether its pixel is one of the image and tests its
+// channels; x, w and y are padded to fours; the places in workgroup memory follow from the constants of the tile.
+
+override TILE_M: u32 = 64; // pixels: 64 or 128
+override TILE_N: u32 = 64; // channels: 64 or 128
+override FOURS: bool = true;
+
+// x and w are bound twice, to be read by fours or one by one.
+@group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
+@group(0) @binding(1) var<storage, read> x1: array<elem>;        // [N, in_h, in_w, in_c]
+@group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;   // [kernel, kernel, in_c, out_c/4]
+@group(0) @binding(3) var<storage, read> w1: array<f32>;         // [kernel, kernel, in_c, out_c]
+@group(0) @binding(4) var<storage, read> bias: array<f32>;       // [out_c]; anything without has_bias
+@group(0) @binding(6) var<uniform> p: Params;
+
+// Four channels q of pixel m stand at m·4 + (q ^ (m/2 % 4)): eight neighbouring pixels lie in different banks.
+var<workgroup> tile_x: array<vec4<f32>, TILE_M * 4>;  // [TILE_M pixels, 4 fours of input channels]
+var<workgroup> tile_w: array<vec4<f32>, TILE_N * 4>;  // [16 input channels, TILE_N/4 fours of output channels]
+
+// v / spread and v % spread; spread is 1 or 2.
+fn quotient(v: u32) -> u32 {
+    return v >> (p.spread - 1u);
+}
+
+fn remainder(v: u32) -> u32 {
+    return v & (p.spread - 1u);
+}
+
+// A pixel of the output.
+struct Pixel {
+    valid: bool,
+    n: u32,
+    oy: u32,
+    ox: u32,
+}
+
+fn pixel(index: u32, phase: u32) -> Pixel {
+    let py = quotient(phase);
+    let px = remainder(phase);
+    // An image one pixel wide or high has no pixel of the second phase.
+    let rows = quotient(p.out_h + p.spread - 1u - py);
+    let columns = quotient(p.out_w + p.spread - 1u - px);
+    let at = select(0u, index, index < p.batch * rows * columns);
+    let row = at / max(columns, 1u);
+    return Pixel(
+        index < p.batch * rows * columns,
+        row / max(rows, 1u),
+        row % max(rows, 1u) * p.spread + py,
+        at % max(columns, 1u) * p.spread + px,
+    );
+}
+
+// Input channels c … c+3 of the input pixel that `at` sees through tap (ky, kx), zero outside.
+fn load_x(at: Pixel, ky: u32, kx: u32, c: u32) -> vec4<f32> {
+    // Exact: the taps that do not divide are skipped. Above or left of the image wraps past any bound.
+    let iy = quotient(at.oy * p.step + ky - p.pad);
+    let ix = quotient(at.ox * p.step + kx - p.pad);
+    if (!at.valid || iy >= p.in_h || ix >= p.in_w || c >= p.in_c) {
+        return vec4(0.0);
+    }
+    let i = ((at.n * p.in_h + iy) * p.in_w + ix) * p.in_c + c;
+    if (FOURS) {
+        return vec4<f32>(x4[i / 4u]);
+    }
+    var v = vec4(f32(x1[i]), 0.0, 0.0, 0.0);
+    if (c + 1u < p.in_c) { v.y = f32(x1[i + 1u]); }
+    if (c + 2u < p.in_c) { v.z = f32(x1[i + 2u]); }
+    if (c + 3u < p.in_c) { v.w = f32(x1[i + 3u]); }
+    return v;
+}
+
+// Output channels k … k+3 of input channel c of a tap, zero outside.
+fn load_w(tap: u32, c: u32, k: u32) -> vec4<f32> {
+    if (c >= p.in_c || k >= p.out_c) {
+        return vec4(0.0);
+    }
+    let i = (tap * p.in_c + c) * p.out_c + k;
+    if (FOURS) {
+        return w4[i / 4u];
+    }
+    var v = vec4(w1[i], 0.0, 0.0, 0.0);
+    if (k + 1u < p.out_c) { v.y = w1[i + 1u]; }
+    if (k + 2u < p.out_c) { v.z = w1[i + 2u]; }
+    if (k + 3u < p.out_c) { v.w = w1[i + 3u]; }
+    return v;
+}
+
+fn put_x(m: u32, q: u32, v: vec4<f32>) {
+    tile_x[m * 4u + (q ^ (m / 2u % 4u))] = v;
+}
+
+fn get_x(m: u32, q: u32) -> vec4<f32> {
+    return tile_x[m * 4u + (q ^ (m / 2u % 4u))];
+}
+
+fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
+    let blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let group = linear_group(wid, groups);
+    let m0 = group / blocks * TILE_M;
+    let k0 = group % blocks * TILE_N;
+
+    // What this invocation brings: fours bx of pixels px, px + stride_x, …; columns bw of rows rw, rw + stride_w, …
+    let threads = TILE_M * TILE_N / 64u;
+    let bx = lane % 4u;
+    let mx = lane / 4u;
+    let bw = lane % (TILE_N / 4u);
+    let rw = lane / (TILE_N / 4u);
+    let q0 = pixel(m0 + mx, wid.z);
+    let q1 = pixel(m0 + mx + threads / 4u, wid.z);
+    let q2 = pixel(m0 + mx + threads / 2u, wid.z);
+    let q3 = pixel(m0 + mx + 3u * threads / 4u, wid.z);
+
+    // What it sums: pixels tm + i·TILE_M/8, channels 4·tn and TILE_N/2 + 4·tn on. 32 invocations in a row are 8 by 4 of
+    // these, so that they share what they read.
+    let part = lane / 32u;
+    let tm = part % (TILE_M / 64u) * 8u + lane % 8u;
+    let tn = part / (TILE_M / 64u) * 4u + lane / 8u % 4u;
+#unroll i in 0..8
+    var a${i} = vec4(0.0);
+    var b${i} = vec4(0.0);
+#end
+
+    let ky0 = remainder(p.pad + quotient(wid.z));
+    let kx0 = remainder(p.pad + remainder(wid.z));
+    // An image one pixel wide may have no tap that meets it.
+    let taps_y = quotient(p.kernel + p.spread - 1u - ky0);
+    let taps_x = quotient(p.kernel + p.spread - 1u - kx0);
+    let steps = taps_y * taps_x * ((p.in_c + 15u) / 16u);
+    let k = k0 + bw * 4u;
+    var ky = ky0;
+    var kx = kx0;
+    var c0 = 0u;
+    var x_0 = vec4(0.0); var x_1 = vec4(0.0); var x_2 = vec4(0.0); var x_3 = vec4(0.0);
+    var w_0 = vec4(0.0); var w_1 = vec4(0.0); var w_2 = vec4(0.0); var w_3 = vec4(0.0);
+    // One step more than there are: the first only fetches, the last only multiplies.
+    for (var step = 0u; step <= steps; step++) {
+        if (step > 0u) {
+            workgroupBarrier();
+            put_x(mx, bx, x_0);
+            put_x(mx + threads / 4u, bx, x_1);
+            tile_w[lane] = w_0;
+            tile_w[lane + threads] = w_1;
+            if (TILE_N == 64u) {
+                put_x(mx + threads / 2u, bx, x_2);
+                put_x(mx + 3u * threads / 4u, bx, x_3);
+            }
+            if (TILE_M == 64u) {
+                tile_w[lane + 2u * threads] = w_2;
+                tile_w[lane + 3u * threads] = w_3;
+            }
+            workgroupBarrier();
+        }
+        if (step < steps) {
+            let tap = ky * p.kernel + kx;
+            let c = c0 + bx * 4u;
+            x_0 = load_x(q0, ky, kx, c);
+            x_1 = load_x(q1, ky, kx, c);
+            w_0 = load_w(tap, c0 + rw, k);
+            w_1 = load_w(tap, c0 + rw + TILE_M / 16u, k);
+            if (TILE_N == 64u) {
+                x_2 = load_x(q2, ky, kx, c);
+                x_3 = load_x(q3, ky, kx, c);
+            }
+            if (TILE_M == 64u) {
+                w_2 = load_w(tap, c0 + rw + TILE_M / 8u, k);
+                w_3 = load_w(tap, c0 + rw + 3u * TILE_M / 16u, k);
+            }
+            c0 += 16u;
+            if (c0 >= p.in_c) {
+                c0 = 0u;
+                kx += p.spread;
+            }
+            if (kx >= p.kernel) {
+                kx = kx0;
+                ky += p.spread;
+            }
+        }
+        if (step > 0u) {
+            for (var q = 0u; q < 4u; q++) {
+                let at = q * TILE_N + tn;
+#unroll r in 0..4
+                let wa${r} = tile_w[at + ${r}u * TILE_N / 4u];
+                let wb${r} = tile_w[at + ${r}u * TILE_N / 4u + TILE_N / 8u];
+#end
+#unroll i in 0..8
+                let v${i} = get_x(tm + ${i}u * TILE_M / 8u, q);
+                a${i} = fma(wa0, vec4(v${i}.x), a${i});
+                b${i} = fma(wb0, vec4(v${i}.x), b${i});
+                a${i} = fma(wa1, vec4(v${i}.y), a${i});
+                b${i} = fma(wb1, vec4(v${i}.y), b${i});
+                a${i} = fma(wa2, vec4(v${i}.z), a${i});
+                b${i} = fma(wb2, vec4(v${i}.z), b${i});
+                a${i} = fma(wa3, vec4(v${i}.w), a${i});
+                b${i} = fma(wb3, vec4(v${i}.w), b${i});
+#end
+            }
+        }
+    }
+
+#unroll i in 0..8
+    let p${i} = pixel(m0 + tm + ${i}u * TILE_M / 8u, wid.z);
+    store(p${i}, k0 + tn * 4u, a${i});
+    store(p${i}, k0 + TILE_N / 2u + tn * 4u, b${i});
+#end
+}
