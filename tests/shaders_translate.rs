@@ -26,7 +26,6 @@ const LONGER: &[(&str, usize)] = &[
     ("shaders/attention.wgsl", 400),
     ("shaders/attention_tiled.wgsl", 350),
     ("shaders/conv2d_cpu.wgsl", 340),
-    ("shaders/conv2d_tiled.wgsl", 340),
     ("shaders/group_norm_backward.wgsl", 320),
 ];
 
