@@ -20,6 +20,7 @@ mod stats;
 mod sweep;
 mod toy;
 mod train;
+mod train_classifier;
 
 use std::process::ExitCode;
 
@@ -40,6 +41,7 @@ struct Cli {
 enum Command {
     Quickstart(quickstart::Args),
     Train(Box<train::Args>),
+    TrainClassifier(train_classifier::Args),
     Sample(sample::Args),
     Sweep(sweep::Args),
     Eval(Box<eval::Args>),
@@ -57,6 +59,7 @@ pub fn main() -> ExitCode {
     let done = match cli.command {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Train(args) => train::run(&args),
+        Command::TrainClassifier(args) => train_classifier::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),

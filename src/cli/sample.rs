@@ -8,9 +8,9 @@ use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, Samp
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{Checkpoint, Model, ModelConfig};
+use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
 use crate::nn::{UNet, Weights};
-use crate::sample::{Request, Sampler, SamplerOptions};
+use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions};
 use crate::tensor::{DType, Precision};
 
 use super::guider::{self, Drawer};
@@ -66,6 +66,15 @@ pub struct Args {
     /// What keeps a prediction within the range of pictures: none, static, dynamic [default: the model's].
     #[arg(long, value_name = "none|static|dynamic")]
     clip: Option<String>,
+    /// A classifier of noisy pictures to guide with, from `train-classifier`.
+    #[arg(long, value_name = "DIR|FILE")]
+    classifier: Option<PathBuf>,
+    /// How strongly the classifier guides: the factor of its gradient.
+    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
+    classifier_scale: f32,
+    /// Another model for the unconditional half of guidance: one trained without classes.
+    #[arg(long, value_name = "DIR|FILE")]
+    uncond_model: Option<PathBuf>,
     /// Evaluate with and without the class one after the other: half the memory, the same picture.
     #[arg(long)]
     two_pass: bool,
@@ -94,6 +103,8 @@ pub fn run(args: &Args) -> Result<()> {
     let guidance = match (args.w, args.guidance_scale) {
         (Some(w), _) => Guidance::from_weight(w)?,
         (_, Some(scale)) => Guidance::from_scale(scale)?,
+        // A classifier guides in its own way.
+        _ if args.classifier.is_some() => Guidance::from_weight(0.0)?,
         _ => Guidance::from_weight(1.0)?,
     };
     let seeds = ranges::seeds(&args.seeds)?;
@@ -105,6 +116,16 @@ pub fn run(args: &Args) -> Result<()> {
     checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
     let model = Model::of(&gpu, checkpoint)?;
     let config = &model.config;
+    let classifier = args.classifier.as_ref().map(|path| ClassifierModel::load(&gpu, path)).transpose()?;
+    let without = args.uncond_model.as_ref().map(|path| Model::load(&gpu, path)).transpose()?;
+    // The classes are those of what guides, where the network itself has none.
+    let config = match &classifier {
+        Some(classifier) => {
+            check_classifier(config, &classifier.config)?;
+            &with_classes_of(config, &classifier.config)
+        }
+        None => config,
+    };
     let classes = classes(config, &args.class)?;
     let guidance = if classes == [None] { Guidance::from_weight(-1.0)? } else { guidance };
 
@@ -134,7 +155,31 @@ pub fn run(args: &Args) -> Result<()> {
     if !guiders.is_empty() {
         parameters.push(("guider".into(), guiders.to_string()));
     }
-    let sampler = Drawer::new(&gpu, &model, guiders, options)?;
+    let guide = classifier.as_ref().map(|classifier| ClassifierGuide {
+        network: &classifier.network,
+        weights: classifier.weights(),
+        scale: args.classifier_scale,
+    });
+    let other = without.as_ref().map(|other| (&other.unet, other.weights()));
+    let networks = Networks {
+        unet: &model.unet,
+        weights: &model.weights(),
+        unconditional: other.as_ref().map(|(unet, weights)| (*unet, weights)),
+        guide: guide.as_ref().map(|guide| guide as &dyn Guide),
+    };
+    if other.is_some() && !Sampler::needs_both(guidance) {
+        return Err(Error::Config(format!(
+            "--uncond-model is one half of guidance, and w = {} needs only the other",
+            guidance.weight()
+        )));
+    }
+    let sampler = match guiders.is_empty() {
+        true => Drawer::Plain(Sampler::with(&gpu, networks, config.process()?, options)?),
+        false if guide.is_some() || other.is_some() => {
+            return Err(Error::Config("--guider does not go together with --classifier or --uncond-model".into()));
+        }
+        false => Drawer::new(&gpu, &model, guiders, options)?,
+    };
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
     let bar = progress::bar("sampling", "steps", 0, batches * sampler.moves() as u64);
     let on_step = || {
@@ -203,6 +248,48 @@ fn method(args: &Args) -> Result<Method> {
     Ok(Method { kind: args.sampler, eta: args.eta, respacing: args.respacing.clone(), variance })
 }
 
+/// Refuses a classifier of other pictures, or of another process.
+fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<()> {
+    let size = |c: &ModelConfig| (c.unet.sample_size, c.unet.in_channels);
+    if size(model) != size(classifier) {
+        return Err(Error::Config(format!(
+            "the classifier is for pictures of {:?} (side, channels), the model makes {:?}",
+            size(classifier),
+            size(model)
+        )));
+    }
+    // What both are told of a noise level must mean the same.
+    let process = |c: &ModelConfig| (c.scheduler.beta_schedule.clone(), c.scheduler.num_train_timesteps);
+    if process(model) != process(classifier) {
+        let of = |(schedule, steps): (String, Option<usize>)| match steps {
+            Some(steps) => format!("{schedule} in {steps} steps"),
+            None => schedule,
+        };
+        return Err(Error::Config(format!(
+            "the classifier was trained on noise of the schedule {}, the model on {}",
+            of(process(classifier)),
+            of(process(model))
+        )));
+    }
+    let named = [model, classifier].map(|c| c.class_names.len());
+    if model.unet.num_classes.is_some() && named[0] != named[1] {
+        return Err(Error::Config(format!(
+            "the classifier has {} classes, the model {}",
+            named[1], named[0]
+        )));
+    }
+    Ok(())
+}
+
+/// A model's configuration with the names of a classifier's classes where it has none itself.
+fn with_classes_of(model: &ModelConfig, classifier: &ModelConfig) -> ModelConfig {
+    let mut config = model.clone();
+    if config.class_names.is_empty() {
+        config.class_names = classifier.class_names.clone();
+    }
+    config
+}
+
 /// What `--out` names.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Output {
@@ -228,7 +315,8 @@ impl Output {
 
 /// The classes that `--class` names.
 fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
-    match (text, config.unet.num_classes) {
+    let count = config.unet.num_classes.or(Some(config.class_names.len()).filter(|count| *count > 0));
+    match (text, count) {
         ("none", _) | ("all", None) => Ok(vec![None]),
         ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
         (text, _) => Ok(vec![Some(config.class(text)?)]),

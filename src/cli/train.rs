@@ -264,7 +264,7 @@ pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Pat
     } else if trainer.images() > 0 {
         eprintln!("going on after {} images", trainer.images());
     } else {
-        let (parameters, precision) = (trainer.unet().parameters().count(), trainer.options().precision);
+        let (parameters, precision) = (trainer.parameters().count(), trainer.options().precision);
         eprintln!("training {parameters} parameters on {total} images, activations in {precision}");
     }
     let bar = progress::bar("training", "images", trainer.images(), total);
@@ -283,7 +283,8 @@ pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Pat
                 Event::Samples(images) => {
                     let config = trainer.config(options.ema_rates[0]);
                     let precision = trainer.options().precision;
-                    let sheets = Sheets::new(gpu, trainer.unet(), &trainer.average(), &config, precision)?;
+                    let Some(unet) = trainer.unet() else { return Ok(()) };
+                    let sheets = Sheets::new(gpu, unet, &trainer.average(), &config, precision)?;
                     let guidance: Vec<Guidance> =
                         [0.0, 2.0].into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
                     let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;

@@ -139,9 +139,8 @@ fn accuracy(records: &[StepRecord], dir: &Path) -> Result<()> {
         .iter()
         .enumerate()
         .map(|(quarter, name)| {
-            let point = |records: &[StepRecord]| {
-                Some((records.last()?.images as f64, share(records, quarter)?))
-            };
+            let point =
+                |records: &[StepRecord]| Some((records.last()?.images as f64, share(records, quarter)?));
             ((*name).to_owned(), records.chunks(window).filter_map(point).collect())
         })
         .collect();

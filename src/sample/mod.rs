@@ -14,4 +14,4 @@ mod sampler;
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
 pub use nll::{Nll, NllOptions, NllReport};
-pub use sampler::{Request, Sampler, SamplerOptions, to_u8};
+pub use sampler::{Networks, Request, Sampler, SamplerOptions, to_u8};

@@ -14,24 +14,35 @@ pub(super) enum Moves {
     /// CFG's Algorithm 2 on predicted noise.
     Guided(Vec<StepScalars>),
     /// Anything else.
-    Any { rows: Vec<StepRow>, variance: Variance, multistep: bool },
+    Any { rows: Vec<StepRow>, variance: Variance, multistep: bool, gradient_in_step: bool },
 }
 
 impl Moves {
-    pub fn new(process: &Process, options: &SamplerOptions) -> Result<Self> {
+    pub fn new(process: &Process, options: &SamplerOptions, by_gradient: bool) -> Result<Self> {
         let kind = process.sampler(&options.method, options.steps);
         let (moves, variance) = process.moves(&options.method, options.steps, options.variance_exponent)?;
         match &process.levels {
             LevelSource::Continuous(schedule)
-                if kind == SamplerKind::Ancestral && process.prediction == Prediction::Eps =>
+                if kind == SamplerKind::Ancestral
+                    && process.prediction == Prediction::Eps
+                    && !by_gradient =>
             {
                 let steps = ancestral_steps(schedule, options.steps, options.variance_exponent)?;
                 Ok(Moves::Guided(steps.iter().map(|step| step.scalars()).collect()))
             }
             _ => {
+                let in_step = match kind {
+                    SamplerKind::Ancestral => !process.is_continuous(),
+                    kind => kind == SamplerKind::Ddim,
+                };
                 let row = |step| StepRow::new(step, process.prediction);
                 let rows = moves.iter().map(row).collect::<Result<_>>()?;
-                Ok(Moves::Any { rows, variance, multistep: kind.is_multistep() })
+                Ok(Moves::Any {
+                    rows,
+                    variance,
+                    multistep: kind.is_multistep(),
+                    gradient_in_step: by_gradient && in_step,
+                })
             }
         }
     }

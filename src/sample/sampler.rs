@@ -6,11 +6,12 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Storage};
 use crate::model::{Model, ModelConfig};
 use crate::nn::unet::Pass;
-use crate::nn::{UNet, Weights};
+use crate::nn::{UNet, UNetConfig, Weights};
 use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 
+use super::guide::{Guide, GuideInput, log_likelihood_gradient};
 use super::moves::Moves;
 
 /// What a sampler is recorded for.
@@ -62,6 +63,19 @@ pub struct Request {
     pub seed: u64,
 }
 
+/// What a sampler evaluates.
+#[derive(Clone, Copy)]
+pub struct Networks<'a> {
+    /// The network.
+    pub unet: &'a UNet,
+    /// Its weights.
+    pub weights: &'a Weights,
+    /// Another network for the unconditional half of guidance: one trained without classes, or a weaker one.
+    pub unconditional: Option<(&'a UNet, &'a Weights)>,
+    /// What guides by a gradient.
+    pub guide: Option<&'a dyn Guide>,
+}
+
 /// A recorded sampler: start it, step it T times, read the pictures.
 pub struct Sampler {
     gpu: Gpu,
@@ -74,6 +88,7 @@ pub struct Sampler {
     moves: usize,
     z: Buffer,
     labels: Buffer,
+    wanted: Buffer,
     seeds: Buffer,
     guidance: Buffer,
     counter: Buffer,
@@ -105,23 +120,44 @@ impl Sampler {
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
+        Self::with(gpu, Networks { unet, weights, unconditional: None, guide: None }, process, options)
+    }
+
+    /// Records the plans of several networks.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`]; [`Error::Config`] when the unconditional network makes other pictures.
+    pub fn with(
+        gpu: &Gpu,
+        networks: Networks<'_>,
+        process: impl Into<Process>,
+        options: SamplerOptions,
+    ) -> Result<Sampler> {
+        let Networks { unet, weights, unconditional, guide } = networks;
         let config = unet.config();
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
         if n == 0 {
             return Err(Error::Config("a batch of 0 pictures".into()));
         }
         let has_classes = config.num_classes.is_some();
-        if options.guided && (!has_classes || config.null_class == crate::nn::unet::NullClass::Absent) {
+        if let Some((other, _)) = unconditional {
+            check_pair(config, other.config())?;
+        }
+        if options.guided
+            && unconditional.is_none()
+            && (!has_classes || config.null_class == crate::nn::unet::NullClass::Absent)
+        {
             return Err(Error::Config(
                 "guidance needs a network trained with label dropout; this one has no null class (use --w 0)"
                     .into(),
             ));
         }
         let shape = [n, size, size, channels];
-        let moves = Moves::new(&process.into(), &options)?;
+        let moves = Moves::new(&process.into(), &options, guide.is_some())?;
         let evaluated = if options.guided { 2 * n } else { n };
         let z = gpu.buffer("z", (shape.iter().product::<usize>() * 4) as u64)?;
         let labels = gpu.buffer("labels", (evaluated * 4) as u64)?;
+        let wanted = gpu.buffer("classes wanted", (n * 4) as u64)?;
         let seeds = gpu.buffer("seeds", (n * 8) as u64)?;
         let guidance = gpu.buffer("guidance weight", 4)?;
         let counter = gpu.buffer("step counter", 4)?;
@@ -135,7 +171,7 @@ impl Sampler {
         let start = cx.finish("sampler start")?;
 
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
-        let mut cx = Context::new(gpu);
+        let mut cx = if guide.is_some() { Context::with_tape(gpu) } else { Context::new(gpu) };
         let halved = match options.dtype {
             DType::F16 => Some(weights.with_fixed_halves(gpu)?),
             _ => None,
@@ -143,8 +179,19 @@ impl Sampler {
         let weights = halved.as_ref().unwrap_or(weights);
         let steps = moves.table(&cx)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
+        let gradient = match guide {
+            None => None,
+            Some(guide) => {
+                let times = cx.output("times", &[n], DType::F32)?;
+                ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
+                let labels = over(&wanted, &[n], DType::U32);
+                Some(log_likelihood_gradient(&mut cx, &z_tensor, |cx, z| {
+                    guide.value(cx, &GuideInput { z, times: &times, labels: &labels })
+                })?)
+            }
+        };
         let pass = Pass::inference(options.dtype);
-        let eps = if options.guided && !options.two_pass {
+        let eps = if options.guided && !options.two_pass && unconditional.is_none() {
             let times = cx.output("times", &[2 * n], DType::F32)?;
             ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let both = over(&labels, &[2 * n], DType::U32);
@@ -157,9 +204,21 @@ impl Sampler {
             let eps = unet.forward(&mut cx, weights, &z_tensor, &times, first.as_ref(), &pass)?;
             if options.guided {
                 // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.
-                let null = cx.constant_u32("null labels", &[n], &vec![config.null_label(); n])?;
-                let unconditional = unet.forward(&mut cx, weights, &z_tensor, &times, Some(&null), &pass)?;
-                ops::stack_batch(&mut cx, &eps, &unconditional)?
+                let (other, own) = unconditional.unwrap_or((unet, weights));
+                let halved = match (options.dtype, unconditional) {
+                    (DType::F16, Some(_)) => Some(own.with_fixed_halves(gpu)?),
+                    _ => None,
+                };
+                let weights = halved.as_ref().unwrap_or(own);
+                let null = match other.config().num_classes {
+                    Some(_) => {
+                        let labels = vec![other.config().null_label(); n];
+                        Some(cx.constant_u32("null labels", &[n], &labels)?)
+                    }
+                    None => None,
+                };
+                let without = other.forward(&mut cx, weights, &z_tensor, &times, null.as_ref(), &pass)?;
+                ops::stack_batch(&mut cx, &eps, &without)?
             } else {
                 eps
             }
@@ -179,7 +238,12 @@ impl Sampler {
                 };
                 ops::guided_step(&mut cx, step)?;
             }
-            Moves::Any { variance, multistep, .. } => {
+            Moves::Any { variance, multistep, gradient_in_step, .. } => {
+                // The continuous form shifts the output, the others the mean.
+                let mut gradient = gradient;
+                if let Some(shift) = gradient.take_if(|_| !gradient_in_step) {
+                    ops::guide_output(&mut cx, &eps, &shift, &steps, &counter_tensor)?;
+                }
                 // Zero before the first move: what lies there is multiplied by zero.
                 let previous = match multistep {
                     true => {
@@ -196,7 +260,7 @@ impl Sampler {
                     noise: StepNoise::Seeds(&seeds_tensor),
                     variance: *variance,
                     clip: options.clip,
-                    gradient: None,
+                    gradient: gradient.as_ref(),
                     previous: previous.as_ref(),
                 };
                 ops::sampler_step(&mut cx, step)?;
@@ -216,6 +280,7 @@ impl Sampler {
             moves: moves.len(),
             z,
             labels,
+            wanted,
             seeds,
             guidance,
             counter,
@@ -264,6 +329,8 @@ impl Sampler {
             }
             self.gpu.write(&self.labels, 0, bytemuck::cast_slice(&labels))?;
         }
+        let wanted: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
+        self.gpu.write(&self.wanted, 0, bytemuck::cast_slice(&wanted))?;
         let seeds: Vec<[u32; 2]> =
             all.iter().map(|request| [request.seed as u32, (request.seed >> 32) as u32]).collect();
         self.gpu.write(&self.seeds, 0, bytemuck::cast_slice(&seeds))?;
@@ -331,6 +398,19 @@ impl Sampler {
         }
         Ok(images)
     }
+}
+
+/// Refuses a pair of networks that do not make the same pictures.
+fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
+    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
+    if of(config) == of(other) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
+        of(other),
+        of(config)
+    )))
 }
 
 /// ((x + 1)·127.5), clamped to 0..255 and truncated, as the reference does.

@@ -20,6 +20,12 @@ pub struct StepRecord {
     pub grad_norm: f32,
     /// The step's learning rate.
     pub learning_rate: f32,
+    /// A classifier's hits in each quarter of the process, from clean to noisy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hits: Option<[u32; 4]>,
+    /// And how many images there were in each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub of: Option<[u32; 4]>,
     /// Whether the step was left out because a gradient was not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
@@ -85,7 +91,15 @@ mod tests {
     use super::*;
 
     fn record(images: u64) -> StepRecord {
-        StepRecord { images, loss: 1.0 / images as f32, grad_norm: 0.5, learning_rate: 1e-3, skipped: false }
+        StepRecord {
+            images,
+            loss: 1.0 / images as f32,
+            grad_norm: 0.5,
+            learning_rate: 1e-3,
+            hits: None,
+            of: None,
+            skipped: false,
+        }
     }
 
     #[test]

@@ -18,5 +18,5 @@ pub use log::StepRecord;
 pub use objective::{LossKind, Objective, TrainSchedule};
 pub use options::{PRESETS, Preset, TrainOptions};
 pub use state::TrainState;
-pub use step::{StepCost, TrainStep};
+pub use step::{StepCost, TrainStep, Trained};
 pub use trainer::{Event, Outcome, Trainer};

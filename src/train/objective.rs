@@ -39,6 +39,8 @@ pub enum LossKind {
     HybridUnscaled,
     /// L_vlb: T times the bits of the drawn step.
     Vlb,
+    /// A classifier's: the cross-entropy of the class given z (ADM, section 4).
+    CrossEntropy,
 }
 
 /// What is learnt. The default is CFG's: continuous time, the noise, mean squared error, uniform u.
@@ -92,6 +94,11 @@ impl Objective {
         if self.learn_sigma { Variance::LearnedRange } else { Variance::Large }
     }
 
+    /// Whether what is trained is a classifier of noisy pictures.
+    pub fn is_classifier(&self) -> bool {
+        self.loss == LossKind::CrossEntropy
+    }
+
     /// Channels of the output for pictures of `channels`.
     pub fn out_channels(&self, channels: usize) -> usize {
         if self.learn_sigma { 2 * channels } else { channels }
@@ -105,10 +112,12 @@ impl Objective {
         let refuse = |what: &str| Err(Error::Config(what.to_owned()));
         let Some(betas) = self.betas() else {
             return match self {
-                _ if self.learn_sigma || self.loss != LossKind::Simple => refuse(
-                    "--learn-sigma and the losses hybrid and vlb are about the steps of a discrete process: give \
+                _ if self.learn_sigma || !matches!(self.loss, LossKind::Simple | LossKind::CrossEntropy) => {
+                    refuse(
+                        "--learn-sigma and the losses hybrid and vlb are about the steps of a discrete process: give \
                      --schedule cosine or linear",
-                ),
+                    )
+                }
                 _ if self.t_sampler == TimeSampler::Importance => refuse(
                     "--t-sampler importance remembers losses of each step of a discrete process: give --schedule cosine \
                      or linear",
@@ -121,7 +130,7 @@ impl Objective {
         };
         betas.betas(self.steps_total)?;
         match (self.learn_sigma, self.loss) {
-            (true, LossKind::Simple) => refuse(
+            (true, LossKind::Simple | LossKind::CrossEntropy) => refuse(
                 "--learn-sigma learns nothing about variances from --loss simple: give --loss hybrid or vlb",
             ),
             (false, LossKind::Hybrid | LossKind::HybridUnscaled) => {
@@ -139,7 +148,8 @@ impl Objective {
             LossKind::Simple => (1.0, 0.0),
             LossKind::Hybrid => (1.0, steps / 1000.0),
             LossKind::HybridUnscaled => (1.0, 1.0),
-            LossKind::Vlb => (0.0, steps),
+            // A classifier's loss has no terms to weigh.
+            LossKind::Vlb | LossKind::CrossEntropy => (0.0, steps),
         };
         LossWeights {
             mse,
@@ -186,6 +196,8 @@ pub struct Draw {
     pub time: f64,
     /// t of a discrete process.
     pub t: usize,
+    /// Which quarter of the process it is in, from clean (0) to noisy (3).
+    pub quarter: usize,
     /// Whether the null condition takes the place of the label.
     pub drop_label: bool,
     /// The loss's numbers.
@@ -233,6 +245,7 @@ impl Draws {
                 log_snr: schedule.log_snr(t),
                 time: schedule.timestep(t) as f64,
                 t,
+                quarter: 4 * t / schedule.len(),
                 drop_label,
                 row: LossRow::discrete(schedule, t, prediction, self.objective.variance(), weight),
             };
@@ -244,6 +257,7 @@ impl Draws {
             log_snr: self.continuous.log_snr(u),
             time: self.continuous.time_embedding(u),
             t: 0,
+            quarter: (4.0 * u) as usize,
             drop_label,
             row: LossRow::continuous(alpha, sigma, prediction, 1.0),
         }

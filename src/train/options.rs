@@ -248,7 +248,14 @@ impl TrainOptions {
         }
         self.objective.check()?;
         let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
-        if outputs != self.objective.out_channels(inputs) {
+        if self.objective.is_classifier() {
+            if outputs != self.class_names.len() || outputs < 2 {
+                return refuse(format!(
+                    "a classifier of {} classes cannot have {outputs} outputs; it takes two classes at least",
+                    self.class_names.len()
+                ));
+            }
+        } else if outputs != self.objective.out_channels(inputs) {
             return refuse(format!(
                 "the network has {outputs} output channels, but this objective needs {}",
                 self.objective.out_channels(inputs)

@@ -8,8 +8,8 @@ use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, LossRow};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
-use crate::nn::UNet;
 use crate::nn::unet::{Dropout, Pass};
+use crate::nn::{Classifier, Parameters, UNet};
 use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
 use crate::tensor::{Context, DType, Tensor};
 
@@ -18,6 +18,37 @@ use super::log::StepRecord;
 use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
+
+/// What is trained.
+#[derive(Clone, Copy, Debug)]
+pub enum Trained<'a> {
+    /// A denoising network.
+    UNet(&'a UNet),
+    /// A classifier of noisy pictures.
+    Classifier(&'a Classifier),
+}
+
+impl<'a> Trained<'a> {
+    /// Its parameters.
+    pub fn parameters(self) -> &'a Parameters {
+        match self {
+            Trained::UNet(unet) => unet.parameters(),
+            Trained::Classifier(classifier) => classifier.parameters(),
+        }
+    }
+}
+
+impl<'a> From<&'a UNet> for Trained<'a> {
+    fn from(unet: &'a UNet) -> Self {
+        Trained::UNet(unet)
+    }
+}
+
+impl<'a> From<&'a Classifier> for Trained<'a> {
+    fn from(classifier: &'a Classifier) -> Self {
+        Trained::Classifier(classifier)
+    }
+}
 
 /// What a step costs, before anything runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,6 +81,8 @@ pub struct TrainStep {
     hyper: Buffer,
     optimizer: Buffer,
     losses: Buffer,
+    /// A classifier's terms of each sample.
+    terms: Option<Buffer>,
     /// One plan for all, or one for each microbatch and one to apply the gradients.
     accumulate: Plan,
     apply: Option<Plan>,
@@ -60,6 +93,8 @@ pub struct PendingStep {
     images: u64,
     learning_rate: f64,
     times: Vec<usize>,
+    quarters: Vec<usize>,
+    terms: Vec<Readback>,
     losses: Vec<Readback>,
     optimizer: Readback,
 }
@@ -81,12 +116,24 @@ impl PendingStep {
         }
         let count = each.len();
         let losses = self.times.into_iter().zip(each.into_iter().map(f64::from)).collect();
+        let (mut hits, mut of) = ([0; 4], [0; 4]);
+        let classifies = !self.terms.is_empty();
+        let mut quarters = self.quarters.into_iter();
+        for terms in self.terms {
+            let terms: Vec<[f32; 4]> = bytemuck::pod_collect_to_vec(&terms.wait()?);
+            for ([_, hit, ..], quarter) in terms.into_iter().zip(&mut quarters) {
+                hits[quarter] += hit as u32;
+                of[quarter] += 1;
+            }
+        }
         let state: OptimizerState = bytemuck::pod_read_unaligned(&self.optimizer.wait()?);
         let record = StepRecord {
             images: self.images,
             loss: (sum / count as f64) as f32,
             grad_norm: state.gradient_norm,
             learning_rate: self.learning_rate as f32,
+            hits: classifies.then_some(hits),
+            of: classifies.then_some(of),
             skipped: state.skip != 0,
         };
         Ok((record, losses))
@@ -105,11 +152,16 @@ impl TrainStep {
     }
 
     /// Records the step of `options` on `state`.
-    pub fn record(gpu: &Gpu, unet: &UNet, options: &TrainOptions, state: &TrainState) -> Result<TrainStep> {
+    pub fn record<'a>(
+        gpu: &Gpu,
+        network: impl Into<Trained<'a>>,
+        options: &TrainOptions,
+        state: &TrainState,
+    ) -> Result<TrainStep> {
         let inputs = Inputs::new(gpu, options)?;
         let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
         let mut cx = Context::with_tape(gpu);
-        let losses = record_gradients(&mut cx, unet, options, state, &inputs)?;
+        let (losses, terms) = record_gradients(&mut cx, network.into(), options, state, &inputs)?;
         let (accumulate, apply, kept) = if options.batch == options.microbatch {
             record_update(&mut cx, options, state, &hyper)?;
             let plan = cx.finish("training step")?;
@@ -131,6 +183,7 @@ impl TrainStep {
             hyper,
             optimizer: state.optimizer.clone(),
             losses: kept.expect("the losses were kept"),
+            terms: terms.and_then(|terms| accumulate.kept(terms.storage()).cloned()),
             accumulate,
             apply,
         })
@@ -152,7 +205,8 @@ impl TrainStep {
         let learning_rate = options.learning_rate_at(batch.first_image);
         let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
         self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
-        let (mut losses, mut times) = (Vec::new(), Vec::with_capacity(options.batch));
+        let (mut losses, mut terms) = (Vec::new(), Vec::new());
+        let (mut times, mut quarters) = (Vec::with_capacity(options.batch), Vec::new());
         for at in (0..options.batch).step_by(micro) {
             let images = &batch.images[at * pixels..(at + micro) * pixels];
             let first = batch.first_image + at as u64;
@@ -160,10 +214,14 @@ impl TrainStep {
                 .map(|index| self.draws.draw(index, importance.as_deref_mut()))
                 .collect();
             times.extend(draws.iter().map(|draw| draw.t));
+            quarters.extend(draws.iter().map(|draw| draw.quarter));
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
             // A submission of its own: of two writes before one submission only the last is seen.
             self.accumulate.run()?;
             losses.push(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
+            if let Some(buffer) = &self.terms {
+                terms.push(self.gpu.read_later(buffer, 0..(micro * 16) as u64)?);
+            }
         }
         if let Some(apply) = &self.apply {
             apply.run()?;
@@ -173,6 +231,8 @@ impl TrainStep {
             images: batch.first_image + options.batch as u64,
             learning_rate,
             times,
+            quarters,
+            terms,
             losses,
             optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
         })
@@ -184,17 +244,19 @@ impl TrainStep {
     }
 
     /// What a step of `options` would cost; nothing runs.
-    pub fn cost(gpu: &Gpu, unet: &UNet, options: &TrainOptions) -> Result<StepCost> {
+    pub fn cost<'a>(gpu: &Gpu, network: impl Into<Trained<'a>>, options: &TrainOptions) -> Result<StepCost> {
+        let network = network.into();
         let first = Self::initial_optimizer_state(options);
-        let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
+        let state =
+            TrainState::new(gpu, network.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let inputs = Inputs::new(gpu, options)?;
         let mut cx = Context::with_tape(gpu);
-        record_gradients(&mut cx, unet, options, &state, &inputs)?;
+        record_gradients(&mut cx, network, options, &state, &inputs)?;
         let micro_steps = (options.batch / options.microbatch) as f64;
         // In f32 parameters, gradients, moments and averages.
         let copies = 4 + options.ema_rates.len();
         Ok(StepCost {
-            state_bytes: (unet.parameters().count() * 4 * copies) as u64,
+            state_bytes: (network.parameters().count() * 4 * copies) as u64,
             activation_bytes: cx.transient_bytes(),
             flops: cx.flops() * micro_steps,
         })
@@ -261,22 +323,22 @@ impl Inputs {
     }
 }
 
-/// Records noise, forward, loss and backward; returns the losses of each sample.
+/// Records noise, forward, loss and backward; returns the losses of each sample, and a classifier's terms.
 fn record_gradients(
     cx: &mut Context,
-    unet: &UNet,
+    network: Trained<'_>,
     options: &TrainOptions,
     state: &TrainState,
     inputs: &Inputs,
-) -> Result<Tensor> {
+) -> Result<(Tensor, Option<Tensor>)> {
     let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
     let shape = [n, size, size, channels];
     let dtype = options.dtype();
-    let mut weights = state.parameters.weights(unet.parameters(), 0);
+    let mut weights = state.parameters.weights(network.parameters(), 0);
     if dtype == DType::F16 {
         weights = weights.with_halves(cx)?;
     }
-    weights.track(cx, &state.gradients.weights(unet.parameters(), 0));
+    weights.track(cx, &state.gradients.weights(network.parameters(), 0));
 
     // Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
     let image_index = over(&inputs.image_index, &[n, 2], DType::U32);
@@ -290,6 +352,18 @@ fn record_gradients(
     let labels = options.unet.num_classes.map(|_| over(&inputs.labels, &[n], DType::U32));
     let dropout = Dropout { seed: options.seed, image_index };
     let pass = Pass { dtype, dropout: Some(&dropout) };
+    let unet = match network {
+        Trained::UNet(unet) => unet,
+        Trained::Classifier(classifier) => {
+            let logits = classifier.forward(cx, &weights, &z, &times, &pass)?;
+            let labels = over(&inputs.labels, &[n], DType::U32);
+            let found = ops::cross_entropy(cx, &logits, &labels, 1.0 / options.batch as f32)?;
+            cx.keep(&found.per_sample);
+            cx.keep(&found.terms);
+            backprop_from(cx, &found.loss, &over(&state.loss_scale, found.loss.shape(), DType::F32))?;
+            return Ok((found.per_sample, Some(found.terms)));
+        }
+    };
     let predicted = unet.forward(cx, &weights, &z, &times, labels.as_ref(), &pass)?;
     let (loss, per_sample) = match &inputs.rows {
         None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
@@ -304,7 +378,7 @@ fn record_gradients(
     cx.keep(&per_sample);
     // The loss is not multiplied by its scale, its gradient is: f16 gradients would underflow.
     backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;
-    Ok(per_sample)
+    Ok((per_sample, None))
 }
 
 /// Records gradient norm, AdamW and the averages.

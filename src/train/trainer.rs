@@ -10,14 +10,14 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Series, loss_plot};
 use crate::model::{ModelConfig, write_model};
-use crate::nn::{UNet, Weights};
+use crate::nn::{Classifier, Parameters, UNet, Weights};
 
 use super::importance::{Importance, LAG};
 use super::log::{Log, StepRecord};
 use super::objective::LossKind;
 use super::options::TrainOptions;
 use super::state::TrainState;
-use super::step::{PendingStep, TrainStep};
+use super::step::{PendingStep, TrainStep, Trained};
 
 /// Batches decoded ahead.
 const AHEAD: usize = 4;
@@ -42,10 +42,25 @@ pub enum Outcome {
     Stopped,
 }
 
+/// What is trained, owned.
+enum Network {
+    UNet(UNet),
+    Classifier(Classifier),
+}
+
+impl Network {
+    fn trained(&self) -> Trained<'_> {
+        match self {
+            Network::UNet(unet) => Trained::UNet(unet),
+            Network::Classifier(classifier) => Trained::Classifier(classifier),
+        }
+    }
+}
+
 /// A training in a folder.
 pub struct Trainer {
     gpu: Gpu,
-    unet: UNet,
+    network: Network,
     options: TrainOptions,
     dir: PathBuf,
     loader: Arc<Loader>,
@@ -63,8 +78,11 @@ impl Trainer {
         let options = &options.clone().settle_precision(gpu.capabilities(), dir)?;
         options.check()?;
         options.settle(dir)?;
-        let unet = UNet::new(&options.unet)?;
-        let (parameters, rates) = (unet.parameters(), &options.ema_rates);
+        let network = match options.objective.is_classifier() {
+            true => Network::Classifier(Classifier::new(&options.unet)?),
+            false => Network::UNet(UNet::new(&options.unet)?),
+        };
+        let (parameters, rates) = (network.trained().parameters(), &options.ema_rates);
         let first = TrainStep::initial_optimizer_state(options);
         let mut state = match TrainState::load(gpu, parameters, rates, dir)? {
             Some(state) => state,
@@ -84,7 +102,7 @@ impl Trainer {
             },
         ));
         let (gpu, options, dir) = (gpu.clone(), options.clone(), dir.to_owned());
-        Ok(Trainer { gpu, unet, options, dir, loader, state, log })
+        Ok(Trainer { gpu, network, options, dir, loader, state, log })
     }
 
     /// Images seen so far.
@@ -102,14 +120,22 @@ impl Trainer {
         &self.options
     }
 
-    /// The network.
-    pub fn unet(&self) -> &UNet {
-        &self.unet
+    /// The network, where it is not a classifier.
+    pub fn unet(&self) -> Option<&UNet> {
+        match &self.network {
+            Network::UNet(unet) => Some(unet),
+            Network::Classifier(_) => None,
+        }
+    }
+
+    /// The network's parameters.
+    pub fn parameters(&self) -> &Parameters {
+        self.network.trained().parameters()
     }
 
     /// The weights of the first average, as they are now.
     pub fn average(&self) -> Weights {
-        self.state.averages.weights(self.unet.parameters(), 0)
+        self.state.averages.weights(self.parameters(), 0)
     }
 
     /// Every step's numbers so far.
@@ -129,7 +155,7 @@ impl Trainer {
 
         if self.state.images < total {
             // Record one training step.
-            let step = TrainStep::record(&self.gpu, &self.unet, &self.options, &self.state)?;
+            let step = TrainStep::record(&self.gpu, self.network.trained(), &self.options, &self.state)?;
             let mut batches =
                 Prefetch::new(self.loader.clone(), self.state.images, self.options.batch, AHEAD);
             let mut pending: VecDeque<PendingStep> = VecDeque::new();
@@ -180,7 +206,7 @@ impl Trainer {
     /// The state first: it is what a resumed run needs. The models beside it can be made again from it.
     fn save(&mut self) -> Result<()> {
         self.log.flush()?;
-        self.state.save(&self.gpu, self.unet.parameters(), &self.options.ema_rates, &self.dir)?;
+        self.state.save(&self.gpu, self.parameters(), &self.options.ema_rates, &self.dir)?;
         self.write_models()
     }
 
@@ -188,7 +214,10 @@ impl Trainer {
     pub fn config(&self, rate: f64) -> ModelConfig {
         let options = &self.options;
         ModelConfig {
-            class_name: "FreeguideUNet".into(),
+            class_name: match self.network {
+                Network::UNet(_) => "FreeguideUNet".into(),
+                Network::Classifier(_) => "FreeguideClassifier".into(),
+            },
             unet: options.unet.clone(),
             scheduler: options.objective.scheduler(options.log_snr_min, options.log_snr_max),
             sampling: options.sampling.clone(),
@@ -202,7 +231,7 @@ impl Trainer {
 
     /// Writes the averages as models, the first one as the model, and the plot of the loss.
     fn write_models(&self) -> Result<()> {
-        let parameters = self.unet.parameters();
+        let parameters = self.parameters();
         for (copy, rate) in self.options.ema_rates.iter().enumerate().rev() {
             let values = self.state.averages.read(&self.gpu, parameters, copy)?;
             if copy == 0 {
@@ -219,6 +248,7 @@ impl Trainer {
         let what = match objective.loss {
             LossKind::Simple => format!("mean squared error of {}", objective.prediction),
             LossKind::Hybrid | LossKind::HybridUnscaled => "hybrid loss".into(),
+            LossKind::CrossEntropy => "cross-entropy in nats".into(),
             LossKind::Vlb => "bound in bits a dimension".into(),
         };
         loss_plot(self.dir.join("loss.png"), &[series], "images", &what, true)
