@@ -75,6 +75,7 @@ fn help_is_what_it_was() {
         "devices",
         "nll",
         "train-classifier",
+        "plot",
     ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
         // Lines are broken at 100 columns whatever the terminal.

@@ -12,6 +12,7 @@ mod info;
 mod interrupt;
 mod nll;
 mod pictures;
+mod plot;
 mod progress;
 mod quickstart;
 mod ranges;
@@ -47,6 +48,7 @@ enum Command {
     Eval(Box<eval::Args>),
     Stats(stats::Args),
     Nll(nll::Args),
+    Plot(plot::Args),
     Info(info::Args),
     Convert(convert::Args),
     Toy(toy::Args),
@@ -65,6 +67,7 @@ pub fn main() -> ExitCode {
         Command::Eval(args) => eval::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Nll(args) => nll::run(&args),
+        Command::Plot(args) => plot::run(&args),
         Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Toy(args) => toy::run(&args),

@@ -10,7 +10,7 @@ use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
 use crate::nn::{UNet, Weights};
-use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions};
+use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling};
 use crate::tensor::{DType, Precision};
 
 use super::guider::{self, Drawer};
@@ -75,6 +75,12 @@ pub struct Args {
     /// Another model for the unconditional half of guidance: one trained without classes.
     #[arg(long, value_name = "DIR|FILE")]
     uncond_model: Option<PathBuf>,
+    /// An upsampler to make the pictures larger with, from `train --upsample-from`; guidance is for the first model only.
+    #[arg(long, value_name = "DIR|FILE")]
+    upsampler: Option<PathBuf>,
+    /// Steps of the upsampler [default: its own].
+    #[arg(long, value_name = "N", requires = "upsampler")]
+    upsampler_steps: Option<usize>,
     /// Evaluate with and without the class one after the other: half the memory, the same picture.
     #[arg(long)]
     two_pass: bool,
@@ -166,6 +172,7 @@ pub fn run(args: &Args) -> Result<()> {
         weights: &model.weights(),
         unconditional: other.as_ref().map(|(unet, weights)| (*unet, weights)),
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
+        low_res: None,
     };
     if other.is_some() && !Sampler::needs_both(guidance) {
         return Err(Error::Config(format!(
@@ -180,19 +187,42 @@ pub fn run(args: &Args) -> Result<()> {
         }
         false => Drawer::new(&gpu, &model, guiders, options)?,
     };
+    // The second stage, with its own defaults.
+    let size = config.unet.sample_size;
+    let larger = args.upsampler.as_ref().map(|path| Model::load(&gpu, path)).transpose()?;
+    let upsampling = match &larger {
+        Some(model) => {
+            let options = SamplerOptions {
+                steps: args.upsampler_steps.unwrap_or(model.config.sampling.steps),
+                dtype: precision.dtype(),
+                ..SamplerOptions::of(&model.config, batch)?
+            };
+            Some(Upsampling::new(&gpu, model, size, options)?)
+        }
+        None => None,
+    };
+    let size = larger.as_ref().map_or(size, |model| model.config.unet.sample_size);
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
-    let bar = progress::bar("sampling", "steps", 0, batches * sampler.moves() as u64);
+    let moves = sampler.moves() + upsampling.as_ref().map_or(0, Upsampling::moves);
+    let bar = progress::bar("sampling", "steps", 0, batches * moves as u64);
     let on_step = || {
         bar.inc(1);
         if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
     };
 
+    let make = |requests: &[Request]| -> Result<Vec<Image>> {
+        let images = sampler.sample(requests, guidance, on_step)?;
+        match &upsampling {
+            Some(upsampling) => upsampling.upsample(&images, requests, on_step),
+            None => Ok(images),
+        }
+    };
+
     match kind {
         Output::Npz => {
-            let size = config.unet.sample_size;
             let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
             for batch in requests.chunks(sampler.options().batch) {
-                let images = sampler.sample(batch, guidance, on_step)?;
+                let images = make(batch)?;
                 let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
                 let labels: Vec<u32> =
                     batch.iter().map(|r| r.class.unwrap_or(config.unet.null_label())).collect();
@@ -202,7 +232,7 @@ pub fn run(args: &Args) -> Result<()> {
         }
         Output::Folder => {
             for batch in requests.chunks(sampler.options().batch) {
-                let images = sampler.sample(batch, guidance, on_step)?;
+                let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
                     let mut own = parameters.clone();
                     own.push(("seed".into(), request.seed.to_string()));
@@ -212,7 +242,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
         Output::Png => {
-            let images = sampler.sample(&requests, guidance, on_step)?;
+            let images = make(&requests)?;
             let mut own = parameters.clone();
             own.push(("seeds".into(), args.seeds.clone()));
             own.push(("class".into(), args.class.clone()));

@@ -40,6 +40,9 @@ pub struct Args {
     /// Mirror half of the pictures left to right.
     #[arg(long)]
     flip: bool,
+    /// Train an upsampler, from pictures of this side to pictures of --image-size.
+    #[arg(long, value_name = "N")]
+    upsample_from: Option<usize>,
 
     /// Channels of the first level.
     #[arg(long, value_name = "N", help_heading = "Network")]
@@ -159,6 +162,15 @@ impl Args {
             other => return Err(Error::Config(format!("--crop {other:?} is neither center nor random"))),
         };
         o.flip = self.flip;
+        o.upsample_from = self.upsample_from;
+        if o.upsample_from.is_some() {
+            o.unet.low_res_channels = o.unet.in_channels;
+            if self.sample_every.is_some_and(|every| every > 0) {
+                return Err(Error::Config(
+                    "--sample-every: an upsampler makes no pictures of its own".into(),
+                ));
+            }
+        }
         fn set<T: Clone>(to: &mut T, from: &Option<T>) {
             if let Some(value) = from {
                 *to = value.clone();

@@ -10,8 +10,10 @@ mod guiding;
 mod moves;
 mod nll;
 mod sampler;
+mod upsampling;
 
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
 pub use nll::{Nll, NllOptions, NllReport};
 pub use sampler::{Networks, Request, Sampler, SamplerOptions, to_u8};
+pub use upsampling::Upsampling;

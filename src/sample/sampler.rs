@@ -74,6 +74,9 @@ pub struct Networks<'a> {
     pub unconditional: Option<(&'a UNet, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
+    /// For an upsampler the small pictures, `[N, side, side, low_res_channels]` f32 in [-1, 1], and their side; to be written
+    /// before each batch.
+    pub low_res: Option<(&'a Buffer, usize)>,
 }
 
 /// A recorded sampler: start it, step it T times, read the pictures.
@@ -120,7 +123,12 @@ impl Sampler {
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
-        Self::with(gpu, Networks { unet, weights, unconditional: None, guide: None }, process, options)
+        Self::with(
+            gpu,
+            Networks { unet, weights, unconditional: None, guide: None, low_res: None },
+            process,
+            options,
+        )
     }
 
     /// Records the plans of several networks.
@@ -133,8 +141,9 @@ impl Sampler {
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
-        let Networks { unet, weights, unconditional, guide } = networks;
+        let Networks { unet, weights, unconditional, guide, low_res } = networks;
         let config = unet.config();
+        check_low_res(config, low_res.map(|(buffer, side)| (buffer.bytes(), side)), &options)?;
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
         if n == 0 {
             return Err(Error::Config("a batch of 0 pictures".into()));
@@ -201,7 +210,14 @@ impl Sampler {
             let times = cx.output("times", &[n], DType::F32)?;
             ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let first = has_classes.then(|| over(&labels, &[n], DType::U32));
-            let eps = unet.forward(&mut cx, weights, &z_tensor, &times, first.as_ref(), &pass)?;
+            let input = match low_res {
+                None => z_tensor.clone(),
+                Some((buffer, side)) => {
+                    let low = over(buffer, &[n, side, side, config.low_res_channels], DType::F32);
+                    unet.with_low_res(&mut cx, &z_tensor, &low)?
+                }
+            };
+            let eps = unet.forward(&mut cx, weights, &input, &times, first.as_ref(), &pass)?;
             if options.guided {
                 // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.
                 let (other, own) = unconditional.unwrap_or((unet, weights));
@@ -398,6 +414,24 @@ impl Sampler {
         }
         Ok(images)
     }
+}
+
+/// Refuses small pictures that do not fit an upsampler, or that a network does not take.
+fn check_low_res(config: &UNetConfig, low_res: Option<(u64, usize)>, options: &SamplerOptions) -> Result<()> {
+    let channels = config.low_res_channels;
+    let what = match low_res {
+        None if channels == 0 => return Ok(()),
+        None => {
+            "this network is an upsampler: it makes pictures of smaller ones (give it as --upsampler)".into()
+        }
+        Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
+        Some(_) if options.guided => "guidance is for the network that makes the small pictures".into(),
+        Some((bytes, side)) if bytes < (options.batch * side * side * channels * 4) as u64 => {
+            format!("{} small pictures of side {side} do not fit into {bytes} bytes", options.batch)
+        }
+        Some(_) => return Ok(()),
+    };
+    Err(Error::Config(what))
 }
 
 /// Refuses a pair of networks that do not make the same pictures.

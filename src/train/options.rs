@@ -53,6 +53,9 @@ pub struct TrainOptions {
     pub log_snr_min: f64,
     /// λ at the clean end.
     pub log_snr_max: f64,
+    /// Side of the small pictures that an upsampler is given; none for any other network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upsample_from: Option<usize>,
     /// The schedule, the prediction, the loss.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
@@ -193,6 +196,7 @@ impl Preset {
             ema_rates: self.ema_rates.to_vec(),
             log_snr_min: -20.0,
             log_snr_max: 20.0,
+            upsample_from: None,
             objective: Objective::default(),
             precision: Precision::Auto,
             seed,
@@ -247,6 +251,7 @@ impl TrainOptions {
             }
         }
         self.objective.check()?;
+        self.check_upsampling()?;
         let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
         if self.objective.is_classifier() {
             if outputs != self.class_names.len() || outputs < 2 {
@@ -291,6 +296,33 @@ impl TrainOptions {
     /// The storage type of activations. [`Precision::Auto`], not settled, counts as f32.
     pub fn dtype(&self) -> DType {
         self.precision.dtype()
+    }
+
+    /// Refuses small pictures that averages of 2x2 pixels do not lead to.
+    fn check_upsampling(&self) -> Result<()> {
+        let (size, channels) = (self.unet.sample_size, self.unet.low_res_channels);
+        let what = match self.upsample_from {
+            None if channels == 0 => return Ok(()),
+            None => format!("the network takes small pictures of {channels} channels; give --upsample-from"),
+            Some(small)
+                if small == 0
+                    || small >= size
+                    || !(size / small).is_power_of_two()
+                    || !size.is_multiple_of(small) =>
+            {
+                format!(
+                    "--upsample-from {small}: pictures of {size} halve to {size}/2, {size}/4, …, not to {small}"
+                )
+            }
+            Some(_) if channels != self.unet.in_channels => {
+                format!(
+                    "an upsampler of {} channels takes as many of the small picture, not {channels}",
+                    self.unet.in_channels
+                )
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(Error::Config(what))
     }
 
     /// How images are cropped.

@@ -364,7 +364,18 @@ fn record_gradients(
             return Ok((found.per_sample, Some(found.terms)));
         }
     };
-    let predicted = unet.forward(cx, &weights, &z, &times, labels.as_ref(), &pass)?;
+    // An upsampler sees the same picture small: the mean over each of its pixels' areas.
+    let input = match options.upsample_from {
+        None => z.clone(),
+        Some(small) => {
+            let mut low = ops::pixels(cx, &bytes, shape)?;
+            while low.shape()[1] > small {
+                low = ops::average_pool2(cx, &low)?;
+            }
+            unet.with_low_res(cx, &z, &low)?
+        }
+    };
+    let predicted = unet.forward(cx, &weights, &input, &times, labels.as_ref(), &pass)?;
     let (loss, per_sample) = match &inputs.rows {
         None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
         Some(rows) => {

@@ -1,0 +1,126 @@
+//! `freeguide plot`.
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::data::transform::prepare;
+use crate::data::{CropOffset, Dataset, Image};
+use crate::diffusion::{BetaSchedule, DiscreteSchedule};
+use crate::error::{Error, Result};
+use crate::io::{Series, loss_plot};
+use crate::random::{Stream, fill_normal};
+use crate::sample::to_u8;
+
+use super::pictures;
+
+/// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, and bounds that `nll` measured.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Where the pictures go.
+    #[arg(long, value_name = "DIR", default_value = "plots")]
+    out: PathBuf,
+    /// Pictures to noise, as for `train`.
+    #[arg(long, value_name = "digits|DIR|FILE.zip|IDX", default_value = "digits")]
+    data: String,
+    /// Side of the noised pictures in pixels [default: that of the data].
+    #[arg(long, value_name = "N")]
+    image_size: Option<usize>,
+    /// Which picture of the data is noised.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    image: usize,
+    /// Steps T of the schedules.
+    #[arg(long, value_name = "N", default_value_t = 1000)]
+    steps_total: usize,
+    /// Numbers that `nll` wrote, to be drawn together.
+    #[arg(long, value_name = "FILE.json,…", value_delimiter = ',')]
+    nll: Vec<PathBuf>,
+    /// Overwrite what is there.
+    #[arg(long)]
+    force: bool,
+}
+
+/// What is drawn of a measured bound.
+#[derive(Deserialize)]
+struct Bound {
+    timesteps: Vec<usize>,
+    step_bits: Vec<f64>,
+}
+
+/// Both schedules.
+const SCHEDULES: [BetaSchedule; 2] = [BetaSchedule::Linear, BetaSchedule::Cosine];
+/// Columns of the noised pictures.
+const COLUMNS: usize = 12;
+
+pub fn run(args: &Args) -> Result<()> {
+    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
+    let path = |name: &str| {
+        let path = args.out.join(name);
+        pictures::check_free(&path, args.force).map(|()| path)
+    };
+    let (ratio, alphas, strips) =
+        (path("posterior-ratio.png")?, path("alpha-bar.png")?, path("noised-strips.png")?);
+
+    // IDDPM, figure 1: the small variance against the large one.
+    let lines = [100, 1000, 4000].map(|steps| -> Result<Series> {
+        let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, steps)?;
+        let point = |t: usize| (t as f64 / steps as f64, schedule.posterior_variance(t) / schedule.beta(t));
+        Ok((format!("cosine, T = {steps}"), (1..steps).map(point).collect()))
+    });
+    let lines = lines.into_iter().collect::<Result<Vec<_>>>()?;
+    loss_plot(&ratio, &lines, "t/T", "posterior variance / beta", true)?;
+
+    // Figure 5: what is left of the picture.
+    let processes =
+        SCHEDULES.iter().map(|s| DiscreteSchedule::new(*s, args.steps_total)).collect::<Result<Vec<_>>>()?;
+    let line = |(name, schedule): (&BetaSchedule, &DiscreteSchedule)| -> Series {
+        let point = |t: usize| (t as f64 / schedule.len() as f64, schedule.alpha_cumprod(t));
+        (name.to_string(), (0..schedule.len()).map(point).collect())
+    };
+    let lines: Vec<Series> = SCHEDULES.iter().zip(&processes).map(line).collect();
+    loss_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
+
+    // Figure 3: the same picture and noise under both schedules.
+    let dataset = Dataset::open(&args.data, args.image_size)?;
+    let decoded = dataset.decode(args.image)?;
+    let image = prepare(&decoded, dataset.image_size(), CropOffset::CENTER, false);
+    let rows: Vec<Vec<Vec<Image>>> =
+        processes.iter().map(|process| strip(&image, process)).collect::<Result<_>>()?;
+    let names: Vec<String> = SCHEDULES.iter().map(BetaSchedule::to_string).collect();
+    let sheet = pictures::sheet(&rows, &names, &[])?;
+    pictures::save(&strips, &sheet, &[("Software".into(), "freeguide plot".into())])?;
+    for written in [&ratio, &alphas, &strips] {
+        println!("wrote {}", written.display());
+    }
+
+    // Figure 2: where the bound comes from.
+    if !args.nll.is_empty() {
+        let bound = path("bound.png")?;
+        let read = |file: &PathBuf| -> Result<Series> {
+            let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+            let found: Bound =
+                serde_json::from_str(&text).map_err(|error| Error::format(file, error.to_string()))?;
+            let points = found.timesteps.iter().zip(&found.step_bits).map(|(t, bits)| (*t as f64, *bits));
+            Ok((file.with_extension("").display().to_string(), points.collect()))
+        };
+        let lines = args.nll.iter().map(read).collect::<Result<Vec<_>>>()?;
+        loss_plot(&bound, &lines, "t", "bits per dimension of each step", true)?;
+        println!("wrote {}", bound.display());
+    }
+    Ok(())
+}
+
+/// A picture at evenly spaced t, one cell each.
+fn strip(image: &Image, process: &DiscreteSchedule) -> Result<Vec<Vec<Image>>> {
+    let noise = fill_normal(0, 0, Stream::TrainingNoise, image.pixels.len());
+    let at = |column: usize| {
+        let t = (process.len() - 1) * column / (COLUMNS - 1);
+        let (alpha, sigma) = (process.alpha(t), process.sigma(t));
+        let pixel = |(&byte, &eps): (&u8, &f32)| {
+            (alpha * (f64::from(byte) / 127.5 - 1.0) + sigma * f64::from(eps)) as f32
+        };
+        let values: Vec<f32> = image.pixels.iter().zip(&noise).map(pixel).collect();
+        Ok(vec![Image::new(image.width, image.height, image.channels, to_u8(&values))?])
+    };
+    (0..COLUMNS).map(at).collect()
+}
