@@ -43,7 +43,7 @@ enum Command {
     Quickstart(quickstart::Args),
     Train(Box<train::Args>),
     TrainClassifier(train_classifier::Args),
-    Sample(sample::Args),
+    Sample(Box<sample::Args>),
     Sweep(sweep::Args),
     Eval(Box<eval::Args>),
     Stats(stats::Args),

@@ -183,7 +183,9 @@ pub fn run(args: &Args) -> Result<()> {
     let sampler = match guiders.is_empty() {
         true => Drawer::Plain(Sampler::with(&gpu, networks, config.process()?, options)?),
         false if guide.is_some() || other.is_some() => {
-            return Err(Error::Config("--guider does not go together with --classifier or --uncond-model".into()));
+            return Err(Error::Config(
+                "--guider does not go together with --classifier or --uncond-model".into(),
+            ));
         }
         false => Drawer::new(&gpu, &model, guiders, options)?,
     };

@@ -2,8 +2,8 @@
 //!
 //! | form | rule |
 //! |---|---|
-//! | ancestral (ADM, arXiv 2105.05233, Algorithm 1) | μ ← μ + Σ g |
-//! | DDIM (ADM, Algorithm 2) | eps ← eps - √(1-ᾱ) g, the clip of x̂ coming before |
+//! | ancestral, discrete time (ADM, arXiv 2105.05233, Algorithm 1) | μ ← μ + Σ g |
+//! | DDIM, discrete time (ADM, Algorithm 2) | eps ← eps - √(1-ᾱ) g, the clip of x̂ coming before |
 //! | any other, and continuous time (CFG, section 3.1) | eps ← eps - σ g, the clip coming after |
 //!
 //! with g = scale · ∇_z log p(c given z), from the tape.

@@ -31,10 +31,9 @@ impl Moves {
                 Ok(Moves::Guided(steps.iter().map(|step| step.scalars()).collect()))
             }
             _ => {
-                let in_step = match kind {
-                    SamplerKind::Ancestral => !process.is_continuous(),
-                    kind => kind == SamplerKind::Ddim,
-                };
+                // In continuous time 1/α is 22,026 at the start: there only the form with the clip after it is sane.
+                let in_step =
+                    !process.is_continuous() && matches!(kind, SamplerKind::Ancestral | SamplerKind::Ddim);
                 let row = |step| StepRow::new(step, process.prediction);
                 let rows = moves.iter().map(row).collect::<Result<_>>()?;
                 Ok(Moves::Any {
