@@ -17,6 +17,7 @@ mod progress;
 mod quickstart;
 mod ranges;
 mod sample;
+mod sheets;
 mod stats;
 mod sweep;
 mod toy;

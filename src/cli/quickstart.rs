@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset};
 
-use super::sample::Sheets;
+use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, train};
 
 /// Train a guided model on the embedded handwritten digits and draw samples: minutes on two CPU cores, seconds on a GPU.

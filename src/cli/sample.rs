@@ -9,7 +9,6 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
-use crate::nn::{UNet, Weights};
 use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling};
 use crate::tensor::{DType, Precision};
 
@@ -429,72 +428,4 @@ fn parameters(
 /// As many as keep the device busy.
 pub fn default_batch(gpu: &Gpu) -> usize {
     if gpu.capabilities().kind == wgpu::DeviceType::Cpu { 32 } else { 64 }
-}
-
-/// Makes sheets of one row a class and one column a guidance: the same seeds across a row, other ones in each row.
-pub struct Sheets<'a> {
-    gpu: &'a Gpu,
-    config: &'a ModelConfig,
-    single: Sampler,
-    guided: Sampler,
-}
-
-impl<'a> Sheets<'a> {
-    pub fn new(
-        gpu: &'a Gpu,
-        unet: &UNet,
-        weights: &Weights,
-        config: &'a ModelConfig,
-        precision: Precision,
-    ) -> Result<Self> {
-        let dtype = precision.checked_on(gpu.capabilities())?.dtype();
-        let sampler = |guided: bool| {
-            let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
-            Sampler::new(gpu, unet, weights, &config.process()?, options)
-        };
-        Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })
-    }
-
-    /// Steps that a sheet takes.
-    pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
-        let pictures = self.config.class_names.len() * seeds;
-        (guidance.len() * pictures.div_ceil(default_batch(self.gpu)) * self.config.sampling.steps) as u64
-    }
-
-    /// The pictures of each class (outer), guidance (middle) and seed (inner).
-    pub fn pictures(
-        &self,
-        guidance: &[Guidance],
-        seeds: u64,
-        mut on_step: impl FnMut(Guidance) -> Result<()>,
-    ) -> Result<Vec<Vec<Vec<Image>>>> {
-        let classes = self.config.class_names.len() as u32;
-        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
-        let requests: Vec<Request> = (0..classes)
-            .flat_map(|class| {
-                let first = u64::from(class) * seeds;
-                (first..first + seeds).map(move |seed| Request { class: Some(class), seed })
-            })
-            .collect();
-        for guidance in guidance {
-            let sampler = if Sampler::needs_both(*guidance) { &self.guided } else { &self.single };
-            let images = sampler.sample(&requests, *guidance, || on_step(*guidance))?;
-            for (row, cell) in rows.iter_mut().zip(images.chunks(seeds as usize)) {
-                row.push(cell.to_vec());
-            }
-        }
-        Ok(rows)
-    }
-
-    /// The same as a labelled sheet.
-    pub fn guided_sheet(
-        &self,
-        guidance: &[Guidance],
-        seeds: u64,
-        on_step: impl FnMut(Guidance) -> Result<()>,
-    ) -> Result<Image> {
-        let rows = self.pictures(guidance, seeds, on_step)?;
-        let columns: Vec<String> = guidance.iter().map(|g| format!("w = {}", g.weight())).collect();
-        pictures::sheet(&rows, &self.config.class_names, &columns)
-    }
 }

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::io::write_atomic;
 use crate::model::Model;
 
-use super::sample::Sheets;
+use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
 /// Sample a model over a range of guidance weights: one grid and one table.

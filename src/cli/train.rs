@@ -14,7 +14,7 @@ use crate::train::{
     Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
 };
 
-use super::sample::Sheets;
+use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
 /// Train a class-conditional model with label dropout. The same command again resumes.

@@ -8,12 +8,14 @@ mod golden_loops;
 mod guide;
 mod guiding;
 mod moves;
+mod networks;
 mod nll;
 mod sampler;
 mod upsampling;
 
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
+pub use networks::Networks;
 pub use nll::{Nll, NllOptions, NllReport};
-pub use sampler::{Networks, Request, Sampler, SamplerOptions, to_u8};
+pub use sampler::{Request, Sampler, SamplerOptions, to_u8};
 pub use upsampling::Upsampling;
