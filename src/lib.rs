@@ -4,26 +4,28 @@
 //! The continuous-time formulation, the joint training with label dropout and the guided sampler are those of
 //! Ho & Salimans, *Classifier-Free Diffusion Guidance* (arXiv 2207.12598); the network is ADM's UNet (arXiv 2105.05233).
 //!
-//! Four pictures of the class 7, guided with w = 2, from a model that `freeguide quickstart` trained:
+//! In a graphics program, on its device and in its frames, until the picture is done:
 //!
 //! ```no_run
-//! use freeguide::{diffusion::Guidance, gpu::{DeviceChoice, Gpu}, io::write_png, model::Model};
-//! use freeguide::sample::{Request, Sampler, SamplerOptions};
-//!
-//! fn main() -> freeguide::Result<()> {
-//!     let gpu = Gpu::new_blocking(&DeviceChoice::Auto)?; // or Gpu::from_device(&device, &queue)
-//!     let model = Model::load(&gpu, "out/quickstart".as_ref())?;
-//!     let sampler = Sampler::of(&gpu, &model, SamplerOptions::of(&model.config, 4)?)?;
-//!     let sevens: Vec<Request> = (0..4).map(|seed| Request { class: Some(7), seed }).collect();
-//!     let images = sampler.sample(&sevens, Guidance::from_weight(2.0)?, || Ok(()))?;
-//!     for (seed, image) in images.iter().enumerate() {
-//!         write_png(format!("seven-{seed}.png"), image, &[])?;
-//!     }
-//!     Ok(())
+//! # use freeguide::{gpu::Gpu, model::Model, session::{Request, Session, SessionOptions}, wgpu};
+//! # fn host(device: wgpu::Device, queue: wgpu::Queue, view: wgpu::TextureView) -> freeguide::Result<()> {
+//! let model = Model::digits(&Gpu::from_device(&device, &queue))?; // or Model::load(&gpu, "out/quickstart".as_ref())
+//! let options = SessionOptions { budget_ms: Some(8.0), ..SessionOptions::default() };
+//! let mut session = Session::new(&device, &queue, &model, options)?;
+//! session.start(&Request { class: Some(7), seed: 1, ..Request::default() })?;
+//! while !session.progress().finished {
+//!     let mut encoder = device.create_command_encoder(&Default::default());
+//!     session.step(&mut encoder)?; // a slice of a denoising step: at most 8 ms of GPU time
+//!     session.render_to(&mut encoder, &view)?;
+//!     queue.submit([encoder.finish()]);
 //! }
+//! # Ok(())
+//! # }
 //! ```
 //!
-//! The layers, each knowing only those below it: [`train`] and [`sample`] (data flows), [`model`] (files of networks),
+//! Headless, batch by batch, see [`sample`]; to train, [`train`]. Programs that run are in `examples/`.
+//!
+//! The layers, each knowing only those below it: [`train`], [`sample`] and [`session`] (data flows), [`model`] (files of networks),
 //! [`nn`] (parameters, layers, the UNet), [`autograd`], [`ops`] (one file and one shader each), [`tensor`] (handles),
 //! [`gpu`] (device, recording, plan). Beside them [`diffusion`] (formulas in f64), [`random`], [`data`] and [`io`].
 
@@ -42,10 +44,12 @@ pub mod nn;
 pub mod ops;
 pub mod random;
 pub mod sample;
+pub mod session;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
 pub mod toy;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod train;
 
 pub use error::{Error, Result};

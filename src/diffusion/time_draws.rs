@@ -3,7 +3,7 @@
 //! | sampler | t |
 //! |---|---|
 //! | uniform | each equally likely |
-//! | importance | p_t ∝ √E[L_t²] over the last losses of each t, weights 1/(T p_t) (IDDPM, section 3.3) |
+//! | importance | p_t ∝ √E\[L_t²\] over the last losses of each t, weights 1/(T p_t) (IDDPM, section 3.3) |
 //! | low discrepancy | a Kronecker sequence in the image's number: any run of images covers \[0, 1) evenly |
 //!
 //! Draws are functions of (seed, image index) and, for importance, of the losses told before; [`LossHistory`] is the one
@@ -118,7 +118,7 @@ impl LossHistory {
         self.losses.iter().all(|own| own.len() == self.depth)
     }
 
-    /// What p_t is proportional to: ones before all are warm, then √E[L²], normalised and mixed with a uniform share.
+    /// What p_t is proportional to: ones before all are warm, then √E\[L²\], normalised and mixed with a uniform share.
     pub fn weights(&self) -> Vec<f64> {
         let steps = self.losses.len() as f64;
         if !self.is_warm() {

@@ -145,7 +145,7 @@ pub(super) struct Inner {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub capabilities: Capabilities,
-    pub pipelines: Pipelines,
+    pub pipelines: Arc<Pipelines>,
     pub pool: Mutex<Pool>,
     #[cfg(test)]
     pub emulates_matrices: bool,
@@ -248,11 +248,25 @@ impl Gpu {
             device,
             queue,
             capabilities,
-            pipelines: Pipelines::default(),
+            pipelines: Arc::default(),
             pool: Mutex::default(),
             #[cfg(test)]
             emulates_matrices: false,
             failure,
+        }))
+    }
+
+    /// The same device with transient memory of its own. Plans made of it never share a slot with plans made of
+    /// another, so they may stop half way and others may run in between.
+    pub fn with_own_pool(&self) -> Gpu {
+        let Inner { device, queue, capabilities, pipelines, pool: _, failure } = &*self.0;
+        Gpu(Arc::new(Inner {
+            device: device.clone(),
+            queue: queue.clone(),
+            capabilities: capabilities.clone(),
+            pipelines: pipelines.clone(),
+            pool: Mutex::default(),
+            failure: failure.clone(),
         }))
     }
 
@@ -280,12 +294,13 @@ impl Gpu {
     }
 
     /// Remembers a failure that shows on a borrowed device, whose callbacks are not ours.
-    pub(super) fn fail(&self, what: String) -> Error {
+    pub(crate) fn fail(&self, what: String) -> Error {
         note(&self.0.failure, what.clone());
         Error::Device(what)
     }
 
     /// Waits until everything submitted is done. Not for frame loops.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn wait(&self) -> Result<()> {
         let polled = self.0.device.poll(wgpu::PollType::wait_indefinitely());
         polled.map_err(|error| self.fail(error.to_string()))?;
@@ -293,7 +308,7 @@ impl Gpu {
     }
 
     /// Runs `make` and turns what the device objects to into an error instead of a panic.
-    pub(super) fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(crate) fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {
         // A lost device makes nothing, and no error scope tells.
         self.check()?;
         let memory = self.0.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);

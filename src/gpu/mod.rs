@@ -16,6 +16,7 @@ mod kernel;
 mod liveness;
 mod pipeline_cache;
 mod plan;
+#[cfg(not(target_arch = "wasm32"))]
 mod profiler;
 mod readback;
 mod recording;
@@ -26,6 +27,7 @@ pub use buffer::Buffer;
 pub use device::{Capabilities, Gpu, Rung, matrix_features, wanted_features, wanted_limits};
 pub use kernel::{Access, Elem, Kernel};
 pub use plan::Plan;
+#[cfg(not(target_arch = "wasm32"))]
 pub use profiler::{KernelTime, Profile};
 pub use readback::Readback;
 pub use recording::{Binding, Dispatch, Recording, Storage, groups_over};

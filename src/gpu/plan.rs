@@ -10,6 +10,7 @@ use super::buffer::Buffer;
 use super::device::Gpu;
 use super::kernel::Pipeline;
 use super::liveness::{Lifetime, assign};
+#[cfg(not(target_arch = "wasm32"))]
 use super::profiler::{Profile, Profiler};
 use super::recording::{Dispatch, Recording, Storage};
 
@@ -126,6 +127,11 @@ impl Plan {
         self.steps.iter().map(|step| step.label.as_str())
     }
 
+    /// Workgroups of its dispatches, in order.
+    pub fn workgroups(&self) -> impl Iterator<Item = u64> {
+        self.steps.iter().map(|step| step.groups.iter().map(|&groups| u64::from(groups)).product())
+    }
+
     /// The buffer of a value that was kept.
     pub fn kept<'a>(&'a self, storage: &'a Storage) -> Option<&'a Buffer> {
         match storage {
@@ -136,10 +142,18 @@ impl Plan {
 
     /// Encodes dispatches `range` into a compute pass of the caller's encoder.
     pub fn encode(&self, encoder: &mut wgpu::CommandEncoder, range: Range<usize>) {
-        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
-            label: Some(&self.label),
-            timestamp_writes: None,
-        });
+        self.encode_timed(encoder, range, None);
+    }
+
+    /// As [`Plan::encode`], with timestamps at both ends of the pass.
+    pub fn encode_timed(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        range: Range<usize>,
+        timestamp_writes: Option<wgpu::ComputePassTimestampWrites<'_>>,
+    ) {
+        let mut pass = encoder
+            .begin_compute_pass(&wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes });
         for step in &self.steps[range] {
             encode_step(&mut pass, step);
         }
@@ -166,6 +180,7 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Device`] where the device has no timestamps.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn profile(&self) -> Result<Profile> {
         let mut profiler = Profiler::new(&self.gpu, self.steps.len())?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
@@ -185,11 +200,13 @@ impl Plan {
     ///
     /// # Errors
     /// [`Error::Device`] where the device has no timestamps.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn seconds(&self, times: usize) -> Result<f64> {
         self.seconds_of(0..self.len(), times)
     }
 
     /// As [`Plan::seconds`], for the dispatches of `range` alone.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn seconds_of(&self, range: Range<usize>, times: usize) -> Result<f64> {
         let mut profiler = Profiler::new(&self.gpu, 1)?;
         let mut encoder = self.gpu.device().create_command_encoder(&Default::default());
@@ -252,13 +269,19 @@ fn build_step(
 }
 
 fn check_limits(gpu: &Gpu, dispatches: &[Dispatch]) -> Result<()> {
-    let allowed = u64::from(gpu.capabilities().limits.max_compute_workgroups_per_dimension);
     for dispatch in dispatches {
+        let allowed = u64::from(gpu.capabilities().limits.max_compute_workgroups_per_dimension);
         for groups in dispatch.groups.map(u64::from) {
             if groups > allowed {
                 let limit = "max_compute_workgroups_per_dimension";
                 return Err(Error::Limit { what: dispatch.label.clone(), limit, needed: groups, allowed });
             }
+        }
+        let (needed, limits) = (dispatch.bindings.len() as u64, &gpu.capabilities().limits);
+        let allowed = u64::from(limits.max_storage_buffers_per_shader_stage);
+        if needed > allowed {
+            let limit = "max_storage_buffers_per_shader_stage";
+            return Err(Error::Limit { what: dispatch.label.clone(), limit, needed, allowed });
         }
         for (i, binding) in dispatch.bindings.iter().enumerate() {
             let allowed = gpu.capabilities().limits.max_storage_buffer_binding_size;

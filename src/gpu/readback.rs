@@ -29,7 +29,8 @@ impl Gpu {
                 mapped_at_creation: false,
             }))
         })?;
-        let mut encoder = self.device().create_command_encoder(&Default::default());
+        let mut encoder =
+            self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
         encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &staging, 0, bytes);
         let submission = self.queue().submit([encoder.finish()]);
         Ok(Readback { submission: Some(submission), ..Readback::of(self, staging) })

@@ -3,16 +3,23 @@
 //! This layer knows how each file is laid out and how to replace one without ever leaving half of it.
 //! Invariant: it never knows what a tensor means, where it was computed, or what a step of training is; it gets
 //! bytes, names and numbers.
+//!
+//! Drawings (sheets, plots, panels) are not made in a browser: their fonts come from files.
 
 pub mod arrays;
 pub mod atomic;
+#[cfg(not(target_arch = "wasm32"))]
 mod axis;
+#[cfg(not(target_arch = "wasm32"))]
 mod canvas;
 pub mod generations;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
 pub mod npz;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
 mod pieces;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod plot;
 pub mod png;
 pub mod pt;
@@ -22,10 +29,13 @@ pub mod tensor_source;
 pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays};
 pub use atomic::{AtomicFile, write_atomic};
 pub use generations::{generations, save_generation};
+#[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
+#[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels};
 pub(crate) use pieces::Pieces;
+#[cfg(not(target_arch = "wasm32"))]
 pub use plot::{Series, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;

@@ -1,4 +1,4 @@
-//! Pieces of a large file: read where and when they are asked for, never more than the file has.
+//! Pieces of a large file, or of one that lies in memory: read where and when they are asked for, never more than there is.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -12,8 +12,14 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub(crate) struct Pieces {
     path: PathBuf,
-    file: Mutex<File>,
+    source: Source,
     length: u64,
+}
+
+#[derive(Debug)]
+enum Source {
+    File(Mutex<File>),
+    Memory(Vec<u8>),
 }
 
 impl Pieces {
@@ -27,7 +33,12 @@ impl Pieces {
         if about.is_dir() {
             return Err(Error::format(path, "is a folder, where a file is expected"));
         }
-        Ok(Pieces { path: path.to_owned(), file: Mutex::new(file), length: about.len() })
+        Ok(Pieces { path: path.to_owned(), source: Source::File(Mutex::new(file)), length: about.len() })
+    }
+
+    /// A file that lies in memory; errors call it `name`.
+    pub fn of_bytes(name: &str, bytes: Vec<u8>) -> Pieces {
+        Pieces { path: name.into(), length: bytes.len() as u64, source: Source::Memory(bytes) }
     }
 
     /// The file.
@@ -50,8 +61,12 @@ impl Pieces {
             let what = format!("is cut short: bytes {start} to {end} are needed, but it has {length}");
             return Err(Error::format(&self.path, what));
         }
+        let file = match &self.source {
+            Source::File(file) => file,
+            Source::Memory(bytes) => return Ok(bytes[range.start as usize..range.end as usize].to_vec()),
+        };
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
         file.seek(SeekFrom::Start(range.start)).map_err(Error::io(&self.path))?;
         file.read_exact(&mut bytes).map_err(Error::io(&self.path))?;
         Ok(bytes)

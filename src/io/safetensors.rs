@@ -116,7 +116,18 @@ impl SafetensorsFile {
     /// # Errors
     /// When it cannot be read, is cut short, or its header and its data do not fit each other.
     pub fn open(path: impl AsRef<Path>) -> Result<SafetensorsFile> {
-        let file = Pieces::open(path.as_ref())?;
+        Self::read(Pieces::open(path.as_ref())?)
+    }
+
+    /// As [`SafetensorsFile::open`], of a file that lies in memory; errors call it `name`.
+    ///
+    /// # Errors
+    /// Those of [`SafetensorsFile::open`].
+    pub fn from_bytes(name: &str, bytes: impl Into<Vec<u8>>) -> Result<SafetensorsFile> {
+        Self::read(Pieces::of_bytes(name, bytes.into()))
+    }
+
+    fn read(file: Pieces) -> Result<SafetensorsFile> {
         let length = file.length();
         let damaged = |error: String| {
             let what =

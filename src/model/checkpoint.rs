@@ -19,6 +19,7 @@ pub struct Model {
     pub unet: UNet,
     /// Where it was read from.
     pub path: PathBuf,
+    gpu: Gpu,
     arena: Arena,
 }
 
@@ -42,7 +43,41 @@ impl Model {
         }
         let unet = UNet::new(&checkpoint.config.unet)?;
         let arena = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, arena })
+        Ok(Model { config: checkpoint.config, unet, path, gpu: gpu.clone(), arena })
+    }
+
+    /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
+    /// `model.safetensors`. Errors call the files `name`.
+    ///
+    /// # Errors
+    /// As [`Model::of`]; when configuration and weights do not fit each other.
+    pub fn from_bytes(gpu: &Gpu, name: &str, config: &str, weights: &[u8]) -> Result<Model> {
+        Model::of(gpu, Checkpoint::from_bytes(name, config, weights)?)
+    }
+
+    /// A model of values that are at hand, one list for each parameter of the network in the kernels' order; `path` is
+    /// what it is called.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a network that cannot be, [`Error::Format`] for values that are not the network's;
+    /// [`Error::Limit`], [`Error::OutOfMemory`].
+    pub fn of_values(gpu: &Gpu, config: ModelConfig, values: &[Vec<f32>], path: &Path) -> Result<Model> {
+        let unet = UNet::new(&config.unet)?;
+        let specs = unet.parameters().specs();
+        let fits = specs.len() == values.len() && specs.iter().zip(values).all(|(s, v)| s.len() == v.len());
+        if !fits {
+            let (want, got) = (unet.parameters().count(), values.iter().map(Vec::len).sum::<usize>());
+            let what = format!("the network has {want} numbers in {} parameters", specs.len());
+            return Err(Error::format(path, format!("{what}, given were {got} in {}", values.len())));
+        }
+        let arena = unet.parameters().read_only_arena(gpu, "weights")?;
+        arena.write(gpu, 0, values)?;
+        Ok(Model { config, unet, path: path.to_owned(), gpu: gpu.clone(), arena })
+    }
+
+    /// The device its weights lie on.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
     }
 
     /// Its weights on the device.

@@ -11,6 +11,7 @@ mod checkpoint;
 mod config;
 mod convert;
 mod diffusers;
+mod digits;
 mod flags;
 mod imagenet;
 mod open;

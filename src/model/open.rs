@@ -55,6 +55,18 @@ impl Checkpoint {
         Ok(checkpoint)
     }
 
+    /// A checkpoint of this program that lies in memory: the texts of its two files, which errors call `name`.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn from_bytes(name: &str, config: &str, weights: &[u8]) -> Result<Checkpoint> {
+        let source: Box<dyn TensorSource> = Box::new(SafetensorsFile::from_bytes(name, weights)?);
+        let config = parse_config(Path::new(name), config)?;
+        let checkpoint = Checkpoint { source, prefix: String::new(), config, notes: Vec::new() };
+        checkpoint.check()?;
+        Ok(checkpoint)
+    }
+
     /// What the network is for.
     pub fn kind(&self) -> Kind {
         self.config.kind()

@@ -23,6 +23,7 @@ mod guided_step;
 mod guider;
 mod linear;
 mod linear_rows;
+mod mix_conditions;
 mod mixture_score;
 mod mse;
 mod noised;
@@ -65,6 +66,7 @@ pub use guider::{
 };
 pub use linear::{linear, linear_add};
 pub use linear_rows::linear_rows;
+pub use mix_conditions::mix_conditions;
 pub use mixture_score::{Mixture, mixture_score};
 pub use mse::{mse, mse_per_sample};
 pub use noised::{Images, noised, normal_noise};

@@ -1,9 +1,12 @@
 //! The guided ancestral sampler (CFG, Algorithm 2).
 
+#[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
 use crate::diffusion::{Clip, Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Profile, Storage};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::Profile;
+use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::model::{Model, ModelConfig};
 use crate::nn::unet::Pass;
 use crate::nn::{UNet, Weights};
@@ -356,6 +359,7 @@ impl Sampler {
     }
 
     /// Runs a step with a timestamp around each kernel.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn profile_step(&self) -> Result<Profile> {
         self.step.profile()
     }

@@ -1,6 +1,8 @@
 //! Points by guided ancestral sampling (CFG, Algorithm 2), one plan a step, no clip.
 
-use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, ToyPoint, class_mean};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::diffusion::toy::ToyPoint;
+use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{
     Clip, ContinuousSchedule, Evaluations, Guidance, StepCoefficients, StepScalars, ancestral_steps,
 };
