@@ -259,14 +259,16 @@ impl Gpu {
     /// The same device with transient memory of its own. Plans made of it never share a slot with plans made of
     /// another, so they may stop half way and others may run in between.
     pub fn with_own_pool(&self) -> Gpu {
-        let Inner { device, queue, capabilities, pipelines, pool: _, failure } = &*self.0;
+        let shared = &*self.0;
         Gpu(Arc::new(Inner {
-            device: device.clone(),
-            queue: queue.clone(),
-            capabilities: capabilities.clone(),
-            pipelines: pipelines.clone(),
+            device: shared.device.clone(),
+            queue: shared.queue.clone(),
+            capabilities: shared.capabilities.clone(),
+            pipelines: shared.pipelines.clone(),
             pool: Mutex::default(),
-            failure: failure.clone(),
+            #[cfg(test)]
+            emulates_matrices: shared.emulates_matrices,
+            failure: shared.failure.clone(),
         }))
     }
 
