@@ -446,6 +446,43 @@ fn a_sweep_writes_a_grid_and_a_table() {
 }
 
 #[test]
+fn a_measured_sweep_goes_on_and_draws_its_curve() {
+    let place = Place::new();
+    let (model, out) = (model(&place), place.text("swept"));
+    write_folder(&place.path("set"));
+    for (name, label, picture) in pictures() {
+        let folder = place.path("set").join(["nought", "one"][label as usize]);
+        write_png(folder.join(format!("b{name}")), &picture, &[]).unwrap();
+    }
+    let set = place.text("set");
+    let sweep = |w: &str| {
+        let fixed =
+            ["sweep", "--model", &model, "--w", w, "--metrics", "fid,is,precision", "--reference", &set];
+        run(&[&fixed[..], &["--steps", "2,3", "--count", "20", "--out", &out]].concat())
+    };
+    let told = sweep("0,1").expect(0).stdout;
+    contains(&told, &["| w | FID (T = 2) | FID (T = 3) | IS (T = 2) | IS (T = 3) |", "| 0 |", "| 1 |"]);
+    let first = fs::read_to_string(place.path("swept/sweep.csv")).unwrap();
+    assert_eq!(first.lines().count(), 5, "{first}");
+    for name in ["sweep.png", "sweep-curve.png", "sweep.md"] {
+        assert!(place.path("swept").join(name).exists(), "{name}");
+    }
+    // A further weight: what is there is kept as it is.
+    let told = sweep("0:2:1").expect(0).stderr;
+    assert!(!told.contains("w = 1\n") && told.matches("w = 2\n").count() == 2, "{told}");
+    let second = fs::read_to_string(place.path("swept/sweep.csv")).unwrap();
+    assert!(second.starts_with(&first) && second.lines().count() == 7, "{second}");
+    // Other settings do not mix with them.
+    let other =
+        ["sweep", "--model", &model, "--metrics", "fid", "--reference", &set, "--count", "9", "--out", &out];
+    contains(&run(&other).expect(1).stderr, &["was measured otherwise", "20 pictures", "9 pictures"]);
+    let none = ["sweep", "--model", &model, "--metrics", "fid", "--out", &out];
+    contains(&run(&none).expect(1).stderr, &["--reference"]);
+    contains(&run(&["sweep", "--model", &model, "--metrics", "fad"]).expect(1).stderr, &["fad", "sfid"]);
+    contains(&run(&["sweep", "--model", &model, "--steps", "2,3"]).expect(1).stderr, &["add --metrics"]);
+}
+
+#[test]
 fn info_tells_of_models_and_of_trainings() {
     let place = Place::new();
     let model = model(&place);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diffusion::{Guidance, Guiders};
 use crate::error::{Error, Result};
-use crate::eval::{Collected, Report, SampledPictures, measure};
+use crate::eval::{Collected, Measures, Report, SampledPictures, measure};
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::sample::{Sampler, SamplerOptions};
@@ -81,7 +81,7 @@ pub fn run(args: &Args) -> Result<()> {
                 precision,
                 count: args.count.unwrap_or(50_000),
             };
-            measured_model(&gpu, &model, &draw, &compared, &work)?
+            measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?
         }
         (None, Some(samples)) => {
             let work = args.work.clone().unwrap_or_else(|| beside(Path::new(samples)));
@@ -92,7 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let identity = compared.network.identity().to_owned();
                 Ok((collected("measuring", source, &*compared.network, &parts)?, identity))
             })?;
-            let report = measure(&collected, &identity, &compared.reference, true)?;
+            let report = measure(&collected, &identity, &compared.reference, true, Measures::ALL)?;
             std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
             report
         }
@@ -123,6 +123,7 @@ pub fn measured_model(
     draw: &Draw,
     compared: &Compared,
     work: &Path,
+    measures: Measures,
 ) -> Result<Report> {
     let config = model.unet.config();
     let batch = draw.batch.unwrap_or_else(|| default_batch(gpu)).min(draw.count);
@@ -157,7 +158,8 @@ pub fn measured_model(
     let mut source = SampledPictures::new(draw.count, classes, &identity, Box::new(sample));
     let collected: Collected = collected("drawing", &mut source, &*compared.network, &parts)?;
     let same_classes = Some(compared.network.sizes().classes) == config.num_classes;
-    let report = measure(&collected, compared.network.identity(), &compared.reference, same_classes)?;
+    let report =
+        measure(&collected, compared.network.identity(), &compared.reference, same_classes, measures)?;
     std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
     Ok(report)
 }

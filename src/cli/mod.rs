@@ -10,6 +10,7 @@ mod features;
 mod guider;
 mod info;
 mod interrupt;
+mod measured_sweep;
 mod nll;
 mod pictures;
 mod plot;
@@ -45,7 +46,7 @@ enum Command {
     Train(Box<train::Args>),
     TrainClassifier(train_classifier::Args),
     Sample(Box<sample::Args>),
-    Sweep(sweep::Args),
+    Sweep(Box<sweep::Args>),
     Eval(Box<eval::Args>),
     Stats(stats::Args),
     Nll(nll::Args),

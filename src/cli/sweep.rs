@@ -1,32 +1,46 @@
 //! `freeguide sweep`.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
+use crate::data::Image;
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::io::write_atomic;
 use crate::model::Model;
+use crate::tensor::Precision;
 
+use super::features::FeatureArgs;
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, measured_sweep, pictures, progress, ranges};
 
-/// Sample a model over a range of guidance weights: one grid and one table.
+/// Sample models over a range of guidance weights: one grid and one table; with --metrics every point is measured, and FID
+/// against inception score is drawn.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The model.
-    #[arg(long, value_name = "DIR|FILE")]
-    model: PathBuf,
+    /// The model; several for a measured sweep over what they were trained with.
+    #[arg(long, value_name = "DIR|FILE", required = true)]
+    model: Vec<PathBuf>,
     /// Guidance weights FROM:TO:STEP, or a list.
     #[arg(long, value_name = "0:4:0.5", default_value = "0:4:1", allow_hyphen_values = true)]
     w: String,
-    /// Pictures of each class at each weight, the same seeds for all.
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    count: u64,
-    /// Denoising steps [default: the model's].
+    /// Pictures of each class at each weight, the same seeds for all [default: 4]; with --metrics, pictures measured at each
+    /// point [default: 50000].
     #[arg(long, value_name = "N")]
-    steps: Option<usize>,
+    pub count: Option<u64>,
+    /// Denoising steps, several for a measured sweep [default: the model's].
+    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    pub steps: Vec<usize>,
+    /// Measure each point: fid, sfid, is, kid, precision, recall, agreement, all. Goes on where it was interrupted.
+    #[arg(long, value_name = "fid,is,…", default_value = "")]
+    pub metrics: String,
+    /// What to compare with: a file of `freeguide stats`, or data.
+    #[arg(long, value_name = "STATS.npz|DATA")]
+    pub reference: Option<String>,
+    #[command(flatten)]
+    pub features: FeatureArgs,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
     precision: String,
@@ -35,52 +49,59 @@ pub struct Args {
     out: Option<PathBuf>,
     /// Overwrite what is there.
     #[arg(long)]
-    force: bool,
+    pub force: bool,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
+/// Pictures of each class in the grid of a measured sweep.
+const IN_GRID: u64 = 4;
+
 pub fn run(args: &Args) -> Result<()> {
     let weights = ranges::weights(&args.w)?;
     let guidance: Vec<Guidance> = weights.iter().map(|w| Guidance::from_weight(*w)).collect::<Result<_>>()?;
-    if args.count == 0 {
-        return Err(Error::Config("--count must be at least 1".into()));
+    let measured = !args.metrics.is_empty();
+    measured_sweep::measures(&args.metrics)?;
+    if args.count == Some(0) || args.steps.contains(&0) {
+        return Err(Error::Config("--count and --steps must be at least 1".into()));
     }
-    let folder = match &args.out {
-        Some(out) => out.clone(),
-        None if args.model.is_dir() => args.model.clone(),
-        None => args.model.parent().unwrap_or(std::path::Path::new(".")).to_owned(),
-    };
-    let (png, csv) = (folder.join("sweep.png"), folder.join("sweep.csv"));
-    pictures::check_free(&png, args.force)?;
-    pictures::check_free(&csv, args.force)?;
-    let stop = interrupt::flag();
+    if !measured && args.model.len() * args.steps.len().max(1) > 1 {
+        let what = "several models or numbers of steps are for a measured sweep; add --metrics";
+        return Err(Error::Config(what.into()));
+    }
+    let folder = folder(args);
+    if !measured {
+        pictures::check_free(&folder.join("sweep.png"), args.force)?;
+        pictures::check_free(&folder.join("sweep.csv"), args.force)?;
+    }
     let gpu = args.device.open()?;
-    let mut model = Model::load(&gpu, &args.model)?;
-    if let Some(steps) = args.steps {
-        model.config.sampling.steps = steps;
+    let mut models = Vec::new();
+    for path in &args.model {
+        let model = Model::load(&gpu, path)?;
+        if model.config.class_names.is_empty() {
+            return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
+        }
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        models.push((name, model));
     }
-    if model.config.class_names.is_empty() {
-        return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
+    if measured {
+        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
+        let precision = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?;
+        measured_sweep::run(args, &gpu, &models, &guidance, precision, &folder)?;
+        let alone = models.len() == 1;
+        for (name, model) in &mut models {
+            // A grid for each model, at the first number of steps; its pictures are the same whenever they are drawn.
+            let png = folder.join(if alone { "sweep.png".into() } else { format!("sweep-{name}.png") });
+            grid(args, &gpu, model, &guidance, IN_GRID, &png)?;
+        }
+        return Ok(());
     }
-    let sheets = Sheets::new(&gpu, &model.unet, &model.weights(), &model.config, args.precision.parse()?)?;
-    let bar = progress::bar("sampling", "steps", 0, sheets.steps(&guidance, args.count as usize));
-    let rows = sheets.pictures(&guidance, args.count, |guidance| {
-        bar.inc(1);
-        bar.set_message(format!("w = {}", guidance.weight()));
-        if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
-    })?;
-    bar.finish_and_clear();
+    let (png, csv) = (folder.join("sweep.png"), folder.join("sweep.csv"));
+    let count = args.count.unwrap_or(IN_GRID);
+    let model = &mut models[0].1;
+    let rows = grid(args, &gpu, model, &guidance, count, &png)?;
 
-    let columns: Vec<String> = weights.iter().map(|w| format!("w = {w}")).collect();
-    let sheet = pictures::sheet(&rows, &model.config.class_names, &columns)?;
-    pictures::save(
-        &png,
-        &sheet,
-        &[("Software".into(), "freeguide sweep".into()), ("w".into(), args.w.clone())],
-    )?;
-
-    // One line a weight. What measures quality is added as further columns.
+    // One line a weight.
     let mut table = String::from("w,guidance_scale,steps,pictures,mean,contrast\n");
     for (column, guidance) in guidance.iter().enumerate() {
         let pixels: Vec<f64> = rows
@@ -90,11 +111,52 @@ pub fn run(args: &Args) -> Result<()> {
             .collect();
         let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
         let variance = pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
-        let pictures = rows.len() as u64 * args.count;
+        let pictures = rows.len() as u64 * count;
         let (w, scale, steps) = (guidance.weight(), guidance.scale(), model.config.sampling.steps);
         writeln!(table, "{w},{scale},{steps},{pictures},{mean:.3},{:.3}", variance.sqrt()).expect("a string");
     }
     write_atomic(&csv, |writer| writer.write_all(table.as_bytes()).map_err(Error::io(&csv)))?;
     println!("wrote {} and {}", png.display(), csv.display());
     Ok(())
+}
+
+/// Where the results go.
+fn folder(args: &Args) -> PathBuf {
+    match (&args.out, &args.model[..]) {
+        (Some(out), _) => out.clone(),
+        (None, [first, ..]) if first.is_dir() => first.clone(),
+        (None, [first, ..]) => first.parent().unwrap_or(Path::new(".")).to_owned(),
+        (None, []) => PathBuf::from("."),
+    }
+}
+
+/// Draws and writes the grid of the same seeds at every weight, and gives its pictures.
+fn grid(
+    args: &Args,
+    gpu: &Gpu,
+    model: &mut Model,
+    guidance: &[Guidance],
+    count: u64,
+    png: &Path,
+) -> Result<Vec<Vec<Vec<Image>>>> {
+    if let Some(steps) = args.steps.first() {
+        model.config.sampling.steps = *steps;
+    }
+    let stop = interrupt::flag();
+    let sheets = Sheets::new(gpu, &model.unet, &model.weights(), &model.config, args.precision.parse()?)?;
+    let bar = progress::bar("sampling", "steps", 0, sheets.steps(guidance, count as usize));
+    let rows = sheets.pictures(guidance, count, |guidance| {
+        bar.inc(1);
+        bar.set_message(format!("w = {}", guidance.weight()));
+        if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+    })?;
+    bar.finish_and_clear();
+    let columns: Vec<String> = guidance.iter().map(|guidance| format!("w = {}", guidance.weight())).collect();
+    let sheet = pictures::sheet(&rows, &model.config.class_names, &columns)?;
+    pictures::save(
+        png,
+        &sheet,
+        &[("Software".into(), "freeguide sweep".into()), ("w".into(), args.w.clone())],
+    )?;
+    Ok(rows)
 }

@@ -53,7 +53,7 @@ fn a_classifier_learns_the_digits_and_an_evaluation_goes_on_after_an_interruptio
     reference.save(&stats).unwrap();
     let loaded = Reference::load(&stats).unwrap();
     assert_eq!((&loaded.pooled, &loaded.features), (&reference.pooled, &reference.features));
-    let report = measure(&resumed, network.identity(), &loaded, true).unwrap();
+    let report = measure(&resumed, network.identity(), &loaded, true, Measures::ALL).unwrap();
     println!("{report}");
     assert!(report.fid < 1e-6 && report.sfid.unwrap() < 1e-6 && report.kid.unwrap() < 1e-3, "{report:?}");
     assert_eq!((report.precision, report.recall), (Some(1.0), Some(1.0)));
@@ -71,7 +71,7 @@ fn a_classifier_learns_the_digits_and_an_evaluation_goes_on_after_an_interruptio
     writer.finish().unwrap();
     let mut pictures = NpzPictures::open(&path, Some(COUNT)).unwrap();
     let collected = collect(&mut pictures, &network, &dir.path().join("c"), |_, _| Ok(())).unwrap();
-    let zeros = measure(&collected, network.identity(), &loaded, true).unwrap();
+    let zeros = measure(&collected, network.identity(), &loaded, true, Measures::ALL).unwrap();
     println!("{zeros}");
     assert!(
         zeros.pictures == COUNT && zeros.fid > 100.0 * report.fid && zeros.inception_score < 1.5,
@@ -80,7 +80,7 @@ fn a_classifier_learns_the_digits_and_an_evaluation_goes_on_after_an_interruptio
     assert!(zeros.recall.unwrap() < 0.2 && zeros.agreement.unwrap() < 0.1);
 
     // What does not compare is refused.
-    let error = measure(&collected, "another network", &loaded, true).unwrap_err().to_string();
+    let error = measure(&collected, "another network", &loaded, true, Measures::ALL).unwrap_err().to_string();
     assert!(error.contains("another network") && error.contains("nothing compares"), "{error}");
     let error = collect(&mut DataPictures::new(&digits, Some(9)), &network, &parts, |_, _| Ok(()));
     assert!(error.unwrap_err().to_string().contains("features of other pictures"));

@@ -32,6 +32,7 @@ mod report;
 #[cfg(not(target_arch = "wasm32"))]
 mod source;
 mod store;
+mod sweep;
 #[cfg(test)]
 mod tests;
 #[cfg(not(target_arch = "wasm32"))]
@@ -46,10 +47,11 @@ pub use manifold::{ClassRecall, NEIGHBOURS, PrecisionRecall, class_recall, preci
 pub use moments::{Gaussian, Moments};
 pub use network::{Extracted, FeatureNetwork, Pictures, Sizes};
 pub use reference::Reference;
-pub use report::{RecallOfClass, Report, measure, most_probable};
+pub use report::{Measures, RecallOfClass, Report, measure, most_probable};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::{DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect};
 pub use store::{Collected, Store};
+pub use sweep::{Point, from_csv, series, to_csv, to_table};
 #[cfg(not(target_arch = "wasm32"))]
 pub use training::{default_images, train_classifier};
 

@@ -59,6 +59,22 @@ pub fn most_probable(probabilities: &[f32]) -> u32 {
     largest.map_or(0, |(class, _)| class as u32)
 }
 
+/// Which measures to take beside FID, sFID, inception score and agreement, which cost little.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Measures {
+    /// KID.
+    pub kernel: bool,
+    /// Precision and recall.
+    pub manifold: bool,
+    /// Recall within each class.
+    pub classes: bool,
+}
+
+impl Measures {
+    /// All there are.
+    pub const ALL: Measures = Measures { kernel: true, manifold: true, classes: true };
+}
+
 /// Measures pictures against a reference. `same_classes` says that the network's classes are the pictures' own, so that
 /// agreement means something.
 ///
@@ -69,6 +85,7 @@ pub fn measure(
     network: &str,
     reference: &Reference,
     same_classes: bool,
+    measures: Measures,
 ) -> Result<Report> {
     if let Some(other) = reference.network.as_ref().filter(|other| *other != network) {
         return Err(Error::Config(format!(
@@ -80,13 +97,16 @@ pub fn measure(
         reference.spatial.as_ref().map(|spatial| frechet_distance(spatial, &collected.spatial.gaussian()?));
     let score = collected.score.score()?;
     let real = reference.features.as_ref();
-    let kid =
-        real.map(|real| kernel_distance(real, &collected.features, SUBSETS.0, SUBSETS.1, 0)).transpose()?;
+    let kid = real
+        .filter(|_| measures.kernel)
+        .map(|real| kernel_distance(real, &collected.features, SUBSETS.0, SUBSETS.1, 0))
+        .transpose()?;
     // A manifold needs more pictures than neighbours.
-    let enough = real.filter(|real| real.len().min(collected.features.len()) > NEIGHBOURS);
+    let enough =
+        real.filter(|real| measures.manifold && real.len().min(collected.features.len()) > NEIGHBOURS);
     let both = enough.map(|real| precision_recall(real, &collected.features, NEIGHBOURS)).transpose()?;
     let classes = match (real, &reference.labels, &collected.labels) {
-        (Some(real), Some(real_labels), Some(labels)) => {
+        (Some(real), Some(real_labels), Some(labels)) if measures.classes => {
             let classes = real_labels.iter().chain(labels).filter(|&&label| label < 1 << 20).max();
             let classes = classes.map_or(0, |&class| class + 1);
             let recalls =

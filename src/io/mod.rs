@@ -12,6 +12,8 @@ pub mod atomic;
 mod axis;
 #[cfg(not(target_arch = "wasm32"))]
 mod canvas;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod curve;
 pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
@@ -28,6 +30,8 @@ pub mod tensor_source;
 
 pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays};
 pub use atomic::{AtomicFile, write_atomic};
+#[cfg(not(target_arch = "wasm32"))]
+pub use curve::{Curve, curve_plot};
 pub use generations::{generations, save_generation};
 #[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
