@@ -92,7 +92,8 @@ pub fn run(args: &Args) -> Result<()> {
                 let identity = compared.network.identity().to_owned();
                 Ok((collected("measuring", source, &*compared.network, &parts)?, identity))
             })?;
-            let report = measure(&collected, &identity, &compared.reference, true, Measures::ALL)?;
+            let labelled = compared.network.knows_the_labels();
+            let report = measure(&collected, &identity, &compared.reference, labelled, Measures::ALL)?;
             std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
             report
         }

@@ -253,6 +253,10 @@ impl FeatureNetwork for PictureClassifier {
         &self.identity
     }
 
+    fn knows_the_labels(&self) -> bool {
+        true
+    }
+
     fn sizes(&self) -> Sizes {
         let [h, w, c] = self.spatial;
         let spatial = h * w * c.min(SPATIAL_CHANNELS);

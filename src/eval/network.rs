@@ -76,6 +76,12 @@ pub trait FeatureNetwork {
     /// The lengths of what it gives.
     fn sizes(&self) -> Sizes;
 
+    /// Whether its classes are those of the data that pictures are compared with, so that what it takes a picture for can be
+    /// held against the picture's label.
+    fn knows_the_labels(&self) -> bool {
+        false
+    }
+
     /// The features of any number of pictures.
     ///
     /// # Errors
