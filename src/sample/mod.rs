@@ -3,6 +3,8 @@
 //! Invariants: a picture is a function of (model, seed, class, guidance, steps, v, clip) alone: not of the batch it
 //! was made in, nor of its neighbours. Nothing here reads a clock.
 
+#[cfg(not(target_arch = "wasm32"))]
+mod batches;
 #[cfg(test)]
 mod golden_loops;
 mod guide;

@@ -14,6 +14,8 @@ use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 
+#[cfg(not(target_arch = "wasm32"))]
+use super::batches::Batches;
 use super::guide::{GuideInput, log_likelihood_gradient};
 use super::moves::Moves;
 use super::networks::{Networks, check_low_res, check_pair};
@@ -367,9 +369,7 @@ impl Sampler {
     /// The first `count` pictures, `[count, H, W, C]`, as they are now. Waits for the device.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, count: usize) -> Result<Vec<f32>> {
-        let one = self.shape[1..].iter().product::<usize>() * 4;
-        let bytes = self.gpu.read(&self.z, 0..(count * one) as u64)?;
-        Ok(bytemuck::pod_collect_to_vec(&bytes))
+        self.batches().read(count)
     }
 
     /// Makes pictures, any number of them, batch by batch; `on_step` is told of every step and may stop it with an
@@ -379,29 +379,14 @@ impl Sampler {
         &self,
         requests: &[Request],
         guidance: Guidance,
-        mut on_step: impl FnMut() -> Result<()>,
+        on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        let [_, height, width, channels] = self.shape;
-        let mut images = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(self.options.batch) {
-            self.start(batch, guidance)?;
-            for step in 0..self.moves {
-                self.step()?;
-                // Keeps the host from running far ahead, so that progress and Ctrl-C mean something.
-                if step % 4 == 3 {
-                    self.gpu.wait()?;
-                }
-                on_step()?;
-            }
-            let values = self.read(batch.len())?;
-            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
-                return Err(Error::Device(format!("a picture holds {} at element {at}", values[at])));
-            }
-            for picture in values.chunks(height * width * channels) {
-                images.push(Image::new(width, height, channels, to_u8(picture))?);
-            }
-        }
-        Ok(images)
+        self.batches().sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
+    }
+
+    #[cfg(not(target_arch = "wasm32"))]
+    fn batches(&self) -> Batches<'_> {
+        Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.moves }
     }
 }
 

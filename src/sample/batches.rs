@@ -1,0 +1,59 @@
+//! Pictures, batch by batch: what all recorded samplers do in the same way.
+
+use crate::data::Image;
+use crate::error::{Error, Result};
+use crate::gpu::{Buffer, Gpu};
+
+use super::sampler::{Request, to_u8};
+
+/// Steps submitted before the host waits, so that progress and Ctrl-C mean something.
+const AHEAD: usize = 4;
+
+/// A sampler, as far as running it is concerned.
+pub(super) struct Batches<'a> {
+    pub gpu: &'a Gpu,
+    /// The pictures under way.
+    pub z: &'a Buffer,
+    /// `[N, H, W, C]`.
+    pub shape: [usize; 4],
+    pub steps: usize,
+}
+
+impl Batches<'_> {
+    /// The first `count` pictures as they are now. Waits for the device.
+    pub fn read(&self, count: usize) -> Result<Vec<f32>> {
+        let one = self.shape[1..].iter().product::<usize>() * 4;
+        let bytes = self.gpu.read(self.z, 0..(count * one) as u64)?;
+        Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+
+    /// Makes a picture of each request: `start` begins a batch, `step` submits a step, `on_step` may stop it with an error.
+    pub fn sample(
+        &self,
+        requests: &[Request],
+        start: impl Fn(&[Request]) -> Result<()>,
+        step: impl Fn() -> Result<()>,
+        mut on_step: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<Image>> {
+        let [batch, height, width, channels] = self.shape;
+        let mut images = Vec::with_capacity(requests.len());
+        for batch in requests.chunks(batch) {
+            start(batch)?;
+            for done in 1..=self.steps {
+                step()?;
+                if done % AHEAD == 0 {
+                    self.gpu.wait()?;
+                }
+                on_step()?;
+            }
+            let values = self.read(batch.len())?;
+            if let Some(at) = values.iter().position(|x| !x.is_finite()) {
+                return Err(Error::Device(format!("a picture holds {} at element {at}", values[at])));
+            }
+            for picture in values.chunks(height * width * channels) {
+                images.push(Image::new(width, height, channels, to_u8(picture))?);
+            }
+        }
+        Ok(images)
+    }
+}
