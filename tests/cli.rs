@@ -476,6 +476,9 @@ fn a_measured_sweep_goes_on_and_draws_its_curve() {
     let other =
         ["sweep", "--model", &model, "--metrics", "fid", "--reference", &set, "--count", "9", "--out", &out];
     contains(&run(&other).expect(1).stderr, &["was measured otherwise", "20 pictures", "9 pictures"]);
+    let other =
+        [&other[..7], &["--count", "20", "--sampler", "ddim", "--batch", "3", "--out", &out]].concat();
+    contains(&run(&other).expect(1).stderr, &["was measured otherwise", "sampler ddim"]);
     let none = ["sweep", "--model", &model, "--metrics", "fid", "--out", &out];
     contains(&run(&none).expect(1).stderr, &["--reference"]);
     contains(&run(&["sweep", "--model", &model, "--metrics", "fad"]).expect(1).stderr, &["fad", "sfid"]);

@@ -2,18 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::diffusion::{Guidance, Guiders};
+use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::eval::{Collected, Measures, Report, SampledPictures, measure};
 use crate::gpu::Gpu;
 use crate::model::Model;
-use crate::sample::{Sampler, SamplerOptions};
 use crate::tensor::Precision;
 
 use super::DeviceArgs;
+use super::drawing::{Drawing, DrawingArgs};
 use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
-use super::guider::Drawer;
-use super::sample::default_batch;
 
 /// Measure pictures, or what a model draws: FID, sFID, inception score, KID, precision, recall.
 #[derive(clap::Args)]
@@ -35,15 +33,11 @@ pub struct Args {
     /// Guidance weight w of the CFG paper, for a model's pictures.
     #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
     w: f64,
-    /// How guidance is done, as in `sample`.
-    #[arg(long, value_name = "GUIDERS", default_value = "")]
-    guider: String,
     /// Denoising steps [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Pictures at a time. It never changes a picture.
-    #[arg(long, value_name = "N")]
-    batch: Option<usize>,
+    #[command(flatten)]
+    drawing: DrawingArgs,
     /// Storage of activations: f32, f16 or auto.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
     precision: String,
@@ -59,7 +53,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let precision: Precision = args.precision.parse()?;
-    let guiders: Guiders = args.guider.parse()?;
+    let drawing = args.drawing.read()?;
     let guidance = Guidance::from_weight(args.w)?;
     if args.count.is_some_and(|count| count < 2) {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
@@ -73,14 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
             let work = args.work.clone().or(inside).unwrap_or_else(|| beside(path));
             let size = model.unet.config().sample_size;
             let compared = compared(&gpu, &args.reference, &args.features, Some(size), &work)?;
-            let draw = Draw {
-                guidance,
-                guiders,
-                steps: args.steps,
-                batch: args.batch,
-                precision,
-                count: args.count.unwrap_or(50_000),
-            };
+            let draw =
+                Draw { guidance, drawing, steps: args.steps, precision, count: args.count.unwrap_or(50_000) };
             measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?
         }
         (None, Some(samples)) => {
@@ -110,9 +98,8 @@ pub fn run(args: &Args) -> Result<()> {
 /// How a model's pictures are drawn.
 pub struct Draw {
     pub guidance: Guidance,
-    pub guiders: Guiders,
+    pub drawing: Drawing,
     pub steps: Option<usize>,
-    pub batch: Option<usize>,
     pub precision: Precision,
     pub count: usize,
 }
@@ -127,28 +114,22 @@ pub fn measured_model(
     measures: Measures,
 ) -> Result<Report> {
     let config = model.unet.config();
-    let batch = draw.batch.unwrap_or_else(|| default_batch(gpu)).min(draw.count);
-    let defaults = SamplerOptions::of(&model.config, batch)?;
-    let options = SamplerOptions {
-        steps: draw.steps.unwrap_or(defaults.steps),
-        guided: Sampler::needs_both(draw.guidance),
-        dtype: draw.precision.dtype(),
-        ..defaults
-    };
+    let dtype = draw.precision.dtype();
+    let drawer = draw.drawing.drawer(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
+    let options = drawer.options();
     let classes = config.num_classes;
     let identity = format!(
-        "{} at {} images, w = {}, guiders {:?}, {} steps, v = {}, clip {}, {:?}",
+        "{} at {} images, w = {}{}, {} steps, v = {}, clip {}, {:?}",
         model.path.display(),
         model.config.images_seen,
         draw.guidance.weight(),
-        draw.guiders.to_string(),
+        draw.drawing.note(),
         options.steps,
         options.variance_exponent,
         options.clip,
         options.dtype,
     );
     let parts = work.join("pictures");
-    let drawer = Drawer::new(gpu, model, draw.guiders.clone(), options)?;
     let stop = super::interrupt::flag();
     let sample = |requests: &[_]| {
         drawer.sample(requests, draw.guidance, || {

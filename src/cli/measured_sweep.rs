@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::diffusion::{Guidance, Guiders};
+use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::eval::{Measures, Point, from_csv, series, to_csv, to_table};
 use crate::gpu::Gpu;
@@ -10,6 +10,7 @@ use crate::io::{Curve, curve_plot, write_atomic};
 use crate::model::Model;
 use crate::tensor::Precision;
 
+use super::drawing::Drawing;
 use super::eval::{Draw, measured_model};
 use super::features::compared;
 use super::sweep::Args;
@@ -34,6 +35,7 @@ pub fn run(
     args: &Args,
     gpu: &Gpu,
     models: &[(String, Model)],
+    drawing: &Drawing,
     guidance: &[Guidance],
     precision: Precision,
     folder: &Path,
@@ -55,10 +57,11 @@ pub fn run(
         &csv,
         args,
         &format!(
-            "reference {reference}, {}, {count} pictures a point, metrics {}, {:?}\n",
+            "reference {reference}, {}, {count} pictures a point, metrics {}, {:?}{}\n",
             compared.network.identity(),
             args.metrics,
             precision.dtype(),
+            drawing.note(),
         ),
     )?;
     let mut points = match std::fs::read_to_string(&csv) {
@@ -79,9 +82,8 @@ pub fn run(
                 eprintln!("{name}, T = {steps}, w = {}", guidance.weight());
                 let draw = Draw {
                     guidance: *guidance,
-                    guiders: Guiders::default(),
+                    drawing: drawing.clone(),
                     steps: Some(steps),
-                    batch: None,
                     precision,
                     count,
                 };

@@ -5,6 +5,7 @@
 mod compiled;
 mod convert;
 mod devices;
+mod drawing;
 mod eval;
 mod features;
 mod guider;

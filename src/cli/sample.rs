@@ -271,12 +271,18 @@ pub fn variance(text: &str) -> Result<Variance> {
 /// Which sampler is asked for.
 fn method(args: &Args) -> Result<Method> {
     let variance = args.variance.as_deref().map(variance).transpose()?;
-    if args.sampler == Some(SamplerKind::DdimReverse) {
+    let kind = no_reverse(args.sampler)?;
+    Ok(Method { kind, eta: args.eta, respacing: args.respacing.clone(), variance })
+}
+
+/// Refuses the one sampler that begins with a picture.
+pub fn no_reverse(kind: Option<SamplerKind>) -> Result<Option<SamplerKind>> {
+    if kind == Some(SamplerKind::DdimReverse) {
         return Err(Error::Config(
             "ddim-reverse goes from a picture to its latent, which this command does not begin with; use the library".into(),
         ));
     }
-    Ok(Method { kind: args.sampler, eta: args.eta, respacing: args.respacing.clone(), variance })
+    Ok(kind)
 }
 
 /// Refuses a classifier of other pictures, or of another process.

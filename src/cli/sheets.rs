@@ -9,20 +9,20 @@ use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::Precision;
 
+use super::guider::Drawer;
 use super::pictures;
 use super::sample::default_batch;
 
 /// Makes sheets of one row a class and one column a guidance: the same seeds across a row, other ones in each row.
 pub struct Sheets<'a> {
-    gpu: &'a Gpu,
     config: &'a ModelConfig,
-    single: Sampler,
-    guided: Sampler,
+    single: Drawer,
+    guided: Drawer,
 }
 
 impl<'a> Sheets<'a> {
     pub fn new(
-        gpu: &'a Gpu,
+        gpu: &Gpu,
         unet: &UNet,
         weights: &Weights,
         config: &'a ModelConfig,
@@ -31,15 +31,25 @@ impl<'a> Sheets<'a> {
         let dtype = precision.checked_on(gpu.capabilities())?.dtype();
         let sampler = |guided: bool| {
             let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
-            Sampler::new(gpu, unet, weights, &config.process()?, options)
+            Sampler::new(gpu, unet, weights, &config.process()?, options).map(Drawer::Plain)
         };
-        Ok(Sheets { gpu, config, single: sampler(false)?, guided: sampler(true)? })
+        Ok(Sheets::of(config, sampler(false)?, sampler(true)?))
+    }
+
+    /// The same with a way of drawing for each of one and two evaluations a step.
+    pub fn of(config: &'a ModelConfig, single: Drawer, guided: Drawer) -> Self {
+        Sheets { config, single, guided }
+    }
+
+    fn drawer(&self, guidance: Guidance) -> &Drawer {
+        if Sampler::needs_both(guidance) { &self.guided } else { &self.single }
     }
 
     /// Steps that a sheet takes.
     pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
         let pictures = self.config.class_names.len() * seeds;
-        (guidance.len() * pictures.div_ceil(default_batch(self.gpu)) * self.config.sampling.steps) as u64
+        let of = |drawer: &Drawer| pictures.div_ceil(drawer.options().batch) * drawer.moves();
+        guidance.iter().map(|guidance| of(self.drawer(*guidance)) as u64).sum()
     }
 
     /// The pictures of each class (outer), guidance (middle) and seed (inner).
@@ -58,8 +68,7 @@ impl<'a> Sheets<'a> {
             })
             .collect();
         for guidance in guidance {
-            let sampler = if Sampler::needs_both(*guidance) { &self.guided } else { &self.single };
-            let images = sampler.sample(&requests, *guidance, || on_step(*guidance))?;
+            let images = self.drawer(*guidance).sample(&requests, *guidance, || on_step(*guidance))?;
             for (row, cell) in rows.iter_mut().zip(images.chunks(seeds as usize)) {
                 row.push(cell.to_vec());
             }

@@ -12,6 +12,7 @@ use crate::io::write_atomic;
 use crate::model::Model;
 use crate::tensor::Precision;
 
+use super::drawing::{Drawing, DrawingArgs};
 use super::features::FeatureArgs;
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, measured_sweep, pictures, progress, ranges};
@@ -41,6 +42,8 @@ pub struct Args {
     pub reference: Option<String>,
     #[command(flatten)]
     pub features: FeatureArgs,
+    #[command(flatten)]
+    drawing: DrawingArgs,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
     precision: String,
@@ -62,6 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     let guidance: Vec<Guidance> = weights.iter().map(|w| Guidance::from_weight(*w)).collect::<Result<_>>()?;
     let measured = !args.metrics.is_empty();
     measured_sweep::measures(&args.metrics)?;
+    let drawing = args.drawing.read()?;
     if args.count == Some(0) || args.steps.contains(&0) {
         return Err(Error::Config("--count and --steps must be at least 1".into()));
     }
@@ -87,19 +91,19 @@ pub fn run(args: &Args) -> Result<()> {
     if measured {
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let precision = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?;
-        measured_sweep::run(args, &gpu, &models, &guidance, precision, &folder)?;
+        measured_sweep::run(args, &gpu, &models, &drawing, &guidance, precision, &folder)?;
         let alone = models.len() == 1;
-        for (name, model) in &mut models {
+        for (name, model) in &models {
             // A grid for each model, at the first number of steps; its pictures are the same whenever they are drawn.
             let png = folder.join(if alone { "sweep.png".into() } else { format!("sweep-{name}.png") });
-            grid(args, &gpu, model, &guidance, IN_GRID, &png)?;
+            grid(args, &gpu, model, &drawing, &guidance, IN_GRID, &png)?;
         }
         return Ok(());
     }
     let (png, csv) = (folder.join("sweep.png"), folder.join("sweep.csv"));
     let count = args.count.unwrap_or(IN_GRID);
-    let model = &mut models[0].1;
-    let rows = grid(args, &gpu, model, &guidance, count, &png)?;
+    let model = &models[0].1;
+    let rows = grid(args, &gpu, model, &drawing, &guidance, count, &png)?;
 
     // One line a weight.
     let mut table = String::from("w,guidance_scale,steps,pictures,mean,contrast\n");
@@ -112,7 +116,8 @@ pub fn run(args: &Args) -> Result<()> {
         let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
         let variance = pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
         let pictures = rows.len() as u64 * count;
-        let (w, scale, steps) = (guidance.weight(), guidance.scale(), model.config.sampling.steps);
+        let steps = args.steps.first().copied().unwrap_or(model.config.sampling.steps);
+        let (w, scale) = (guidance.weight(), guidance.scale());
         writeln!(table, "{w},{scale},{steps},{pictures},{mean:.3},{:.3}", variance.sqrt()).expect("a string");
     }
     write_atomic(&csv, |writer| writer.write_all(table.as_bytes()).map_err(Error::io(&csv)))?;
@@ -134,16 +139,17 @@ fn folder(args: &Args) -> PathBuf {
 fn grid(
     args: &Args,
     gpu: &Gpu,
-    model: &mut Model,
+    model: &Model,
+    drawing: &Drawing,
     guidance: &[Guidance],
     count: u64,
     png: &Path,
 ) -> Result<Vec<Vec<Vec<Image>>>> {
-    if let Some(steps) = args.steps.first() {
-        model.config.sampling.steps = *steps;
-    }
+    let dtype = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?.dtype();
+    let (steps, pictures) = (args.steps.first().copied(), model.config.class_names.len() * count as usize);
+    let drawer = |w| drawing.drawer(gpu, model, Guidance::from_weight(w)?, steps, dtype, pictures);
+    let sheets = Sheets::of(&model.config, drawer(0.0)?, drawer(1.0)?);
     let stop = interrupt::flag();
-    let sheets = Sheets::new(gpu, &model.unet, &model.weights(), &model.config, args.precision.parse()?)?;
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(guidance, count as usize));
     let rows = sheets.pictures(guidance, count, |guidance| {
         bar.inc(1);

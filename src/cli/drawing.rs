@@ -1,0 +1,91 @@
+//! How a model's pictures are drawn, for the commands that measure them.
+
+use crate::diffusion::{Guidance, Guiders, Method, SamplerKind};
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::model::Model;
+use crate::sample::{Sampler, SamplerOptions};
+use crate::tensor::DType;
+
+use super::guider::Drawer;
+use super::sample::no_reverse;
+
+/// What `eval` and `sweep` take of the options of `sample`.
+#[derive(clap::Args, Clone, Debug)]
+pub struct DrawingArgs {
+    /// How guidance is done, as in `sample`.
+    #[arg(long, value_name = "GUIDERS", default_value = "")]
+    guider: String,
+    /// The sampler, as in `sample`.
+    #[arg(long, value_name = "NAME")]
+    sampler: Option<SamplerKind>,
+    /// η of the sampler, as in `sample`.
+    #[arg(long, value_name = "F")]
+    eta: Option<f64>,
+    /// Pictures at a time. It never changes a picture.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+}
+
+/// The same, read.
+#[derive(Clone, Debug)]
+pub struct Drawing {
+    guiders: Guiders,
+    method: Method,
+    batch: Option<usize>,
+}
+
+impl DrawingArgs {
+    pub fn read(&self) -> Result<Drawing> {
+        let method = Method { kind: no_reverse(self.sampler)?, eta: self.eta, ..Method::default() };
+        Ok(Drawing { guiders: self.guider.parse()?, method, batch: self.batch })
+    }
+}
+
+impl Drawing {
+    /// What draws up to `count` pictures of a model.
+    pub fn drawer(
+        &self,
+        gpu: &Gpu,
+        model: &Model,
+        guidance: Guidance,
+        steps: Option<usize>,
+        dtype: DType,
+        count: usize,
+    ) -> Result<Drawer> {
+        let batch = self.batch.unwrap_or_else(|| measured_batch(gpu, model)).min(count).max(1);
+        let defaults = SamplerOptions::of(&model.config, batch)?;
+        let options = SamplerOptions {
+            steps: steps.unwrap_or(defaults.steps),
+            method: self.method.clone(),
+            guided: Sampler::needs_both(guidance),
+            dtype,
+            ..defaults
+        };
+        Drawer::new(gpu, model, self.guiders.clone(), options)
+    }
+
+    /// In words, where it is not the model's own way: nothing for an empty chain and the model's sampler.
+    pub fn note(&self) -> String {
+        let mut note = String::new();
+        if let Some(kind) = self.method.kind {
+            note += &format!(", sampler {kind}");
+        }
+        if let Some(eta) = self.method.eta {
+            note += &format!(", eta {eta}");
+        }
+        if !self.guiders.is_empty() {
+            note += &format!(", guiders {}", self.guiders);
+        }
+        note
+    }
+}
+
+/// As many as keep the device busy: on a GPU more of small pictures, up to what an interruption may lose.
+fn measured_batch(gpu: &Gpu, model: &Model) -> usize {
+    let side = model.unet.config().sample_size.max(1);
+    match gpu.capabilities().kind {
+        wgpu::DeviceType::Cpu => 32,
+        _ => (64 * 64 * 64 / (side * side)).clamp(64, 512),
+    }
+}
