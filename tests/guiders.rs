@@ -4,10 +4,11 @@
 mod common;
 
 use common::{gpu, requests, sampler_options, tiny, train};
-use freeguide::diffusion::{Guidance, Guiders};
+use freeguide::diffusion::{Guidance, Guiders, Method, Prediction, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::Model;
 use freeguide::sample::{GuidedSampler, Request, SamplerOptions};
+use freeguide::train::{LossKind, Objective, TrainOptions, TrainSchedule};
 
 const STEPS: usize = 7;
 
@@ -22,15 +23,26 @@ struct Trained {
 }
 
 impl Trained {
-    fn new() -> Trained {
+    fn new(objective: Objective) -> Trained {
         let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
-        let mut options = tiny(128);
+        let mut options = TrainOptions { objective, ..tiny(128) };
+        options.unet.out_channels = objective.out_channels(options.unet.in_channels);
         (options.warmup_images, options.learning_rate) = (8, 3e-3);
         // The average of so short a training is little more than its start.
         options.ema_rates = vec![0.5];
         train(&gpu, &options, dir.path());
         let model = Model::load(&gpu, dir.path()).unwrap();
         Trained { gpu, model, _dir: dir }
+    }
+
+    /// What the sampler without guiders draws.
+    fn plain(&self, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
+        let sampler = common::sampler(&self.gpu, &self.model, options);
+        sampler.start(all, w(1.5)).unwrap();
+        (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+        let values = sampler.read(all.len()).unwrap();
+        let pictures = values.chunks(values.len() / all.len());
+        pictures.map(|picture| picture.iter().map(|x| x.to_bits()).collect()).collect()
     }
 
     fn guided(&self, text: &str, options: SamplerOptions) -> GuidedSampler {
@@ -44,7 +56,7 @@ impl Trained {
         let mut bits = Vec::new();
         for batch in all.chunks(options.batch) {
             sampler.start(batch, w(1.5)).unwrap();
-            (0..STEPS).for_each(|_| sampler.step().unwrap());
+            (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
             let values = sampler.read(batch.len()).unwrap();
             let one = values.len() / batch.len();
             bits.extend(
@@ -62,17 +74,10 @@ fn largest_difference(a: &[Vec<u32>], b: &[Vec<u32>]) -> f32 {
 
 #[test]
 fn guiders_draw() {
-    let trained = Trained::new();
+    let trained = Trained::new(Objective::default());
     let all = requests(3, 1);
     let options = sampler_options(3, STEPS);
-    let plain_sampler = common::sampler(&trained.gpu, &trained.model, options.clone());
-    plain_sampler.start(&all, w(1.5)).unwrap();
-    (0..STEPS).for_each(|_| plain_sampler.step().unwrap());
-    let values = plain_sampler.read(3).unwrap();
-    let plain: Vec<Vec<u32>> = values
-        .chunks(values.len() / 3)
-        .map(|picture| picture.iter().map(|x| x.to_bits()).collect())
-        .collect();
+    let plain = trained.plain(options.clone(), &all);
 
     for text in ["constant", "linear(1.5,1.5)", "interval(lo=-20,hi=20)", "low-noise(1)"] {
         assert!(trained.bits(text, options.clone(), &all) == plain, "{text} is plain guidance");
@@ -130,4 +135,77 @@ fn guiders_draw() {
     assert!(refused("negative(cat)").contains("there is no class \"cat\""));
     assert!(refused("autoguidance(weak)").contains("weaker model weak"));
     assert!(refused("expression(eps_d)").contains("eps_d"));
+}
+
+/// Samplers of one move a step, then those of two.
+const ONE_MOVE: [SamplerKind; 4] =
+    [SamplerKind::Ancestral, SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::EulerAncestral];
+const TWO_MOVES: [SamplerKind; 3] = [SamplerKind::Heun, SamplerKind::Dpmpp2m, SamplerKind::Dpmpp2mSde];
+
+#[test]
+fn guiders_run_in_every_sampler_or_are_refused_with_the_reason() {
+    let v = Objective { prediction: Prediction::V, ..Objective::default() };
+    let learned = Objective {
+        schedule: TrainSchedule::Cosine,
+        learn_sigma: true,
+        loss: LossKind::Hybrid,
+        steps_total: 50,
+        ..Objective::default()
+    };
+    let some = vec![SamplerKind::Ancestral, SamplerKind::Heun];
+    for (objective, kinds) in [(v, some), (learned, [&ONE_MOVE[..], &TWO_MOVES].concat())] {
+        let trained = Trained::new(objective);
+        let all = requests(2, 1);
+        for kind in kinds {
+            let method = Method { kind: Some(kind), ..Method::default() };
+            let options = SamplerOptions { method, ..sampler_options(2, 4) };
+            let plain = trained.plain(options.clone(), &all);
+            let what = |text: &str| format!("{text} in {kind} of {:?}", objective.prediction);
+            let neutral = trained.bits("linear(1.5,1.5)", options.clone(), &all);
+            assert!(neutral == plain, "{} is plain guidance", what("linear"));
+            let rescaled = trained.bits("rescale(0)", options.clone(), &all);
+            let difference = largest_difference(&rescaled, &plain);
+            // An eps rounded in f32 is x̂ to 1/α of that: 22026 times at λ = -20, where continuous time begins.
+            let most = if objective.schedule == TrainSchedule::Continuous { 1e-2 } else { 1e-4 };
+            assert!(difference <= most, "{} differs by {difference:e}", what("rescale(0)"));
+            let refused = |text: &str| {
+                let made = GuidedSampler::new(
+                    &trained.gpu,
+                    &trained.model,
+                    None,
+                    text.parse().unwrap(),
+                    options.clone(),
+                );
+                made.map(drop).unwrap_err().to_string()
+            };
+            let chain = "interval(lo=-4,hi=4)+apg(r=2)+temperature(0.95)";
+            for text in ["cfg++(0.6)", "zero-star(k=1)+rescale(0.5)", chain] {
+                if TWO_MOVES.contains(&kind) && text != chain {
+                    assert!(refused(text).contains("two evaluations together"), "{}", what(text));
+                    continue;
+                }
+                let drawn = trained.bits(text, options.clone(), &all);
+                assert!(drawn != plain, "{} changes nothing", what(text));
+                assert!(
+                    drawn.iter().flatten().all(|&bits| f32::from_bits(bits).is_finite()),
+                    "{}",
+                    what(text)
+                );
+                let one_by_one = SamplerOptions { batch: 1, two_pass: true, ..options.clone() };
+                assert!(drawn == trained.bits(text, one_by_one, &all), "{}, one by one", what(text));
+            }
+            if matches!(
+                kind,
+                SamplerKind::Ddim | SamplerKind::Euler | SamplerKind::Heun | SamplerKind::Dpmpp2m
+            ) {
+                assert!(refused("low-noise(0.8)").contains("adds no noise"), "{}", what("low-noise"));
+            } else {
+                assert!(
+                    trained.bits("low-noise(0.8)", options.clone(), &all) != plain,
+                    "{}",
+                    what("low-noise")
+                );
+            }
+        }
+    }
 }

@@ -39,7 +39,7 @@ impl Drawer {
     pub fn moves(&self) -> usize {
         match self {
             Drawer::Plain(sampler) => sampler.moves(),
-            Drawer::Guided(sampler) => sampler.options().steps,
+            Drawer::Guided(sampler) => sampler.moves(),
         }
     }
 

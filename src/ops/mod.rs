@@ -62,7 +62,8 @@ pub use first_token::first_token;
 pub use group_norm::{GroupNorm, group_norm};
 pub use guided_step::{GuidedStep, guided_step, step_table};
 pub use guider::{
-    GUIDER_ROW, Guided, check_expression, guided_eps, guider_table, is_weight_alone, renoise, step_weight,
+    GUIDER_ROW, Guided, check_expression, guided_eps, guider_table, is_weight_alone, outputs_to_eps,
+    put_guided, renoise, step_weight,
 };
 pub use linear::{linear, linear_add};
 pub use linear_rows::linear_rows;

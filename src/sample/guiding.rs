@@ -1,24 +1,21 @@
-//! The ancestral sampler under a chain of guiders: as many evaluations a step as the chain asks for.
+//! Any sampler under a chain of guiders: as many evaluations a step as the chain asks for.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::data::Image;
 use crate::diffusion::guiders::{Against, Guiders, moments};
-use crate::diffusion::{
-    ContinuousSchedule, Guidance, LevelSource, Prediction, SamplerKind, StepCoefficients, ancestral_steps,
-};
+use crate::diffusion::{Guidance, StepCoefficients};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Profile};
+use crate::gpu::{Gpu, Plan, Profile};
 use crate::model::Model;
-use crate::nn::unet::Pass;
-use crate::nn::{UNet, Weights};
-use crate::ops::{self, GUIDER_ROW, Guided, GuidedStep};
+use crate::ops::{self, GUIDER_ROW};
 use crate::random::Stream;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType};
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
+use super::guided_step::{Buffers, GuidedMoves, Network, StepParts};
 use super::sampler::{Request, SamplerOptions, over};
 
 /// A recorded sampler with guiders. Steps without guidance are a plan of their own, of one evaluation.
@@ -38,31 +35,6 @@ pub struct GuidedSampler {
     /// Of the pictures under way: the next step, and which steps need all evaluations.
     at: AtomicUsize,
     needs_all: Mutex<Vec<bool>>,
-}
-
-/// What the host writes and the plans share.
-struct Buffers {
-    z: Buffer,
-    labels: Buffer,
-    seeds: Buffer,
-    guidance: Buffer,
-    counter: Buffer,
-    table: Buffer,
-    momentum: Buffer,
-}
-
-/// A network and its weights, as its plans use them.
-struct Network<'a> {
-    unet: &'a UNet,
-    weights: Weights,
-}
-
-impl<'a> Network<'a> {
-    fn of(gpu: &Gpu, model: &'a Model, dtype: DType) -> Result<Self> {
-        let weights = model.weights();
-        let weights = if dtype == DType::F16 { weights.with_fixed_halves(gpu)? } else { weights };
-        Ok(Network { unet: &model.unet, weights })
-    }
 }
 
 impl GuidedSampler {
@@ -91,8 +63,7 @@ impl GuidedSampler {
         let more: Result<Vec<u32>> =
             guiders.more_conditions().iter().map(|(class, _)| model.config.class(class)).collect();
         let other_labels = [other_labels, more?].concat();
-        let schedule = schedule(model, &options)?;
-        let steps = ancestral_steps(&schedule, options.steps, options.variance_exponent)?;
+        let moves = GuidedMoves::new(model, &guiders, &options)?;
 
         let bytes = shape.iter().product::<usize>() as u64 * 4;
         let labelled = (1 + other_labels.len()) * n;
@@ -102,66 +73,35 @@ impl GuidedSampler {
             seeds: gpu.buffer("seeds", n as u64 * 8)?,
             guidance: gpu.buffer("guidance weight", 4)?,
             counter: gpu.buffer("step counter", 4)?,
-            table: gpu.buffer("guiders", (steps.len() * GUIDER_ROW * 4) as u64)?,
+            table: gpu.buffer("guiders", (moves.steps.len() * GUIDER_ROW * 4) as u64)?,
             momentum: gpu.buffer("momentum", bytes)?,
+            previous: gpu.buffer("previous x", bytes)?,
         };
-        let z = over(&buffers.z, &shape, DType::F32);
-        let seeds = over(&buffers.seeds, &[n, 2], DType::U32);
 
-        // The start: z ~ N(0, I) at λmin.
+        // The start: z ~ N(0, I) at the noisiest level.
         let mut cx = Context::new(gpu);
+        let seeds = over(&buffers.seeds, &[n, 2], DType::U32);
         let noise = ops::normal_noise(&mut cx, &seeds, 0, Stream::InitialNoise, shape)?;
-        cx.copy_to(&noise, &z);
+        cx.copy_to(&noise, &over(&buffers.z, &shape, DType::F32));
         let start = cx.finish("sampler start")?;
 
-        let strong = Network::of(gpu, model, options.dtype)?;
-        let weak = weak.map(|weak| Network::of(gpu, weak, options.dtype)).transpose()?;
-        let record = |guided: bool| -> Result<Plan> {
-            let mut cx = Context::new(gpu);
-            let rows: Vec<_> = guiders.steps(&steps).0.iter().map(StepCoefficients::scalars).collect();
-            let rows = ops::step_table(&cx, &rows)?;
-            let counter = over(&buffers.counter, &[1], DType::U32);
-            let table = over(&buffers.table, &[steps.len(), GUIDER_ROW], DType::F32);
-            let guidance = over(&buffers.guidance, &[1], DType::F32);
-            let others = if guided { &other_labels[..] } else { &[] };
-            let inputs = Inputs { z: &z, rows: &rows, counter: &counter, labels: &buffers.labels, others };
-            let weak = weak.as_ref().filter(|_| guided);
-            let evaluated = evaluate(&mut cx, &strong, weak, &inputs, &options)?;
-            let step = Guided { z: &z, eps: &evaluated, table: &table, counter: &counter };
-            let eps = if !guided && guiders.eps_factor() != 1.0 {
-                ops::scale(&mut cx, &evaluated, guiders.eps_factor() as f32)?
-            } else if !guided {
-                evaluated.clone()
-            } else if ops::is_weight_alone(&guiders) {
-                ops::step_weight(&mut cx, &table, &counter, &guidance)?;
-                evaluated.clone()
-            } else {
-                let momentum = over(&buffers.momentum, &shape, DType::F32);
-                ops::guided_eps(&mut cx, &guiders, step, Some(&momentum))?
-            };
-            let fused = GuidedStep {
-                z: &z,
-                eps: &eps,
-                steps: &rows,
-                counter: &counter,
-                guidance: &guidance,
-                seeds: &seeds,
-                clip: options.clip,
-                preview: None,
-            };
-            ops::guided_step(&mut cx, fused)?;
-            if guided && guiders.renoises() {
-                ops::renoise(&mut cx, step)?;
-            }
-            ops::advance(&mut cx, &counter)?;
-            cx.finish("guided sampler step")
+        let parts = StepParts {
+            gpu,
+            strong: Network::of(gpu, model, options.dtype)?,
+            weak: weak.map(|weak| Network::of(gpu, weak, options.dtype)).transpose()?,
+            guiders: &guiders,
+            moves: &moves,
+            others: &other_labels,
+            options: &options,
+            shape,
+            buffers: &buffers,
         };
-        let (all, single) = (record(true)?, record(false)?);
+        let (all, single) = (parts.record(true)?, parts.record(false)?);
         Ok(GuidedSampler {
             gpu: gpu.clone(),
             options,
             guiders,
-            steps,
+            steps: moves.steps,
             shape,
             null_label: config.null_label(),
             other_labels,
@@ -225,7 +165,12 @@ impl GuidedSampler {
         self.start.run()
     }
 
-    /// Submits one denoising step; T of them make the picture.
+    /// How often [`GuidedSampler::step`] makes a picture: once for each move, of Heun's method twice for most steps.
+    pub fn moves(&self) -> usize {
+        self.steps.len()
+    }
+
+    /// Submits one denoising step; [`GuidedSampler::moves`] of them make the picture.
     pub fn step(&self) -> Result<()> {
         let at = self.at.fetch_add(1, Ordering::SeqCst);
         let all = self.needs_all.lock().unwrap_or_else(PoisonError::into_inner).get(at).copied();
@@ -257,63 +202,7 @@ impl GuidedSampler {
 
     #[cfg(not(target_arch = "wasm32"))]
     fn batches(&self) -> Batches<'_> {
-        Batches { gpu: &self.gpu, z: &self.buffers.z, shape: self.shape, steps: self.options.steps }
-    }
-}
-
-/// What the evaluations of a step read.
-struct Inputs<'a> {
-    z: &'a Tensor,
-    rows: &'a Tensor,
-    counter: &'a Tensor,
-    labels: &'a Buffer,
-    /// Labels of the evaluations after the first.
-    others: &'a [u32],
-}
-
-/// All evaluations of a step, one behind the other along the batch.
-fn evaluate(
-    cx: &mut Context,
-    strong: &Network<'_>,
-    weak: Option<&Network<'_>>,
-    inputs: &Inputs<'_>,
-    options: &SamplerOptions,
-) -> Result<Tensor> {
-    let Inputs { z, rows, counter, labels, others } = inputs;
-    let (n, count) = (options.batch, 1 + others.len());
-    let classes = strong.unet.config().num_classes.is_some();
-    let pass = Pass::inference(options.dtype);
-    let together = if weak.is_some() || options.two_pass { 1 } else { count };
-    let times = cx.output("times", &[together * n], DType::F32)?;
-    ops::step_times(cx, rows, counter, &times)?;
-    let own = classes.then(|| over(labels, &[together * n], DType::U32));
-    if together == count && weak.is_none() {
-        let repeated = if count > 1 { ops::repeat_batch(cx, z, count)? } else { (*z).clone() };
-        return strong.unet.forward(cx, &strong.weights, &repeated, &times, own.as_ref(), &pass);
-    }
-    let mut eps = strong.unet.forward(cx, &strong.weights, z, &times, own.as_ref(), &pass)?;
-    if let Some(weak) = weak {
-        let other = weak.unet.forward(cx, &weak.weights, z, &times, own.as_ref(), &pass)?;
-        eps = ops::stack_batch(cx, &eps, &other)?;
-    }
-    for label in *others {
-        let label = cx.constant_u32("labels", &[n], &vec![*label; n])?;
-        let other = strong.unet.forward(cx, &strong.weights, z, &times, Some(&label), &pass)?;
-        eps = ops::stack_batch(cx, &eps, &other)?;
-    }
-    Ok(eps)
-}
-
-/// The schedule of the one sampler that guiders run in so far.
-fn schedule(model: &Model, options: &SamplerOptions) -> Result<ContinuousSchedule> {
-    let process = model.config.process()?;
-    let kind = process.sampler(&options.method, options.steps);
-    match (&process.levels, &process.prediction, kind) {
-        (LevelSource::Continuous(schedule), Prediction::Eps, SamplerKind::Ancestral) => Ok(*schedule),
-        _ => Err(Error::Config(format!(
-            "guiders run in the ancestral sampler of networks that predict eps in continuous time; this is {kind} of {:?}",
-            process.prediction
-        ))),
+        Batches { gpu: &self.gpu, z: &self.buffers.z, shape: self.shape, steps: self.moves() }
     }
 }
 

@@ -8,6 +8,7 @@ mod batches;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
+mod guided_step;
 mod guiding;
 mod moves;
 mod networks;

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 /// Guiders that work together; none is plain classifier-free guidance.
 #[derive(Clone, Debug, Default)]
 pub struct Guiders {
-    chain: Vec<Arc<dyn Guider>>,
+    pub(super) chain: Vec<Arc<dyn Guider>>,
 }
 
 impl Guiders {

@@ -1,5 +1,8 @@
 use super::*;
-use crate::diffusion::{Clip, ContinuousSchedule, Guidance, ancestral_steps, guided_step};
+use crate::diffusion::{
+    Clip, ContinuousSchedule, Guidance, LevelSource, Method, Process, SamplerKind, ancestral_steps,
+    guided_step,
+};
 use crate::random::{Stream, fill_normal};
 
 fn random(seed: u64, len: usize) -> Vec<f64> {
@@ -277,5 +280,50 @@ fn slips_are_told() {
     ] {
         let error = text.parse::<Guiders>().map(|guiders| guiders.to_string()).expect_err(text).to_string();
         parts.iter().for_each(|part| assert!(error.contains(part), "{text}: {part:?} is not in {error:?}"));
+    }
+}
+
+/// In DDIM, CFG++ is z' = α' x̂ + √(σ'² - s²) eps_∅ (its Algorithm 2): the direction comes from eps_∅ alone.
+#[test]
+fn in_ddim_the_direction_is_that_of_no_condition() {
+    let levels = LevelSource::Continuous(ContinuousSchedule::default()).own(6);
+    for eta in [0.0, 0.7] {
+        let moves = crate::diffusion::moves::ddim(&levels, eta).unwrap();
+        let guiders: Guiders = "cfg++(0.6)".parse().unwrap();
+        guiders.check_sampler(SamplerKind::Ddim, &moves).unwrap();
+        let (changed, (_, of_eps)) = (guiders.moves(&moves), guiders.steps(&steps_of(&moves)));
+        for (t, step) in changed.iter().enumerate().take(5) {
+            let to = levels[t + 1];
+            let direction = (to.sigma.powi(2) - moves[t].noise_sd.powi(2)).sqrt();
+            assert_eq!(step.mean_z, 0.0);
+            assert!((step.mean_x - to.alpha).abs() < 1e-9 && (of_eps[t] - direction).abs() < 1e-12);
+        }
+        assert_eq!((changed[5], of_eps[5]), (moves[5], 0.0));
+    }
+}
+
+#[test]
+fn what_a_sampler_gives_no_meaning_is_refused() {
+    let process = Process::from(&ContinuousSchedule::default());
+    let check = |text: &str, kind: SamplerKind| {
+        let method = Method { kind: Some(kind), ..Method::default() };
+        let (moves, _) = process.moves(&method, 8, 0.3).unwrap();
+        text.parse::<Guiders>().unwrap().check_sampler(kind, &moves).map_err(|error| error.to_string())
+    };
+    for kind in [SamplerKind::Heun, SamplerKind::Dpmpp2m, SamplerKind::Dpmpp2mSde] {
+        for text in ["cfg++(0.5)", "rescale(0.5)+zero-star(k=2)"] {
+            let error = check(text, kind).unwrap_err();
+            assert!(error.contains(&kind.to_string()) && error.contains("two evaluations"), "{error}");
+        }
+        for text in ["zero-star", "apg()", "interval(lo=-1,hi=3)+linear(0,2)", "temperature(0.9)"] {
+            check(text, kind).unwrap();
+        }
+    }
+    for kind in [SamplerKind::Ddim, SamplerKind::Euler, SamplerKind::Dpmpp2m] {
+        assert!(check("low-noise(0.8)", kind).unwrap_err().contains("adds no noise"));
+        check("low-noise(1)", kind).unwrap();
+    }
+    for kind in [SamplerKind::Ancestral, SamplerKind::EulerAncestral, SamplerKind::Dpmpp2mSde] {
+        check("low-noise(0.8)", kind).unwrap();
     }
 }

@@ -6,12 +6,14 @@
 //! [`Guiders::combine`](crate::diffusion::Guiders::combine).
 
 mod expression;
+mod outputs;
 #[cfg(test)]
 mod tests;
 
 use bytemuck::{Pod, Zeroable};
 
 pub use expression::check_expression;
+pub use outputs::{outputs_to_eps, put_guided};
 
 use super::noised::expect;
 use crate::diffusion::StepCoefficients;

@@ -1,6 +1,6 @@
 use super::*;
 use crate::diffusion::guiders::{Evaluated, Memory};
-use crate::diffusion::{Clip, ContinuousSchedule, StepScalars, ancestral_steps};
+use crate::diffusion::{Clip, ContinuousSchedule, Prediction, StepScalars, ancestral_steps};
 use crate::ops::{GuidedStep, advance, guided_step, step_table};
 use crate::random::{Stream, fill_normal};
 use crate::testing::{Array, download, gpu};
@@ -155,23 +155,26 @@ fn neutral_settings_are_plain_guidance() {
 
 #[test]
 fn expressions_see_what_they_name() {
-    let world = World::new([2, 3, 5, 3], 2, 3);
-    let pair = |f: &dyn Fn(f64, f64, f64, &StepCoefficients, usize) -> f64| -> Vec<Array> {
-        let steps = steps();
-        let of_step = |(t, eps): (usize, &Array)| {
-            let half = eps.data.len() / 2;
-            let one = |i: usize| {
-                f(eps.data[i].into(), eps.data[half + i].into(), world.z.data[i].into(), &steps[t], t) as f32
+    for shape in SHAPES {
+        let world = World::new(shape, 2, shape[3]);
+        let pair = |f: &dyn Fn(f64, f64, f64, &StepCoefficients, usize) -> f64| -> Vec<Array> {
+            let steps = steps();
+            let of_step = |(t, eps): (usize, &Array)| {
+                let half = eps.data.len() / 2;
+                let one = |i: usize| {
+                    f(eps.data[i].into(), eps.data[half + i].into(), world.z.data[i].into(), &steps[t], t)
+                        as f32
+                };
+                Array::new(&world.z.shape, (0..half).map(one).collect())
             };
-            Array::new(&world.z.shape, (0..half).map(one).collect())
+            world.eps.iter().enumerate().map(of_step).collect()
         };
-        world.eps.iter().enumerate().map(of_step).collect()
-    };
-    let run = |text: &str| world.on_device(&format!("expression({text})").parse().unwrap(), 1.5);
-    same("plain", &run("eps_c + w * (eps_c - eps_u)"), &pair(&|c, u, _, _, _| 2.5 * c - 1.5 * u), 1e-6);
-    let all = run("eps_u * progress + z * sigma / alpha + log_snr");
-    let want = pair(&|_, u, z, step, t| u * t as f64 / 4.0 + z * step.sigma / step.alpha + step.log_snr);
-    same("all names", &all, &want, 1e-5);
+        let run = |text: &str| world.on_device(&format!("expression({text})").parse().unwrap(), 1.5);
+        same("plain", &run("eps_c + w * (eps_c - eps_u)"), &pair(&|c, u, _, _, _| 2.5 * c - 1.5 * u), 1e-6);
+        let all = run("eps_u * progress + z * sigma / alpha + log_snr");
+        let want = pair(&|_, u, z, step, t| u * t as f64 / 4.0 + z * step.sigma / step.alpha + step.log_snr);
+        same("all names", &all, &want, 1e-5);
+    }
 }
 
 /// One plan of a step, run for each step; eps the same in all.
@@ -279,4 +282,62 @@ fn misfits_are_errors() {
     assert!(run("apg()", step).contains("momentum"));
     assert!(run("rescale(1)", Guided { table: &counter, ..step }).contains("table must be"));
     assert!(run("expression(eps_q)", step).contains("eps_q"));
+}
+
+#[test]
+fn outputs_become_eps_and_guided_ones_take_their_place() {
+    for (shape, channels) in SHAPES.into_iter().zip([7, 2, 6]) {
+        let (evaluations, [n, .., c]) = (3, shape);
+        let world = World::new(shape, evaluations, channels);
+        let guided = Array::random(&shape, 9);
+        for prediction in [Prediction::X0, Prediction::V] {
+            let t = 2;
+            let (alpha, sigma) = (steps()[t].alpha, steps()[t].sigma);
+            let mut cx = Context::new(gpu());
+            let table = guider_table(&Guiders::default(), 1.0, &steps());
+            let table = cx.constant_f32("guider", &[steps().len(), GUIDER_ROW], &table).unwrap();
+            let counter = cx.constant_u32("counter", &[1], &[t as u32]).unwrap();
+            let (z, out) = (world.z.upload(&cx, DType::F32), world.eps[0].upload(&cx, DType::F32));
+            let step = Guided { z: &z, eps: &out, table: &table, counter: &counter };
+            outputs_to_eps(&mut cx, prediction, step).unwrap();
+            let converted = cx.copy(&out).unwrap();
+            let put = guided.upload(&cx, DType::F32);
+            let first = put_guided(&mut cx, &out, &put).unwrap();
+            let first = cx.copy(&first).unwrap();
+            [&converted, &first].into_iter().for_each(|tensor| cx.keep(tensor));
+            let plan = cx.finish("outputs").unwrap();
+            plan.run().unwrap();
+            // Every element, variance channels as they were.
+            let mut want = world.eps[0].clone();
+            for (i, value) in want.data.iter_mut().enumerate() {
+                let (pixel, channel) = (i / channels, i % channels);
+                if channel < c {
+                    let z = f64::from(world.z.data[(pixel * c + channel) % world.z.data.len()]);
+                    let out = f64::from(*value);
+                    *value = match prediction {
+                        Prediction::V => sigma * z + alpha * out,
+                        _ => (z - alpha * out) / sigma,
+                    } as f32;
+                }
+            }
+            download(&plan, &converted).check_within("eps", &want, 1e-5);
+            let one: usize = want.data.len() / evaluations;
+            let mut want = Array::new(&[n, shape[1], shape[2], channels], want.data[..one].to_vec());
+            for (i, value) in want.data.iter_mut().enumerate() {
+                if i % channels < c {
+                    *value = guided.data[i / channels * c + i % channels];
+                }
+            }
+            download(&plan, &first).check_within("put", &want, 1e-5);
+        }
+    }
+    let mut cx = Context::new(gpu());
+    let z = Array::random(&[2, 3, 3, 1], 1).upload(&cx, DType::F32);
+    let table = cx.constant_f32("table", &[2, 8], &[0.0; 16]).unwrap();
+    let counter = cx.constant_u32("counter", &[1], &[0]).unwrap();
+    let step = Guided { z: &z, eps: &z, table: &table, counter: &counter };
+    let error = outputs_to_eps(&mut cx, Prediction::PreviousX, step).unwrap_err().to_string();
+    assert!(error.contains("previous x"), "{error}");
+    let large = Array::random(&[3, 3, 3, 1], 1).upload(&cx, DType::F32);
+    assert!(put_guided(&mut cx, &z, &large).unwrap_err().to_string().contains("does not fit"));
 }
