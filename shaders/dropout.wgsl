@@ -5,13 +5,15 @@
 // x, y [N, L], L = H·W·C elements in memory order (H, W, C); block b of a sample is its elements 4b .. 4b+3, one word each.
 // Law: word j of Philox(key = seed, counter = (b, image index low, high, 5 | layer << 8)) keeps element 4b + j where
 //   word >> 8 >= threshold = rate·2^24.
-// The entry that ends in _packed is for L of whole packs; its `count` is of packs.
+// The entry that ends in _packed is for L of whole packs; its workgroups (x, n) are of sample n and its `count` is of the
+// packs of a sample.
+// Trusted, dropout_packed: a pack below `count` of sample n below N lies within x and y, which are of one shape.
 
 struct Params {
-    count: u32,      // N·blocks, or packs
+    count: u32,      // N·blocks, or packs of a sample
     blocks: u32,     // of a sample: ceil(L / 4)
     length: u32,     // L
-    threshold: u32,
+    threshold: u32,  // rate·2^32: the law's two sides 8 bits further up
     seed_low: u32,
     seed_high: u32,
     stream: u32,
@@ -27,12 +29,10 @@ struct Params {
 @group(0) @binding(0) var<storage, read> x_pack: array<pack>;         // [N, L]
 @group(0) @binding(2) var<storage, read_write> y_pack: array<pack>;   // [N, L]
 
-// The four factors of block i.
-fn factors(i: u32) -> vec4<f32> {
-    let image = image_index[i / p.blocks];
-    let counter = vec4<u32>(i % p.blocks, image.x, image.y, p.stream);
-    let words = philox4x32_10(counter, vec2<u32>(p.seed_low, p.seed_high));
-    return select(vec4<f32>(0.0), vec4<f32>(p.scale), (words >> vec4<u32>(8u)) >= vec4<u32>(p.threshold));
+// The four factors of block b of the sample of an image.
+fn factors(b: u32, image: vec2<u32>) -> vec4<f32> {
+    let words = philox4x32_10(vec4<u32>(b, image, p.stream), vec2<u32>(p.seed_low, p.seed_high));
+    return select(vec4<f32>(0.0), vec4<f32>(p.scale), words >= vec4<u32>(p.threshold));
 }
 
 @compute @workgroup_size(64)
@@ -45,9 +45,11 @@ fn dropout(
     if (i >= p.count) {
         return;
     }
-    let f = factors(i);
-    let first = (i % p.blocks) * 4u;
-    let base = (i / p.blocks) * p.length + first;
+    let n = i / p.blocks;
+    let block = i % p.blocks;
+    let f = factors(block, image_index[n]);
+    let first = block * 4u;
+    let base = n * p.length + first;
     for (var j = 0u; j < min(4u, p.length - first); j++) {
         var v = f[j] * f32(x[base + j]);
         if (p.accumulate != 0u) {
@@ -58,23 +60,21 @@ fn dropout(
 }
 
 @compute @workgroup_size(256)
-fn dropout_packed(
-    @builtin(workgroup_id) wid: vec3<u32>,
-    @builtin(num_workgroups) groups: vec3<u32>,
-    @builtin(local_invocation_index) lane: u32,
-) {
-    let i = linear_index(wid, groups, 256u, lane);
+fn dropout_packed(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = wid.x * 256u + lane;
     if (i >= p.count) {
         return;
     }
-    let value = x_pack[i];
+    let at = wid.y * p.count + i;
+    let value = x_pack[at];
+    let image = image_index[wid.y];
     var before: pack; // zero
     if (p.accumulate != 0u) {
-        before = y_pack[i];
+        before = y_pack[at];
     }
     var result: pack;
     #unroll v in 0..${vectors}
-    put${v}(&result, factors(i * ${vectors}u + ${v}u) * part${v}(value) + part${v}(before));
+    put${v}(&result, factors(i * ${vectors}u + ${v}u, image) * part${v}(value) + part${v}(before));
     #end
-    y_pack[i] = result;
+    y_pack[at] = result;
 }

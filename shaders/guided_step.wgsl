@@ -13,7 +13,7 @@
 @group(0) @binding(0) var<storage, read_write> z: array<f32>;
 @group(0) @binding(1) var<storage, read> eps: array<elem>;
 @group(0) @binding(5) var<storage, read> seeds: array<vec2<u32>>;   // [N] (low, high)
-@group(0) @binding(6) var<storage, read> table: array<vec4<u32>>;   // [512]
+@group(0) @binding(6) var<storage, read> table: array<vec2<u32>, 512>;
 @group(0) @binding(7) var<uniform> p: Params;
 
 @group(0) @binding(7) var<storage, read_write> preview: array<f32>; // [N, H, W, C]: x

@@ -6,6 +6,8 @@
 // Images [N, H, W, C]; an invocation makes four elements in C, H, W order from one Philox block (see chw.wgsl):
 //   initial: key = seeds[n], counter = (block, index, 0, stream); noised: key = the run's seed, counter = (block, image
 //   index low, high, stream). eps has the same bits on every adapter.
+// initial_fours: the same for H·W divisible by 4, workgroups (x, n): its `count` is of the blocks of a sample. Trusted: a block
+//   below `count` of a sample below N lies within y, rows of the table are below 512.
 // Always f32. N·H·W·C below 2^32.
 
 struct Params {
@@ -20,7 +22,7 @@ struct Params {
     seed_high: u32,
 }
 
-@group(0) @binding(0) var<storage, read> table: array<vec4<u32>>;   // [512]
+@group(0) @binding(0) var<storage, read> table: array<vec2<u32>, 512>;
 @group(0) @binding(1) var<storage, read> seeds: array<vec2<u32>>;   // [N] (low, high)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>;       // [N, H, W, C]
 @group(0) @binding(3) var<uniform> p: Params;
@@ -51,6 +53,28 @@ fn initial(
         place = chw_next(place, p.pixels);
         y[at] = normal_from_word(words[j], table[normal_segment(words[j])]);
     }
+}
+
+// C, known when the kernel is compiled: division by it is multiplication.
+override planes: u32 = 3u;
+
+@compute @workgroup_size(256)
+fn initial_fours(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = wid.x * 256u + lane;
+    if (i >= p.count) {
+        return;
+    }
+    // Neighbouring invocations are neighbouring channels, as in chw_block.
+    let four = i / planes;
+    let channel = i - four * planes;
+    let words = philox4x32_10(vec4<u32>(channel * (p.pixels / 4u) + four, p.index, 0u, p.stream), seeds[wid.y]);
+    let at = wid.y * p.length + four * planes * 4u + channel;
+    #unroll j in 0..4
+    let row${j} = table[normal_segment(words[${j}])];
+    #end
+    #unroll j in 0..4
+    y[at + ${j}u * planes] = normal_from_word(words[${j}], row${j});
+    #end
 }
 
 @compute @workgroup_size(64)

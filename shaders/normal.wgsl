@@ -1,29 +1,31 @@
 // A random word as a uniform or a standard normal number.  A library: no entry point, no binding.
-// Law: sign = w & 1, r = w >> 1; the leading zeros of r and its next 4 bits choose a row [c0, c1, c2, 0] of the table,
-//   its next 16 bits are t; |z| = (c0 - ((c1 - (c2 t >> 16)) t >> 16)) 2^-20.
-// Use: normal_from_word(w, table[normal_segment(w)]), with the 512 rows of src/random/normal_table.bin in the
-//   kernel's own binding, array<vec4<u32>>.  Host twin: src/random/normal.rs.
-// Limits: |z| <= 6.17, 3.8e-6 from the exact quantile (w > 1).  Integers and one exact scaling: the same bits everywhere.
+// Law: sign = w & 1, r = w >> 1; the leading zeros of r and its next 4 bits choose coefficients c0, c1, c2, its next 16 bits
+//   are t; |z| = (c0 - ((c1 - (c2 t >> 16)) t >> 16)) 2^-20.
+// Use: normal_from_word(w, table[normal_segment(w)]), with the 512 rows of `normal_table()` in the kernel's own binding,
+//   array<vec2<u32>, 512>: (0x41000000 + c0, c1 << 16 | c2), in the order of normal_segment. Eight bytes a row, because
+//   that a subgroup gathers rows costs more than the arithmetic.  Host twin: src/random/normal.rs.
+// Limits: |z| <= 6.17, 3.8e-6 from the exact quantile (w > 1).  Integers and one exact difference: the same bits everywhere.
 
-// Leading zeros of w >> 1, at most 31: a zero shares the octave of a one.
-fn normal_octave(w: u32) -> u32 {
-    return min(countLeadingZeros(w >> 1u), 31u);
+// r without its sign, its leading one moved to bit 31. r = 0 is taken for 1.
+fn normal_fraction(w: u32) -> u32 {
+    let r = max(w, 2u);
+    return (r & 0xfffffffeu) << countLeadingZeros(r);
 }
 
-// The row of the table that the word w needs, below 496.
+// The row of the table that the word w needs: 16 to 511.
 fn normal_segment(w: u32) -> u32 {
-    let octave = normal_octave(w);
-    let fraction = (w >> 1u) << octave;
-    return (octave - 1u) * 16u + ((fraction >> 27u) & 15u);
+    return countLeadingZeros(max(w, 2u)) * 16u + (normal_fraction(w) >> 27u);
 }
 
 // The standard normal number of the word w, given its row of the table.
-fn normal_from_word(w: u32, row: vec4<u32>) -> f32 {
-    let fraction = (w >> 1u) << normal_octave(w);
-    let t = (fraction >> 11u) & 0xffffu;
-    let q = i32(row.x - (((row.y - ((row.z * t) >> 16u)) * t) >> 16u));
-    // q is below 2^23: the conversion and the scaling by 2^-20 are exact.
-    return f32(select(q, -q, (w & 1u) == 1u)) * 0x1p-20;
+fn normal_from_word(w: u32, row: vec2<u32>) -> f32 {
+    let t = (normal_fraction(w) >> 11u) & 0xffffu;
+    // c1 - (c2 t >> 16), in one product: c1 - floor(a) = floor(c1 + 1 - 2^-16 - a) for a of 16 fractional bits.
+    let slope = ((row.y | 0xffffu) - (row.y & 0xffffu) * t) >> 16u;
+    // These bits are the float 8 + |z|, whose last one is 2^-20.
+    let eight_more = row.x - ((slope * t) >> 16u);
+    let sign = w << 31u;
+    return bitcast<f32>(eight_more ^ sign) - bitcast<f32>(0x41000000u ^ sign);
 }
 
 // A uniform number in [0, 1) on a grid of 2^-24.

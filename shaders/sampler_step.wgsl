@@ -37,7 +37,7 @@ struct Params {
 @group(0) @binding(3) var<storage, read> counter: array<u32>;       // [1] or [N]
 @group(0) @binding(4) var<storage, read> strength: array<f32>;
 @group(0) @binding(5) var<storage, read> seeds: array<vec2<u32>>;   // [N] (low, high)
-@group(0) @binding(6) var<storage, read> table: array<vec4<u32>>;   // [512]
+@group(0) @binding(6) var<storage, read> table: array<vec2<u32>, 512>;
 @group(0) @binding(7) var<storage, read> gradient: array<f32>;      // [N, H, W, C]
 @group(0) @binding(8) var<uniform> p: Params;
 

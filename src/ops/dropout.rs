@@ -7,17 +7,23 @@
 use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
-use crate::gpu::{Access, Kernel};
+use crate::gpu::{Access, Kernel, groups_over};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::pack::choose;
+use super::pack::{Choice, choose};
 
 const SCALAR: Kernel =
     Kernel::new("dropout", wgsl!("dropout"), "dropout", &[Access::Read, Access::Read, Access::Update]);
-const PACKED: Kernel =
-    Kernel::new("dropout", wgsl!("dropout"), "dropout_packed", &[Access::Read, Access::Read, Access::Update]);
+// Sound by the shader's header; `dropout` checks the shapes that it counts on.
+const PACKED: Kernel = unsafe {
+    let access = &[Access::Read, Access::Read, Access::Update];
+    Kernel::new("dropout", wgsl!("dropout"), "dropout_packed", access).trusted()
+};
+
+/// The most workgroups in y, one for each sample, that every device allows.
+const PACKED_SAMPLES: usize = 65535;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -65,15 +71,22 @@ pub fn dropout(cx: &mut Context, x: &Tensor, rate: f32, seeds: &DropoutSeeds) ->
         return Ok(x.clone());
     }
     let length = x.len() / samples;
-    let chosen = choose(cx, x.dtype(), &[length], &PACKED, &SCALAR);
+    let chosen = match samples <= PACKED_SAMPLES {
+        true => choose(cx, x.dtype(), &[length], &PACKED, &SCALAR),
+        false => Choice { kernel: &SCALAR, lanes: 1, size: 64 },
+    };
     let blocks = length.div_ceil(4);
-    // The kernel of single elements takes a block of random words an invocation too.
-    let count = if chosen.lanes == 1 { samples * blocks } else { x.len() / chosen.lanes };
+    // The kernel of single elements takes a block of random words an invocation too. That of packs has a workgroup's number
+    // for the sample: a division would cost as much as half the random words.
+    let (count, groups) = match chosen.lanes {
+        1 => (samples * blocks, groups_over((samples * blocks).div_ceil(chosen.size) as u64)),
+        lanes => (length / lanes, [(length / lanes).div_ceil(chosen.size) as u32, samples as u32, 1]),
+    };
     let params = Params {
         count: count as u32,
         blocks: blocks as u32,
         length: length as u32,
-        threshold: threshold(rate),
+        threshold: threshold(rate) << 8,
         seed: [seeds.seed as u32, (seeds.seed >> 32) as u32],
         stream: Stream::Dropout as u32 | (seeds.layer << 8),
         scale: (1.0 / (1.0 - f64::from(rate))) as f32,
@@ -82,14 +95,14 @@ pub fn dropout(cx: &mut Context, x: &Tensor, rate: f32, seeds: &DropoutSeeds) ->
     };
     let y = cx.output("dropout", x.shape(), x.dtype())?;
     let launch = cx.launch(chosen.kernel).bind(x).bind(&seeds.image_index).bind(&y).params(&params);
-    launch.variant(chosen.variant("")).over(count, chosen.size);
+    launch.variant(chosen.variant("")).groups(groups);
     cx.backward(&y, &[x], {
         let (x, image_index) = (x.clone(), seeds.image_index.clone());
         move |cx, dy| {
             if let Some(dx) = cx.grad_target(&x)? {
                 let params = Params { accumulate: dx.flag(), ..params };
                 let launch = cx.launch(chosen.kernel).bind(dy).bind(&image_index).bind(&dx.tensor);
-                launch.params(&params).variant(chosen.variant("backward")).over(count, chosen.size);
+                launch.params(&params).variant(chosen.variant("backward")).groups(groups);
             }
             Ok(())
         }

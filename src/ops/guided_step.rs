@@ -15,7 +15,7 @@ use crate::diffusion::{Clip, StepScalars};
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel, Rung};
 use crate::random::Stream;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType, Launch, Tensor};
 use crate::wgsl;
 
 const OP: &str = "guided_step";
@@ -41,15 +41,28 @@ impl Kernels {
             magnitudes: Kernel::new("guided_magnitudes", source, "magnitudes", MAGNITUDES_ACCESS),
         }
     }
+
+    /// # Safety
+    /// As [`Kernel::trusted`], of each of them.
+    const unsafe fn trusted(self) -> Self {
+        let Kernels { step, preview, magnitudes } = self;
+        // Sound by the promise above.
+        unsafe {
+            Kernels { step: step.trusted(), preview: preview.trusted(), magnitudes: magnitudes.trusted() }
+        }
+    }
 }
 
 /// One element at a time, any shape.
 static SINGLE: Kernels = Kernels::of(wgsl!("guided_step"));
-/// Four elements an invocation, which share their noise in workgroup memory.
-static PACKED: Kernels = Kernels::of(wgsl!("guided_step_packed"));
+/// Eight elements an invocation, which share their noise in workgroup memory.
+// Sound by the shader's header: the shapes that it counts on are checked below.
+static PACKED: Kernels = unsafe { Kernels::of(wgsl!("guided_step_packed")).trusted() };
 
 /// Invocations of a workgroup of the packed kernels, as in the shader; the channels must divide it.
 const PACKED_SIZE: usize = 192;
+/// Vectors of four elements that such a workgroup takes.
+const PACKED_TILE: usize = 2 * PACKED_SIZE;
 /// The most workgroups in y, one for each sample, that every device allows.
 const PACKED_SAMPLES: usize = 65535;
 
@@ -136,7 +149,7 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
         && PACKED_SIZE.is_multiple_of(c)
         && n <= PACKED_SAMPLES;
     let kernels = if packed { &PACKED } else { &SINGLE };
-    let groups = [(length / 4).div_ceil(PACKED_SIZE) as u32, n as u32, 1];
+    let groups = [(length / 4).div_ceil(PACKED_TILE) as u32, n as u32, 1];
     let mut params = Params {
         count: (n * blocks) as u32,
         blocks: blocks as u32,
@@ -161,7 +174,7 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
             let launch = cx.launch(&kernels.magnitudes).bind(z).bind(eps).bind(steps).bind(counter);
             let launch = launch.bind(guidance).bind(&magnitudes).params(&of_all);
             match packed {
-                true => launch.variant("x4").constant("channels", c as f64).groups(groups),
+                true => with_constants(launch.variant("x8"), &params).groups(groups),
                 false => launch.over(z.len(), 64),
             }
             strength = threshold_rows(cx, &magnitudes, guidance, quantile)?;
@@ -177,13 +190,16 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
     }
     let launch = launch.params(&params);
     match packed {
-        true => {
-            let launch = launch.variant(format!("x4 {clip}")).constant("channels", c as f64);
-            launch.groups(groups);
-        }
+        true => with_constants(launch.variant(format!("x8 {clip}")), &params).groups(groups),
         false => launch.variant(clip).over(params.count as usize, 64),
     }
     Ok(())
+}
+
+/// What the packed kernels know when they are compiled.
+fn with_constants<'a>(launch: Launch<'a>, params: &Params) -> Launch<'a> {
+    let launch = launch.constant("channels", params.channels.into()).constant("pair", params.pair.into());
+    launch.constant("eps_channels", params.eps_channels.into())
 }
 
 #[cfg(test)]

@@ -46,7 +46,7 @@ mod shader_tests {
     #[test]
     fn a_kernel_can_use_them_with_its_own_table() {
         let kernel = "
-            @group(0) @binding(0) var<storage, read> table: array<vec4<u32>>;
+            @group(0) @binding(0) var<storage, read> table: array<vec2<u32>, 512>;
             @group(0) @binding(1) var<storage, read_write> out: array<f32>;
             @compute @workgroup_size(64)
             fn main(@builtin(global_invocation_id) id: vec3<u32>) {

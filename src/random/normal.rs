@@ -32,9 +32,24 @@ const fn parse(bytes: &[u8; ROWS * 16]) -> [[u32; 4]; ROWS] {
     table
 }
 
-/// The 512 rows [c0, c1, c2, 0] of the quadratics, as a kernel binds them.
-pub fn normal_table() -> &'static [[u32; 4]] {
-    &TABLE
+/// The bits of 8.0, whose last place is 2^-20: `EIGHT + q` are the bits of 8 + q·2^-20.
+const EIGHT: u32 = 0x4100_0000;
+
+static SHADER_TABLE: [[u32; 2]; ROWS] = {
+    let mut rows = [[0; 2]; ROWS];
+    let mut row = 16;
+    while row < ROWS {
+        let [c0, c1, c2, _] = TABLE[row - 16];
+        rows[row] = [EIGHT + c0, c1 << 16 | c2];
+        row += 1;
+    }
+    rows
+};
+
+/// The quadratics as a kernel binds them (`shaders/normal.wgsl`): 512 rows [bits of 8 + c0·2^-20, c1·2^16 + c2], of which
+/// the first 16 are never read.
+pub fn normal_table() -> &'static [[u32; 2]] {
+    &SHADER_TABLE
 }
 
 /// The standard normal number of a random word; |z| ≤ 6.1665, never zero.
@@ -203,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_table_is_the_scripts() {
-        let table = normal_table();
+        let table = TABLE;
         assert_eq!(table[0], [707_253, 51_537, 798, 0]);
         assert_eq!(table[7 * 16 + 5], [2_934_909, 16_118, 332, 0]);
         assert_eq!(table[495], [6_384_947, 4_304, 52, 0]);
@@ -213,6 +228,20 @@ mod tests {
             assert!(c1.checked_mul(0xffff).is_some() && c2.checked_mul(0xffff).is_some());
             let slope = c1 - ((c2 * 0xffff) >> 16);
             assert!(c0 > &((slope * 0xffff) >> 16), "row [{c0}, {c1}, {c2}] goes below zero at its end");
+        }
+    }
+
+    /// The shader's arithmetic on its own table, in the same words: every row at every position.
+    #[test]
+    fn the_shaders_table_says_the_same() {
+        for (row, [base, packed]) in normal_table().iter().enumerate().skip(16) {
+            let [c0, c1, c2, _] = TABLE[row - 16];
+            for t in 0..=0xffff {
+                let slope = ((packed | 0xffff) - (packed & 0xffff) * t) >> 16;
+                let z = f32::from_bits(base - ((slope * t) >> 16)) - 8.0;
+                let q = c0 - (((c1 - ((c2 * t) >> 16)) * t) >> 16);
+                assert_eq!(z, q as f32 * (1.0 / 1_048_576.0), "row {row}, t {t}");
+            }
         }
     }
 
