@@ -15,6 +15,7 @@ mod elementwise;
 mod group_norm;
 mod guided_step;
 mod harness;
+mod linear_rows;
 mod networks;
 mod optimizer;
 mod report;
@@ -27,6 +28,7 @@ fn main() {
     conv::run(&mut bench);
     group_norm::run(&mut bench);
     attention::run(&mut bench);
+    linear_rows::run(&mut bench);
     elementwise::run(&mut bench);
     guided_step::run(&mut bench);
     optimizer::run(&mut bench);

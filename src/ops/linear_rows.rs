@@ -19,16 +19,34 @@ use super::linear;
 
 use Access::{Read, Update, Write};
 
-const FORWARD: Kernel =
-    Kernel::new("linear_rows", wgsl!("linear_rows"), "forward", &[Read, Read, Read, Write]);
-const INPUT_GRADIENT: Kernel =
-    Kernel::new("linear_rows_input_gradient", wgsl!("linear_rows"), "input_gradient", &[Read, Read, Update]);
-const WEIGHT_GRADIENT: Kernel = Kernel::new(
-    "linear_rows_weight_gradient",
-    wgsl!("linear_rows"),
-    "weight_gradient",
-    &[Read, Read, Update],
-);
+const fn forward(entry: &'static str) -> Kernel {
+    // Sound by the shader's header.
+    unsafe { Kernel::new("linear_rows", wgsl!("linear_rows"), entry, &[Read, Read, Read, Write]).trusted() }
+}
+
+/// By the rows that a workgroup takes, less one.
+static FORWARD: [Kernel; 8] = [
+    forward("forward1"),
+    forward("forward2"),
+    forward("forward3"),
+    forward("forward4"),
+    forward("forward5"),
+    forward("forward6"),
+    forward("forward7"),
+    forward("forward8"),
+];
+const INPUT_GRADIENT: Kernel = backward("linear_rows_input_gradient", "input_gradient");
+const WEIGHT_GRADIENT: Kernel = backward("linear_rows_weight_gradient", "weight_gradient");
+
+const fn backward(name: &'static str, entry: &'static str) -> Kernel {
+    // Sound by the shader's header.
+    unsafe { Kernel::new(name, wgsl!("linear_rows"), entry, &[Read, Read, Update]).trusted() }
+}
+
+/// Lanes of a workgroup that share a sum, as in the shader.
+const SLICES: usize = 32;
+/// Fewer workgroups than this leave most of a large GPU idle.
+const ENOUGH_GROUPS: usize = 128;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -64,10 +82,18 @@ pub fn linear_rows(cx: &mut Context, x: &Tensor, w: &Tensor, bias: Option<&Tenso
         unused: [0; 3],
     };
     let y = cx.output("linear_rows", &[rows, filters], DType::F32)?;
-    let row_groups = rows.div_ceil(8) as u32;
+    let kernel = &FORWARD[rows.min(8) - 1];
+    let row_groups = rows.div_ceil(8);
+    // Quads of columns a workgroup: which says nothing about the order of a sum.
+    let columns = if filters.div_ceil(16) * row_groups < ENOUGH_GROUPS { 2 } else { 4 };
     // Without a bias its binding holds the weights, unread.
-    let launch = cx.launch(&FORWARD).bind(x).bind(w).bind(bias.unwrap_or(w)).bind(&y).params(&params);
-    launch.variant("8x32").groups([filters.div_ceil(32) as u32, row_groups, 1]);
+    let launch = cx.launch(kernel).bind(x).bind(w).bind(bias.unwrap_or(w)).bind(&y).params(&params);
+    let launch = launch.constant("columns", columns as f64).constant("lanes", (SLICES * columns) as f64);
+    launch.variant(format!("{}x{}", rows.min(8), 4 * columns)).groups([
+        filters.div_ceil(4 * columns) as u32,
+        row_groups as u32,
+        1,
+    ]);
     let flops = 2.0 * (rows * channels * filters) as f64;
     cx.count_flops(flops);
 
@@ -89,7 +115,7 @@ pub fn linear_rows(cx: &mut Context, x: &Tensor, w: &Tensor, bias: Option<&Tenso
             if let Some(dx) = cx.grad_target(&x)? {
                 let params = Params { accumulate: dx.flag(), ..params };
                 let launch = cx.launch(&INPUT_GRADIENT).bind(dy).bind(&w).bind(&dx.tensor).params(&params);
-                launch.groups([channels.div_ceil(8) as u32, row_groups, 1]);
+                launch.groups([channels.div_ceil(8) as u32, row_groups as u32, 1]);
                 cx.count_flops(flops);
             }
             Ok(())
@@ -130,9 +156,16 @@ mod tests {
     #[test]
     fn matches_the_reference_on_every_rung() {
         // Rows and channels on both sides of a workgroup's, and some that its kernels leave to `linear`.
-        for [rows, channels, filters] in
-            [[1, 4, 4], [3, 132, 36], [8, 256, 32], [9, 300, 72], [19, 68, 260], [5, 7, 9]]
-        {
+        for [rows, channels, filters] in [
+            [1, 4, 4],
+            [2, 520, 20],
+            [3, 132, 36],
+            [8, 256, 32],
+            [9, 300, 72],
+            [19, 68, 260],
+            [25, 36, 516],
+            [5, 7, 9],
+        ] {
             let (x, w) = (Array::random(&[rows, channels], 1), Array::random(&[channels, filters], 2));
             let (bias, gy) = (Array::random(&[filters], 3), Array::random(&[rows, filters], 4));
             let want = reference(&x, &w, &bias, &gy);
@@ -164,9 +197,11 @@ mod tests {
 
     #[test]
     fn a_row_does_not_depend_on_the_others() {
-        let (x, w) = (Array::random(&[13, 96], 1), Array::random(&[96, 40], 2));
+        let (x, w) = (Array::random(&[13, 516], 1), Array::random(&[516, 40], 2));
         let gy = Array::random(&[13, 40], 3);
-        let last = |a: &Array| Array::new(&[1, a.shape[1]], a.data[12 * a.shape[1]..].to_vec());
+        let last = |a: &Array, rows: usize| {
+            Array::new(&[rows, a.shape[1]], a.data[(a.shape[0] - rows) * a.shape[1]..].to_vec())
+        };
         for rung in rungs() {
             let case = |x: &Array, gy: &Array| Case {
                 rung,
@@ -177,9 +212,11 @@ mod tests {
                 gy: gy.clone(),
             };
             let (all, all_grads) = run(&case(&x, &gy), linear_rows);
-            let (one, one_grads) = run(&case(&last(&x), &last(&gy)), linear_rows);
-            assert_eq!(last(&all), one, "{rung}");
-            assert_eq!(last(&all_grads[0]), one_grads[0], "{rung}");
+            for rows in [1, 2, 7] {
+                let (few, few_grads) = run(&case(&last(&x, rows), &last(&gy, rows)), linear_rows);
+                assert_eq!(last(&all, rows), few, "{rung}");
+                assert_eq!(last(&all_grads[0], rows), few_grads[0], "{rung}");
+            }
         }
     }
 }
