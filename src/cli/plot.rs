@@ -1,6 +1,6 @@
 //! `freeguide plot`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
@@ -11,10 +11,12 @@ use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot};
 use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
+use crate::train::{gradient_noise_scale, records};
 
 use super::pictures;
 
-/// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, and bounds that `nll` measured.
+/// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, and bounds that `nll` measured, and the
+/// gradient-noise scale of trainings.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the pictures go.
@@ -35,6 +37,9 @@ pub struct Args {
     /// Numbers that `nll` wrote, to be drawn together.
     #[arg(long, value_name = "FILE.json,…", value_delimiter = ',')]
     nll: Vec<PathBuf>,
+    /// Trainings whose gradient-noise scale to draw: trained with --microbatch below --batch.
+    #[arg(long, value_name = "DIR,…", value_delimiter = ',')]
+    trainings: Vec<PathBuf>,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -107,7 +112,38 @@ pub fn run(args: &Args) -> Result<()> {
         loss_plot(&bound, &lines, "t", "bits per dimension of each step", true)?;
         println!("wrote {}", bound.display());
     }
+
+    // Figure 7: how large a batch the losses ask for.
+    if !args.trainings.is_empty() {
+        let noise = path("gradient-noise.png")?;
+        let lines = args.trainings.iter().map(|dir| gradient_noise(dir)).collect::<Result<Vec<_>>>()?;
+        loss_plot(&noise, &lines, "images", "gradient-noise scale, in images", true)?;
+        println!("wrote {}", noise.display());
+    }
     Ok(())
+}
+
+/// The gradient-noise scale along a training.
+fn gradient_noise(dir: &Path) -> Result<Series> {
+    /// What is needed of `train.json`.
+    #[derive(Deserialize)]
+    struct Sizes {
+        batch: usize,
+        microbatch: usize,
+    }
+    let path = dir.join("train.json");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let sizes: Sizes =
+        serde_json::from_str(&text).map_err(|error| Error::format(&path, error.to_string()))?;
+    let points = gradient_noise_scale(&records(dir)?, sizes.batch, sizes.microbatch);
+    if points.is_empty() {
+        return Err(Error::Config(format!(
+            "{}: there is no gradient-noise scale in this training; it is measured where --microbatch is smaller than \
+             --batch",
+            dir.display()
+        )));
+    }
+    Ok((dir.display().to_string(), points))
 }
 
 /// A picture at evenly spaced t, one cell each.

@@ -18,6 +18,9 @@ pub struct StepRecord {
     pub loss: f32,
     /// Norm of the gradient before clipping.
     pub grad_norm: f32,
+    /// That of the first microbatch's gradient, where a step has several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub micro_norm: Option<f32>,
     /// The step's learning rate.
     pub learning_rate: f32,
     /// A classifier's hits in each quarter of the process, from clean to noisy.
@@ -29,6 +32,41 @@ pub struct StepRecord {
     /// Whether the step was left out because a gradient was not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
+}
+
+#[cfg(test)]
+impl StepRecord {
+    /// A step of no interest after so many images.
+    pub fn at(images: u64) -> StepRecord {
+        StepRecord {
+            images,
+            loss: 1.0 / images as f32,
+            grad_norm: 0.5,
+            micro_norm: None,
+            learning_rate: 1e-3,
+            hits: None,
+            of: None,
+            skipped: false,
+        }
+    }
+}
+
+/// The steps that the log in a training's folder tells of.
+///
+/// # Errors
+/// When there is none, or a line of it is no step; half of a last line, which a killed run may leave, is none.
+pub fn records(dir: &Path) -> Result<Vec<StepRecord>> {
+    let path = dir.join("train.jsonl");
+    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
+    let mut records = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        match serde_json::from_str::<StepRecord>(line) {
+            Ok(record) => records.push(record),
+            Err(_) if at + 1 == text.lines().count() => {}
+            Err(error) => return Err(Error::format(&path, format!("line {}: {error}", at + 1))),
+        }
+    }
+    Ok(records)
 }
 
 /// The log of a training.
@@ -44,16 +82,8 @@ impl Log {
         let path = dir.join("train.jsonl");
         let mut records = Vec::new();
         if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-            for (at, line) in text.lines().enumerate() {
-                match serde_json::from_str::<StepRecord>(line) {
-                    Ok(record) if record.images <= images => records.push(record),
-                    Ok(_) => {}
-                    // A killed run may leave half of its last line.
-                    Err(_) if at + 1 == text.lines().count() => {}
-                    Err(error) => return Err(Error::format(&path, format!("line {}: {error}", at + 1))),
-                }
-            }
+            records = self::records(dir)?;
+            records.retain(|record| record.images <= images);
         }
         write_atomic(&path, |writer| {
             for record in &records {
@@ -90,24 +120,12 @@ fn line(record: &StepRecord) -> String {
 mod tests {
     use super::*;
 
-    fn record(images: u64) -> StepRecord {
-        StepRecord {
-            images,
-            loss: 1.0 / images as f32,
-            grad_norm: 0.5,
-            learning_rate: 1e-3,
-            hits: None,
-            of: None,
-            skipped: false,
-        }
-    }
-
     #[test]
     fn resuming_drops_later_steps_and_half_a_line() {
         let dir = tempfile::tempdir().unwrap();
         let mut log = Log::open(dir.path(), 0).unwrap();
         for step in 1..=5 {
-            log.push(record(step * 10)).unwrap();
+            log.push(StepRecord::at(step * 10)).unwrap();
         }
         log.flush().unwrap();
         let path = dir.path().join("train.jsonl");
@@ -115,8 +133,8 @@ mod tests {
         std::fs::write(&path, &whole[..whole.len() - 7]).unwrap();
         let mut log = Log::open(dir.path(), 30).unwrap();
         assert_eq!(log.records().len(), 3);
-        log.push(record(40)).unwrap();
-        log.push(record(50)).unwrap();
+        log.push(StepRecord::at(40)).unwrap();
+        log.push(StepRecord::at(50)).unwrap();
         log.flush().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
     }

@@ -7,6 +7,7 @@
 
 mod importance;
 mod log;
+mod noise_scale;
 mod objective;
 mod options;
 mod state;
@@ -14,7 +15,8 @@ mod step;
 mod trainer;
 
 pub use importance::Importance;
-pub use log::StepRecord;
+pub use log::{StepRecord, records};
+pub use noise_scale::gradient_noise_scale;
 pub use objective::{LossKind, Objective, TrainSchedule};
 pub use options::{PRESETS, Preset, TrainOptions};
 pub use state::TrainState;

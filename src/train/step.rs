@@ -15,6 +15,7 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::importance::Importance;
 use super::log::StepRecord;
+use super::noise_scale::{MicroNorm, PendingNorm};
 use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
@@ -86,6 +87,8 @@ pub struct TrainStep {
     /// One plan for all, or one for each microbatch and one to apply the gradients.
     accumulate: Plan,
     apply: Option<Plan>,
+    /// The gradient's norm after the first of several microbatches.
+    micro_norm: Option<MicroNorm>,
 }
 
 /// A step on its way: its numbers arrive later.
@@ -96,6 +99,7 @@ pub struct PendingStep {
     quarters: Vec<usize>,
     terms: Vec<Readback>,
     losses: Vec<Readback>,
+    micro_norm: Option<PendingNorm>,
     optimizer: Readback,
 }
 
@@ -131,6 +135,7 @@ impl PendingStep {
             images: self.images,
             loss: (sum / count as f64) as f32,
             grad_norm: state.gradient_norm,
+            micro_norm: self.micro_norm.map(|norm| norm.wait(&state)).transpose()?.flatten(),
             learning_rate: self.learning_rate as f32,
             hits: classifies.then_some(hits),
             of: classifies.then_some(of),
@@ -186,6 +191,7 @@ impl TrainStep {
             terms: terms.and_then(|terms| accumulate.kept(terms.storage()).cloned()),
             accumulate,
             apply,
+            micro_norm: MicroNorm::record(gpu, options, state)?,
         })
     }
 
@@ -205,7 +211,7 @@ impl TrainStep {
         let learning_rate = options.learning_rate_at(batch.first_image);
         let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
         self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
-        let (mut losses, mut terms) = (Vec::new(), Vec::new());
+        let (mut losses, mut terms, mut micro_norm) = (Vec::new(), Vec::new(), None);
         let (mut times, mut quarters) = (Vec::with_capacity(options.batch), Vec::new());
         for at in (0..options.batch).step_by(micro) {
             let images = &batch.images[at * pixels..(at + micro) * pixels];
@@ -218,6 +224,9 @@ impl TrainStep {
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
             // A submission of its own: of two writes before one submission only the last is seen.
             self.accumulate.run()?;
+            if let (0, Some(norm)) = (at, &self.micro_norm) {
+                micro_norm = Some(norm.measure()?);
+            }
             losses.push(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
             if let Some(buffer) = &self.terms {
                 terms.push(self.gpu.read_later(buffer, 0..(micro * 16) as u64)?);
@@ -234,6 +243,7 @@ impl TrainStep {
             quarters,
             terms,
             losses,
+            micro_norm,
             optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
         })
     }
