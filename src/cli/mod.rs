@@ -23,6 +23,7 @@ mod sheets;
 mod stats;
 mod sweep;
 mod toy;
+mod toy_guiders;
 mod train;
 mod train_classifier;
 

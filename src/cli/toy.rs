@@ -12,7 +12,7 @@ use crate::toy::{
     Measurement, ToyModel, ToySampler, ToySamplerOptions, ToyTraining, ToyTrainingOptions, measure,
 };
 
-use super::{DeviceArgs, interrupt, pictures, progress};
+use super::{DeviceArgs, interrupt, pictures, progress, toy_guiders};
 
 /// The columns of the figure.
 const WEIGHTS: [f64; 3] = [0.0, 1.0, 3.0];
@@ -46,6 +46,9 @@ pub struct Args {
     /// Seed of the network, its data and all noise.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Draw what each guider does to the points instead, one panel each.
+    #[arg(long)]
+    guiders: bool,
     /// The figure.
     #[arg(long, value_name = "FILE.png", default_value = "toy.png")]
     out: PathBuf,
@@ -67,6 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
     let stop = interrupt::flag();
     let stopping = || if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) };
     let gpu = args.device.open()?;
+    if args.guiders {
+        return toy_guiders::run(&gpu, &args.out, (args.steps, args.v, args.seed), stopping);
+    }
     let exact = Row::sample(&gpu, args, "exact score", ToyModel::Exact, args.samples, stopping)?;
 
     let options = ToyTrainingOptions { steps: args.train_steps, seed: args.seed, ..Default::default() };

@@ -37,7 +37,7 @@ pub use generations::{generations, save_generation};
 pub use grid::grid;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
 #[cfg(not(target_arch = "wasm32"))]
-pub use panels::{Panel, panels};
+pub use panels::{Panel, panels, small_panels};
 pub(crate) use pieces::Pieces;
 #[cfg(not(target_arch = "wasm32"))]
 pub use plot::{Series, loss_plot};

@@ -30,6 +30,18 @@ pub struct Panel {
 /// When there are no panels, a range is empty, a density's values do not fit its sizes, or the file cannot be
 /// written.
 pub fn panels(path: impl AsRef<Path>, panels: &[Panel], columns: usize) -> Result<()> {
+    drawn(path, panels, columns, FINE)
+}
+
+/// The same with 210 pixels to a panel, for many of them.
+///
+/// # Errors
+/// As [`panels`].
+pub fn small_panels(path: impl AsRef<Path>, panels: &[Panel], columns: usize) -> Result<()> {
+    drawn(path, panels, columns, 2 * FINE)
+}
+
+fn drawn(path: impl AsRef<Path>, panels: &[Panel], columns: usize, finer: usize) -> Result<()> {
     const SIDE: usize = 400 * FINE;
     const PAD: usize = 10 * FINE;
     const TITLE: usize = 34 * FINE;
@@ -77,7 +89,7 @@ pub fn panels(path: impl AsRef<Path>, panels: &[Panel], columns: usize) -> Resul
         }
         Ok(())
     })?;
-    write_png(path, &shrink(&image, FINE), &[])
+    write_png(path, &shrink(&image, finer), &[])
 }
 
 fn check(panel: &Panel) -> Result<()> {

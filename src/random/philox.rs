@@ -28,6 +28,8 @@ pub enum Stream {
     Shuffle = 7,
     /// Initial parameters; the index is the tensor's.
     Init = 8,
+    /// The noise on a sample's condition; the index is the sampler's step.
+    ConditionNoise = 9,
 }
 
 /// Philox 4x32-10 of `counter` under `key`.

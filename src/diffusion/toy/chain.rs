@@ -17,7 +17,7 @@ pub struct ToyPoint {
 }
 
 /// Two normal numbers, words 0 and 1 of the block.
-fn noise(seed: u64, index: u64, stream: Stream) -> Point {
+pub(super) fn noise(seed: u64, index: u64, stream: Stream) -> Point {
     let [x, y, ..] = words(seed, 0, index, stream);
     [normal(x), normal(y)].map(f64::from)
 }

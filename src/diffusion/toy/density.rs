@@ -32,6 +32,7 @@ pub fn class_mean(class: usize) -> Point {
 pub struct MixtureAt {
     means: [Point; CLASSES],
     variance: f64,
+    alpha: f64,
     sigma: f64,
 }
 
@@ -51,8 +52,16 @@ impl MixtureAt {
         MixtureAt {
             means: [0, 1, 2].map(|class| class_mean(class).map(|x| alpha * x)),
             variance: (alpha * STANDARD_DEVIATION).powi(2) + sigma * sigma,
+            alpha,
             sigma,
         }
+    }
+
+    /// At λ, of classes with another standard deviation.
+    pub fn blurred(log_snr: f64, standard_deviation: f64) -> Self {
+        let mixture = MixtureAt::log_snr(log_snr);
+        let variance = (mixture.alpha * standard_deviation).powi(2) + mixture.sigma * mixture.sigma;
+        MixtureAt { variance, ..mixture }
     }
 
     /// p(z|c), per unit of area. Classes count modulo 3, here and below.
@@ -82,7 +91,15 @@ impl MixtureAt {
 
     /// The exact noise prediction given the class: eps = -σ ∇ log p(z|c) = σ (z - α μ_c)/(α² s² + σ²).
     pub fn eps_conditional(&self, z: Point, class: usize) -> Point {
-        let mean = self.means[class % CLASSES];
+        self.eps_of_mean(z, self.means[class % CLASSES])
+    }
+
+    /// The same given a class whose data have the mean `mean`.
+    pub fn eps_towards(&self, z: Point, mean: Point) -> Point {
+        self.eps_of_mean(z, mean.map(|x| self.alpha * x))
+    }
+
+    fn eps_of_mean(&self, z: Point, mean: Point) -> Point {
         [0, 1].map(|axis| self.sigma * (z[axis] - mean[axis]) / self.variance)
     }
 

@@ -19,7 +19,9 @@
 mod chain;
 mod density;
 mod grid;
+mod guided;
 
 pub use chain::{ToyPoint, sample_data, simulate};
 pub use density::{CLASSES, MixtureAt, Point, RADIUS, STANDARD_DEVIATION, class_mean, direction};
 pub use grid::{Grid, guided_conditional, guided_mixture, mean_along, sampled_mean_along, total_variation};
+pub use guided::{WEAK_DEVIATION, simulate_guided, toy_class};
