@@ -57,7 +57,7 @@ impl Drawing {
         let defaults = SamplerOptions::of(&model.config, batch)?;
         let options = SamplerOptions {
             steps: steps.unwrap_or(defaults.steps),
-            method: self.method.clone(),
+            method: Method { kind: self.method.kind.or(defaults.method.kind), ..self.method.clone() },
             guided: Sampler::needs_both(guidance),
             dtype,
             ..defaults

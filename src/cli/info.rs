@@ -84,6 +84,7 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
     println!("  attention: {heads}, qkv in the {order} order");
     if checkpoint.kind() == Kind::UNet {
         noise(config);
+        conditions(config);
     }
     if classes {
         for (label, name) in config.class_names.iter().enumerate() {
@@ -131,6 +132,23 @@ fn noise(config: &ModelConfig) {
             "by a classifier or a second model: there is no null class"
         }
     );
+}
+
+/// How the condition enters, where it is not as usual.
+fn conditions(config: &ModelConfig) {
+    if let Some([low, high]) = config.unet.guidance_range {
+        let steps = config.sampling.steps;
+        let halved = match config.sampling.sampler.as_deref() {
+            Some("halving") => format!("; its steps were halved to {steps}"),
+            _ => String::new(),
+        };
+        println!("  distilled: is told w from {low} to {high}, one evaluation a step{halved}");
+    }
+    if let Some(block) = &config.unet.condition_from {
+        println!(
+            "  late conditioning: from {block} on; what is before it runs once for both halves of guidance"
+        );
+    }
 }
 
 fn progress(dir: &Path, path: &Path) -> Result<()> {

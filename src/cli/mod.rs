@@ -5,6 +5,7 @@
 mod compiled;
 mod convert;
 mod devices;
+mod distill;
 mod drawing;
 mod eval;
 mod features;
@@ -47,6 +48,7 @@ enum Command {
     Quickstart(quickstart::Args),
     Train(Box<train::Args>),
     TrainClassifier(train_classifier::Args),
+    Distill(Box<distill::Args>),
     Sample(Box<sample::Args>),
     Sweep(Box<sweep::Args>),
     Eval(Box<eval::Args>),
@@ -66,6 +68,7 @@ pub fn main() -> ExitCode {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Train(args) => train::run(&args),
         Command::TrainClassifier(args) => train_classifier::run(&args),
+        Command::Distill(args) => distill::run(&args),
         Command::Sample(args) => sample::run(&args),
         Command::Sweep(args) => sweep::run(&args),
         Command::Eval(args) => eval::run(&args),

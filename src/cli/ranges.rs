@@ -66,6 +66,20 @@ pub fn weights(text: &str) -> Result<Vec<f64>> {
     }
 }
 
+/// `FROM:TO` as two numbers.
+///
+/// # Errors
+/// [`Error::Config`] quoting what is no rising range.
+pub fn range(text: &str) -> Result<[f64; 2]> {
+    let numbers = text
+        .split_once(':')
+        .and_then(|(from, to)| Some([from.trim().parse::<f64>().ok()?, to.trim().parse::<f64>().ok()?]));
+    let rises = |[from, to]: &[f64; 2]| from.is_finite() && to.is_finite() && from <= to;
+    numbers
+        .filter(rises)
+        .ok_or_else(|| Error::Config(format!("{text:?} is no rising range; give FROM:TO as in 0:4")))
+}
+
 /// `8,4` as numbers; empty or `none` for an empty list.
 pub fn sizes(text: &str) -> Result<Vec<usize>> {
     if text.is_empty() || text == "none" {
@@ -96,6 +110,7 @@ mod tests {
         assert_eq!(weights("0:1:0.1").unwrap()[3], 0.3);
         assert_eq!(weights("-1:4:1").unwrap(), [-1.0, 0.0, 1.0, 2.0, 3.0, 4.0]);
         assert_eq!(weights("-1,0.5").unwrap(), [-1.0, 0.5]);
+        assert_eq!(range("-0.5:4").unwrap(), [-0.5, 4.0]);
         assert_eq!(sizes("8,4").unwrap(), [8, 4]);
         assert!(sizes("none").unwrap().is_empty());
     }
@@ -104,6 +119,9 @@ mod tests {
     fn slips_are_refused() {
         for text in ["", "a", "3-1", "1-", "0-99999999999"] {
             assert!(seeds(text).is_err(), "{text}");
+        }
+        for text in ["", "4", "4:0", "0:inf", "a:b", "0:1:2"] {
+            assert!(range(text).is_err(), "{text}");
         }
         for text in ["", "0:1", "0:1:0", "1:0:1", "0:1:nan", "0:1e9:1e-3", "a"] {
             assert!(weights(text).is_err(), "{text}");

@@ -148,7 +148,7 @@ pub fn run(args: &Args) -> Result<()> {
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
         steps: args.steps.unwrap_or(defaults.steps),
-        method: method(args)?,
+        method: method(args, defaults.method)?,
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
         clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
@@ -173,6 +173,9 @@ pub fn run(args: &Args) -> Result<()> {
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
         low_res: None,
     };
+    if other.is_some() && config.unet.guidance_range.is_some() {
+        return Err(Error::Config("--uncond-model: this model is distilled, its guidance is its own".into()));
+    }
     if other.is_some() && !Sampler::needs_both(guidance) {
         return Err(Error::Config(format!(
             "--uncond-model is one half of guidance, and w = {} needs only the other",
@@ -268,10 +271,12 @@ pub fn variance(text: &str) -> Result<Variance> {
     }
 }
 
-/// Which sampler is asked for.
-fn method(args: &Args) -> Result<Method> {
+/// Which sampler is asked for; else the model's own.
+fn method(args: &Args, own: Method) -> Result<Method> {
     let variance = args.variance.as_deref().map(variance).transpose()?;
     let kind = no_reverse(args.sampler)?;
+    let respaced = args.respacing.is_some();
+    let kind = kind.or(own.kind.filter(|_| !respaced));
     Ok(Method { kind, eta: args.eta, respacing: args.respacing.clone(), variance })
 }
 

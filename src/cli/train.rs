@@ -59,6 +59,10 @@ pub struct Args {
     /// Groups of the group norms; must divide every level's width.
     #[arg(long, value_name = "N", help_heading = "Network")]
     norm_groups: Option<usize>,
+    /// The first block that is told the class, as input_blocks.2, middle_block or output_blocks.3: what is before it runs
+    /// once for both halves of guidance.
+    #[arg(long, value_name = "BLOCK", help_heading = "Network")]
+    condition_from: Option<String>,
     /// Dropout in residual blocks.
     #[arg(long, value_name = "F", help_heading = "Network")]
     dropout: Option<f32>,
@@ -189,6 +193,7 @@ impl Args {
         }
         set(&mut o.unet.norm_num_groups, &self.norm_groups);
         set(&mut o.unet.dropout, &self.dropout);
+        o.unet.condition_from = self.condition_from.clone();
         if let Some(batch) = self.batch {
             o.batch = batch;
             o.microbatch = batch.min(o.microbatch);
@@ -268,8 +273,12 @@ pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> 
 
 /// Trains with a progress bar and, where asked for, pictures on the way.
 pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Outcome> {
+    drive(gpu, Trainer::open(gpu, dataset, options, dir)?, dir)
+}
+
+/// The same of an opened training.
+pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
     let stop = interrupt::flag();
-    let mut trainer = Trainer::open(gpu, dataset, options, dir)?;
     let total = trainer.total_images();
     if trainer.images() >= total {
         eprintln!("{} images were seen already: nothing is left to train", trainer.images());
@@ -293,7 +302,7 @@ pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Pat
                 }
                 Event::Saved(_) => {}
                 Event::Samples(images) => {
-                    let config = trainer.config(options.ema_rates[0]);
+                    let config = trainer.config(trainer.options().ema_rates[0]);
                     let precision = trainer.options().precision;
                     let Some(unet) = trainer.unet() else { return Ok(()) };
                     let sheets = Sheets::new(gpu, unet, &trainer.average(), &config, precision)?;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 mod decode;
 mod digits;
 mod edm_zip;
-mod fingerprint;
+pub(crate) mod fingerprint;
 mod folder;
 mod idx;
 mod image;

@@ -84,6 +84,15 @@ impl Model {
     pub fn weights(&self) -> Weights {
         self.arena.weights(self.unet.parameters(), 0)
     }
+
+    /// Its weights, one list for each parameter of the network in the kernels' order. Waits for the device.
+    ///
+    /// # Errors
+    /// What the device objects to.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn values(&self) -> Result<Vec<Vec<f32>>> {
+        self.arena.read(&self.gpu, self.unet.parameters(), 0)
+    }
 }
 
 /// A classifier of noisy pictures with its weights on a device.

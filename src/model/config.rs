@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
-    BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Prediction, Process, Variance,
+    BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
+    Variance,
 };
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
@@ -105,6 +106,9 @@ pub struct SamplingDefaults {
     pub variance_exponent: f64,
     /// What is done to x̂: `none`, `static` or `dynamic`.
     pub clip: String,
+    /// The sampler by name, where it is not the process's own choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<String>,
 }
 
 /// A model's configuration.
@@ -150,6 +154,15 @@ impl ModelConfig {
             )));
         }
         Ok(process)
+    }
+
+    /// The default sampler.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for one that this version does not know.
+    pub fn method(&self) -> Result<Method> {
+        let kind = self.sampling.sampler.as_deref().map(str::parse).transpose()?;
+        Ok(Method { kind, ..Method::default() })
     }
 
     /// The default clip.

@@ -220,6 +220,8 @@ pub fn configure(
             num_classes: found.num_classes,
             null_class: NullClass::Absent,
             low_res_channels: found.low_res_channels,
+            condition_from: None,
+            guidance_range: None,
         },
         scheduler: SchedulerConfig {
             beta_schedule: schedule,
@@ -241,6 +243,7 @@ pub fn configure(
             steps: published.map_or(250, |published| published.sampling_steps),
             variance_exponent: 0.0,
             clip: "static".into(),
+            sampler: None,
         },
         class_names: class_names(flags.class_names.as_ref(), classes)?,
         data: published.map_or("unknown pictures", |published| published.data).into(),

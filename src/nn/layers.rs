@@ -121,6 +121,11 @@ impl RowLinear {
         RowLinear(Linear::new(parameters, name, channels))
     }
 
+    /// The same, its output zero at the start.
+    pub fn zero(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
+        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, true))
+    }
+
     /// `[N, C]` f32 to `[N, K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         let Linear { weight, bias } = self.0;

@@ -30,6 +30,8 @@ pub enum Stream {
     Init = 8,
     /// The noise on a sample's condition; the index is the sampler's step.
     ConditionNoise = 9,
+    /// The guidance weight that a distilled network is trained at; the index is the image's.
+    Guidance = 10,
 }
 
 /// Philox 4x32-10 of `counter` under `key`.

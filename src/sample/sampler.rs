@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Profile;
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::model::{Model, ModelConfig};
-use crate::nn::unet::Pass;
+use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
 use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
 use crate::random::Stream;
@@ -45,12 +45,12 @@ impl SamplerOptions {
     /// The defaults of a model, guided where the model can be.
     ///
     /// # Errors
-    /// [`Error::Config`] when the configuration names an unknown clip.
+    /// [`Error::Config`] when the configuration names an unknown clip or sampler.
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
         Ok(SamplerOptions {
             batch,
             steps: config.sampling.steps,
-            method: Method::default(),
+            method: config.method()?,
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
             guided: config.can_guide(),
@@ -76,6 +76,8 @@ pub struct Sampler {
     shape: [usize; 4],
     null_label: u32,
     has_classes: bool,
+    /// The weights that a distilled network was trained for, and where it reads one.
+    distilled: Option<([f64; 2], Buffer)>,
     start: Plan,
     step: Plan,
     moves: usize,
@@ -133,6 +135,8 @@ impl Sampler {
     ) -> Result<Sampler> {
         let Networks { unet, weights, unconditional, guide, low_res } = networks;
         let config = unet.config();
+        // A distilled network is told w, and its one evaluation is guided.
+        let options = SamplerOptions { guided: options.guided && config.guidance_range.is_none(), ..options };
         check_low_res(config, low_res.map(|(buffer, side)| (buffer.bytes(), side)), &options)?;
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
         if n == 0 {
@@ -160,6 +164,11 @@ impl Sampler {
         let seeds = gpu.buffer("seeds", (n * 8) as u64)?;
         let guidance = gpu.buffer("guidance weight", 4)?;
         let counter = gpu.buffer("step counter", 4)?;
+        let distilled = match config.guidance_range {
+            Some(range) => Some((range, gpu.buffer("guidance weights", (n * 4) as u64)?)),
+            None => None,
+        };
+        let told = distilled.as_ref().map(|(_, buffer)| over(buffer, &[n], DType::F32));
         let z_tensor = over(&z, &shape, DType::F32);
         let seeds_tensor = over(&seeds, &[n, 2], DType::U32);
 
@@ -191,11 +200,12 @@ impl Sampler {
         };
         let pass = Pass::inference(options.dtype);
         let eps = if options.guided && !options.two_pass && unconditional.is_none() {
-            let times = cx.output("times", &[2 * n], DType::F32)?;
+            let times = cx.output("times", &[n], DType::F32)?;
             ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let both = over(&labels, &[2 * n], DType::U32);
-            let doubled = ops::repeat_batch(&mut cx, &z_tensor, 2)?;
-            unet.forward(&mut cx, weights, &doubled, &times, Some(&both), &pass)?
+            let inputs =
+                Inputs { z: &z_tensor, time: &times, labels: Some(&both), conditions: 2, guidance: None };
+            unet.evaluate(&mut cx, weights, inputs, &pass)?
         } else {
             let times = cx.output("times", &[n], DType::F32)?;
             ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
@@ -207,7 +217,14 @@ impl Sampler {
                     unet.with_low_res(&mut cx, &z_tensor, &low)?
                 }
             };
-            let eps = unet.forward(&mut cx, weights, &input, &times, first.as_ref(), &pass)?;
+            let inputs = Inputs {
+                z: &input,
+                time: &times,
+                labels: first.as_ref(),
+                conditions: 1,
+                guidance: told.as_ref(),
+            };
+            let eps = unet.evaluate(&mut cx, weights, inputs, &pass)?;
             if options.guided {
                 // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.
                 let (other, own) = unconditional.unwrap_or((unet, weights));
@@ -281,6 +298,7 @@ impl Sampler {
             shape,
             null_label,
             has_classes,
+            distilled,
             start,
             step,
             moves: moves.len(),
@@ -313,7 +331,7 @@ impl Sampler {
         if requests.len() > n {
             return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
         }
-        if Self::needs_both(guidance) && !self.options.guided {
+        if self.distilled.is_none() && Self::needs_both(guidance) && !self.options.guided {
             let w = guidance.weight();
             return Err(Error::Config(format!(
                 "w = {w} needs a guided sampler; this one evaluates once a step"
@@ -324,6 +342,16 @@ impl Sampler {
         let all: Vec<Request> =
             (0..n).map(|i| requests.get(i).or(requests.first()).copied().unwrap_or(filler)).collect();
         let unconditional = guidance.evaluations() == Evaluations::Unconditional;
+        if let Some(([low, high], buffer)) = &self.distilled {
+            // Without a class the guided picture is the unconditional one, whatever w.
+            let w = if unconditional { *low } else { guidance.weight() };
+            if !(*low..=*high).contains(&w) {
+                return Err(Error::Config(format!(
+                    "w = {w}: this distilled network was trained for w from {low} to {high}"
+                )));
+            }
+            self.gpu.write(buffer, 0, bytemuck::cast_slice(&vec![w as f32; n]))?;
+        }
         let label = |request: &Request| match request.class {
             Some(class) if !unconditional => class,
             _ => self.null_label,

@@ -5,20 +5,25 @@
 //! Invariants: every random number is a function of (seed, image index); nothing is read back from the device but
 //! losses, with a fixed lag; what has been saved can be resumed byte for byte.
 
+mod distill;
 mod importance;
 mod log;
 mod noise_scale;
 mod objective;
 mod options;
+mod settle;
 mod state;
 mod step;
+mod trained;
 mod trainer;
 
+pub use distill::{Distillation, Teacher};
 pub use importance::Importance;
 pub use log::{StepRecord, records};
 pub use noise_scale::gradient_noise_scale;
 pub use objective::{LossKind, Objective, TrainSchedule};
 pub use options::{PRESETS, Preset, TrainOptions};
 pub use state::TrainState;
-pub use step::{StepCost, TrainStep, Trained};
+pub use step::{StepCost, TrainStep};
+pub use trained::Trained;
 pub use trainer::{Event, Outcome, Trainer};

@@ -190,6 +190,8 @@ pub struct Draw {
     pub alpha: f64,
     /// σ.
     pub sigma: f64,
+    /// u in [0, 1), from which the others follow.
+    pub u: f64,
     /// λ.
     pub log_snr: f64,
     /// What the network is told.
@@ -242,6 +244,7 @@ impl Draws {
             return Draw {
                 alpha: schedule.alpha(t),
                 sigma: schedule.sigma(t),
+                u,
                 log_snr: schedule.log_snr(t),
                 time: schedule.timestep(t) as f64,
                 t,
@@ -254,6 +257,7 @@ impl Draws {
         Draw {
             alpha,
             sigma,
+            u,
             log_snr: self.continuous.log_snr(u),
             time: self.continuous.time_embedding(u),
             t: 0,

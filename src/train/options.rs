@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::data::{Crop, Dataset};
 use crate::error::{Error, Result};
 use crate::gpu::Capabilities;
-use crate::io::write_atomic;
 use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 use crate::tensor::{DType, Precision};
 
+use super::distill::Distillation;
 use super::objective::Objective;
 
 /// Everything that determines a training. Saved as `train.json`; a folder is resumed only under the same options.
@@ -59,6 +59,9 @@ pub struct TrainOptions {
     /// The schedule, the prediction, the loss.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
+    /// Of a student: who teaches it what; none for any other training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<Distillation>,
     /// Storage type of activations.
     pub precision: Precision,
     /// The seed of everything.
@@ -182,6 +185,8 @@ impl Preset {
                 num_classes: Some(dataset.num_classes()),
                 null_class: NullClass::Learned,
                 low_res_channels: 0,
+                condition_from: None,
+                guidance_range: None,
             },
             random_crop: false,
             flip: false,
@@ -198,6 +203,7 @@ impl Preset {
             log_snr_max: 20.0,
             upsample_from: None,
             objective: Objective::default(),
+            distillation: None,
             precision: Precision::Auto,
             seed,
             sample_every: 0,
@@ -206,6 +212,7 @@ impl Preset {
                 steps: self.sampling.0,
                 variance_exponent: self.sampling.1,
                 clip: "static".into(),
+                sampler: None,
             },
         }
     }
@@ -250,7 +257,10 @@ impl TrainOptions {
                 return refuse(format!("--ema names the rate {rate} twice"));
             }
         }
-        self.objective.check()?;
+        match &self.distillation {
+            None => self.objective.check()?,
+            Some(distillation) => distillation.check(self)?,
+        }
         self.check_upsampling()?;
         let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
         if self.objective.is_classifier() {
@@ -334,57 +344,6 @@ impl TrainOptions {
     pub fn learning_rate_at(&self, images: u64) -> f64 {
         let end = (images + self.batch as u64) as f64;
         self.learning_rate * (end / self.warmup_images.max(1) as f64).min(1.0)
-    }
-
-    /// Writes `train.json` into `dir`, or compares with the one that is there.
-    ///
-    /// # Errors
-    /// [`Error::Config`] naming every option that differs. More images than before are no difference: the run goes on.
-    pub fn settle(&self, dir: &Path) -> Result<()> {
-        let path = dir.join("train.json");
-        let mine = serde_json::to_value(self).map_err(|e| Error::format(&path, e.to_string()))?;
-        if path.exists() {
-            let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-            let theirs: serde_json::Value =
-                serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
-            let mut differences = Vec::new();
-            compare("", &theirs, &mine, &mut differences);
-            let more = |line: &String| {
-                let old = theirs["images"].as_u64().unwrap_or(0);
-                line.starts_with("images:") && self.images > old
-            };
-            differences.retain(|line| !more(line));
-            if !differences.is_empty() {
-                return Err(Error::Config(format!(
-                    "{} was begun with other options; resume with the same ones or choose another --out:\n  {}",
-                    dir.display(),
-                    differences.join("\n  ")
-                )));
-            }
-            if theirs == mine {
-                return Ok(());
-            }
-        }
-        let text = serde_json::to_string_pretty(&mine).map_err(|e| Error::format(&path, e.to_string()))?;
-        write_atomic(&path, |writer| {
-            writer.write_all(text.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(Error::io(&path))
-        })
-    }
-}
-
-/// Lists `path: there X, now Y` for each leaf that differs.
-fn compare(path: &str, theirs: &serde_json::Value, mine: &serde_json::Value, into: &mut Vec<String>) {
-    if let (Some(a), Some(b)) = (theirs.as_object(), mine.as_object()) {
-        let mut keys: Vec<&String> = a.keys().chain(b.keys()).collect();
-        keys.sort();
-        keys.dedup();
-        for key in keys {
-            let inner = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
-            let missing = serde_json::Value::Null;
-            compare(&inner, a.get(key).unwrap_or(&missing), b.get(key).unwrap_or(&missing), into);
-        }
-    } else if theirs != mine {
-        into.push(format!("{path}: there {theirs}, now {mine}"));
     }
 }
 

@@ -57,6 +57,12 @@ impl TrainState {
         Ok(state)
     }
 
+    /// Begins with these values, in the kernels' order, instead.
+    pub(super) fn begin_with(&self, gpu: &Gpu, values: &[Vec<f32>], rates: usize) -> Result<()> {
+        self.parameters.write(gpu, 0, values)?;
+        (0..rates).try_for_each(|copy| self.averages.write(gpu, copy, values))
+    }
+
     fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &OptimizerState) -> Result<Self> {
         Ok(TrainState {
             parameters: parameters.arena(gpu, "parameters", 1)?,

@@ -6,50 +6,21 @@
 use crate::autograd::backprop_from;
 use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, LossRow};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
+use crate::nn::UNet;
 use crate::nn::unet::{Dropout, Pass};
-use crate::nn::{Classifier, Parameters, UNet};
 use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
 use crate::tensor::{Context, DType, Tensor};
 
+use super::distill::{Lesson, Lessons};
 use super::importance::Importance;
 use super::log::StepRecord;
 use super::noise_scale::{MicroNorm, PendingNorm};
 use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
-
-/// What is trained.
-#[derive(Clone, Copy, Debug)]
-pub enum Trained<'a> {
-    /// A denoising network.
-    UNet(&'a UNet),
-    /// A classifier of noisy pictures.
-    Classifier(&'a Classifier),
-}
-
-impl<'a> Trained<'a> {
-    /// Its parameters.
-    pub fn parameters(self) -> &'a Parameters {
-        match self {
-            Trained::UNet(unet) => unet.parameters(),
-            Trained::Classifier(classifier) => classifier.parameters(),
-        }
-    }
-}
-
-impl<'a> From<&'a UNet> for Trained<'a> {
-    fn from(unet: &'a UNet) -> Self {
-        Trained::UNet(unet)
-    }
-}
-
-impl<'a> From<&'a Classifier> for Trained<'a> {
-    fn from(classifier: &'a Classifier) -> Self {
-        Trained::Classifier(classifier)
-    }
-}
+use super::trained::Trained;
 
 /// What a step costs, before anything runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,6 +42,8 @@ struct Inputs {
     labels: Buffer,
     /// Each sample's numbers of the loss; the default's are the same for all.
     rows: Option<Buffer>,
+    /// Of a distillation.
+    lessons: Option<Lessons>,
 }
 
 /// A recorded training step.
@@ -146,7 +119,7 @@ impl PendingStep {
 }
 
 /// A tensor over the whole of a buffer.
-fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
+pub(super) fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
     Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
 }
 
@@ -163,10 +136,11 @@ impl TrainStep {
         options: &TrainOptions,
         state: &TrainState,
     ) -> Result<TrainStep> {
-        let inputs = Inputs::new(gpu, options)?;
+        let network = network.into();
+        let inputs = Inputs::new(gpu, network, options)?;
         let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
         let mut cx = Context::with_tape(gpu);
-        let (losses, terms) = record_gradients(&mut cx, network.into(), options, state, &inputs)?;
+        let (losses, terms) = record_gradients(&mut cx, network, options, state, &inputs)?;
         let (accumulate, apply, kept) = if options.batch == options.microbatch {
             record_update(&mut cx, options, state, &hyper)?;
             let plan = cx.finish("training step")?;
@@ -216,9 +190,12 @@ impl TrainStep {
         for at in (0..options.batch).step_by(micro) {
             let images = &batch.images[at * pixels..(at + micro) * pixels];
             let first = batch.first_image + at as u64;
-            let draws: Vec<_> = (first..first + micro as u64)
+            let mut draws: Vec<_> = (first..first + micro as u64)
                 .map(|index| self.draws.draw(index, importance.as_deref_mut()))
                 .collect();
+            if let Some(lessons) = &self.inputs.lessons {
+                draws.iter_mut().for_each(|draw| *draw = lessons.redraw(*draw));
+            }
             times.extend(draws.iter().map(|draw| draw.t));
             quarters.extend(draws.iter().map(|draw| draw.quarter));
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
@@ -259,7 +236,7 @@ impl TrainStep {
         let first = Self::initial_optimizer_state(options);
         let state =
             TrainState::new(gpu, network.parameters(), options.ema_rates.len(), options.seed, &first)?;
-        let inputs = Inputs::new(gpu, options)?;
+        let inputs = Inputs::new(gpu, network, options)?;
         let mut cx = Context::with_tape(gpu);
         record_gradients(&mut cx, network, options, &state, &inputs)?;
         let micro_steps = (options.batch / options.microbatch) as f64;
@@ -285,7 +262,7 @@ impl TrainStep {
 }
 
 impl Inputs {
-    fn new(gpu: &Gpu, options: &TrainOptions) -> Result<Self> {
+    fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
         let (size, channels) = (options.unet.sample_size as u64, options.unet.in_channels as u64);
         Ok(Inputs {
@@ -294,9 +271,13 @@ impl Inputs {
             times: gpu.buffer("times", n * 4)?,
             image_index: gpu.buffer("image indices", n * 8)?,
             labels: gpu.buffer("labels", n * 4)?,
-            rows: match options.objective.is_default() {
+            rows: match options.objective.is_default() || options.distillation.is_some() {
                 true => None,
                 false => Some(gpu.buffer("loss rows", n * size_of::<LossRow>() as u64)?),
+            },
+            lessons: match network {
+                Trained::Student(_, teacher) => Some(Lessons::new(gpu, options, teacher)?),
+                _ => None,
             },
         })
     }
@@ -324,6 +305,9 @@ impl Inputs {
         if let Some(rows) = &self.rows {
             let all: Vec<LossRow> = draws.iter().map(|draw| draw.row).collect();
             gpu.write(rows, 0, bytemuck::cast_slice(&all))?;
+        }
+        if let Some(lessons) = &self.lessons {
+            lessons.write(gpu, draws, &shown, first)?;
         }
         gpu.write(&self.images, 0, images)?;
         gpu.write(&self.scalars, 0, bytemuck::cast_slice(&scalars))?;
@@ -364,6 +348,18 @@ fn record_gradients(
     let pass = Pass { dtype, dropout: Some(&dropout) };
     let unet = match network {
         Trained::UNet(unet) => unet,
+        Trained::Student(student, teacher) => {
+            let Some(lessons) = &inputs.lessons else {
+                return Err(Error::Config("a student's options must say what it is taught".into()));
+            };
+            let lesson = Lesson { student, teacher, z: &z, time: &times, labels: labels.as_ref() };
+            let (predicted, target) = lesson.record(cx, lessons, &weights, &pass)?;
+            let (loss, per_sample) =
+                ops::mse_per_sample(cx, &predicted, &target, 1.0 / options.batch as f32)?;
+            cx.keep(&per_sample);
+            backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;
+            return Ok((per_sample, None));
+        }
         Trained::Classifier(classifier) => {
             let logits = classifier.forward(cx, &weights, &z, &times, &pass)?;
             let labels = over(&inputs.labels, &[n], DType::U32);

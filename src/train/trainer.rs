@@ -9,15 +9,17 @@ use crate::diffusion::TimeSampler;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Series, loss_plot};
-use crate::model::{ModelConfig, write_model};
+use crate::model::{ModelConfig, SchedulerConfig, write_model};
 use crate::nn::{Classifier, Parameters, UNet, Weights};
 
+use super::distill::Teacher;
 use super::importance::{Importance, LAG};
 use super::log::{Log, StepRecord};
 use super::objective::LossKind;
 use super::options::TrainOptions;
 use super::state::TrainState;
-use super::step::{PendingStep, TrainStep, Trained};
+use super::step::{PendingStep, TrainStep};
+use super::trained::Trained;
 
 /// Batches decoded ahead.
 const AHEAD: usize = 4;
@@ -46,6 +48,7 @@ pub enum Outcome {
 enum Network {
     UNet(UNet),
     Classifier(Classifier),
+    Student(UNet, Box<Teacher>),
 }
 
 impl Network {
@@ -53,6 +56,7 @@ impl Network {
         match self {
             Network::UNet(unet) => Trained::UNet(unet),
             Network::Classifier(classifier) => Trained::Classifier(classifier),
+            Network::Student(unet, teacher) => Trained::Student(unet, teacher.model()),
         }
     }
 }
@@ -74,19 +78,60 @@ impl Trainer {
     /// # Errors
     /// [`Error::Config`] when `dir` was begun with other options; whatever is wrong with its files.
     pub fn open(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Trainer> {
+        if options.distillation.is_some() {
+            return Err(Error::Config("a distillation needs its teacher".into()));
+        }
+        Self::open_with(gpu, dataset, options, None, dir)
+    }
+
+    /// Begins or resumes the distillation of `options` in `dir`, which [`Teacher::teach`] of the same teacher has made.
+    ///
+    /// # Errors
+    /// As [`Trainer::open`]; [`Error::Config`] for options of another teacher.
+    pub fn distill(
+        gpu: &Gpu,
+        dataset: Arc<Dataset>,
+        options: &TrainOptions,
+        teacher: Teacher,
+        dir: &Path,
+    ) -> Result<Trainer> {
+        if options.distillation.as_ref().is_none_or(|known| known.teacher != teacher.fingerprint()) {
+            return Err(Error::Config("these options are not those of this teacher's student".into()));
+        }
+        Self::open_with(gpu, dataset, options, Some(teacher), dir)
+    }
+
+    fn open_with(
+        gpu: &Gpu,
+        dataset: Arc<Dataset>,
+        options: &TrainOptions,
+        teacher: Option<Teacher>,
+        dir: &Path,
+    ) -> Result<Trainer> {
         std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let options = &options.clone().settle_precision(gpu.capabilities(), dir)?;
         options.check()?;
         options.settle(dir)?;
-        let network = match options.objective.is_classifier() {
-            true => Network::Classifier(Classifier::new(&options.unet)?),
-            false => Network::UNet(UNet::new(&options.unet)?),
+        let network = match teacher {
+            Some(teacher) => Network::Student(UNet::new(&options.unet)?, Box::new(teacher)),
+            None if options.objective.is_classifier() => Network::Classifier(Classifier::new(&options.unet)?),
+            None => Network::UNet(UNet::new(&options.unet)?),
         };
         let (parameters, rates) = (network.trained().parameters(), &options.ema_rates);
         let first = TrainStep::initial_optimizer_state(options);
         let mut state = match TrainState::load(gpu, parameters, rates, dir)? {
             Some(state) => state,
-            None => TrainState::new(gpu, parameters, rates.len(), options.seed, &first)?,
+            None => {
+                let state = TrainState::new(gpu, parameters, rates.len(), options.seed, &first)?;
+                if let Network::Student(_, teacher) = &network {
+                    state.begin_with(
+                        gpu,
+                        &teacher.starting_values(parameters, options.seed)?,
+                        rates.len(),
+                    )?;
+                }
+                state
+            }
         };
         if options.objective.t_sampler == TimeSampler::Importance && state.importance.is_none() {
             state.importance = Some(Importance::new(options.objective.steps_total)?);
@@ -123,7 +168,7 @@ impl Trainer {
     /// The network, where it is not a classifier.
     pub fn unet(&self) -> Option<&UNet> {
         match &self.network {
-            Network::UNet(unet) => Some(unet),
+            Network::UNet(unet) | Network::Student(unet, _) => Some(unet),
             Network::Classifier(_) => None,
         }
     }
@@ -215,11 +260,18 @@ impl Trainer {
         let options = &self.options;
         ModelConfig {
             class_name: match self.network {
-                Network::UNet(_) => "FreeguideUNet".into(),
+                Network::UNet(_) | Network::Student(..) => "FreeguideUNet".into(),
                 Network::Classifier(_) => "FreeguideClassifier".into(),
             },
             unet: options.unet.clone(),
-            scheduler: options.objective.scheduler(options.log_snr_min, options.log_snr_max),
+            scheduler: match &self.network {
+                // What a file says of its variances cannot all be told by options.
+                Network::Student(_, teacher) => SchedulerConfig {
+                    prediction_type: options.objective.prediction.config_name().into(),
+                    ..teacher.model().config.scheduler.clone()
+                },
+                _ => options.objective.scheduler(options.log_snr_min, options.log_snr_max),
+            },
             sampling: options.sampling.clone(),
             class_names: options.class_names.clone(),
             data: options.data.clone(),
@@ -244,8 +296,15 @@ impl Trainer {
         }
         let points = self.log.records().iter().map(|record| (record.images as f64, f64::from(record.loss)));
         let series: Series = ("loss".into(), points.collect());
+        // A student of w = 0 alone has nothing to learn, and a logarithm nothing to show.
+        if !series.1.iter().any(|(_, loss)| *loss > 0.0) {
+            return Ok(());
+        }
         let objective = &self.options.objective;
         let what = match objective.loss {
+            LossKind::Simple if self.options.distillation.is_some() => {
+                format!("mean squared distance to the teacher's {}", objective.prediction)
+            }
             LossKind::Simple => format!("mean squared error of {}", objective.prediction),
             LossKind::Hybrid | LossKind::HybridUnscaled => "hybrid loss".into(),
             LossKind::CrossEntropy => "cross-entropy in nats".into(),

@@ -6,7 +6,7 @@ use super::{Level, Move, check_eta};
 use crate::Result;
 
 /// From one level to another.
-pub(super) fn between(from: Level, to: Level, eta: f64) -> Move {
+pub(crate) fn between(from: Level, to: Level, eta: f64) -> Move {
     let sd = eta * to.sigma / from.sigma * (1.0 - (from.alpha / to.alpha).powi(2)).max(0.0).sqrt();
     let direction = (to.sigma.powi(2) - sd.powi(2)).max(0.0).sqrt();
     Move {

@@ -75,6 +75,28 @@ impl LevelSource {
         }
     }
 
+    /// The levels at u = 1, 1 - 1/N, …, 1/N of the process, N = `steps`: those of N steps are every second one of 2N, as
+    /// progressive distillation needs them (arXiv 2202.00512, algorithm 2). Of a discrete process the nearest steps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no step, or more steps than a discrete process has.
+    pub fn halving(&self, steps: usize) -> Result<Vec<Level>> {
+        if steps == 0 {
+            return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
+        }
+        let parts = (1..=steps).rev().map(|i| i as f64 / steps as f64);
+        match self {
+            LevelSource::Continuous(s) => Ok(parts.map(|u| Level::continuous(s.log_snr(u))).collect()),
+            LevelSource::Discrete(s, _) if steps > s.len() => {
+                Err(Error::Config(format!("{steps} steps of a process that has {}", s.len())))
+            }
+            LevelSource::Discrete(s, scale) => {
+                let step = |u: f64| (u * s.len() as f64).round() as usize - 1;
+                Ok(parts.map(|u| Level::discrete(s, step(u), *scale)).collect())
+            }
+        }
+    }
+
     /// `steps` levels with σ/α spaced as in EDM (equation 5, ρ = 7), from 80 or the noisiest there is down to 0.002 or the
     /// cleanest. A discrete process gives its nearest steps, because its network knows integers alone.
     ///

@@ -16,6 +16,7 @@ mod process;
 mod row;
 
 pub use ancestral::ancestral;
+pub(crate) use ddim::between as ddim_between;
 pub use ddim::{ddim, ddim_reverse};
 pub use dpmpp::{dpmpp_2m, dpmpp_2m_sde};
 pub use edm::{euler, euler_ancestral, heun};
@@ -113,6 +114,8 @@ pub enum SamplerKind {
     Ancestral,
     /// DDIM with η.
     Ddim,
+    /// Deterministic DDIM through the levels of halved students: u = 1, 1 - 1/N, …, 1/N, then the picture.
+    Halving,
     /// DDIM backwards: a picture to its latent.
     DdimReverse,
     /// Euler's method on the probability flow, over Karras' levels.
@@ -131,6 +134,7 @@ pub enum SamplerKind {
 pub const SAMPLERS: &[(SamplerKind, &str, bool)] = &[
     (SamplerKind::Ancestral, "ancestral", false),
     (SamplerKind::Ddim, "ddim", false),
+    (SamplerKind::Halving, "halving", false),
     (SamplerKind::DdimReverse, "ddim-reverse", false),
     (SamplerKind::Euler, "euler", true),
     (SamplerKind::EulerAncestral, "euler-ancestral", true),

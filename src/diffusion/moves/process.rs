@@ -87,7 +87,8 @@ impl Process {
                 "--variance is for ancestral steps of a discrete process, not for {kind} here"
             ));
         }
-        if method.respacing.is_some() && (self.is_continuous() || kind.walks_karras_levels()) {
+        let fixed = kind.walks_karras_levels() || kind == SamplerKind::Halving;
+        if method.respacing.is_some() && (self.is_continuous() || fixed) {
             return refuse(format!(
                 "--respacing chooses steps of a discrete process; {kind} here takes --steps"
             ));
@@ -115,6 +116,7 @@ impl Process {
                 }
             },
             SamplerKind::Ddim => ddim(&own()?, eta)?,
+            SamplerKind::Halving => ddim(&self.levels.halving(steps)?, 0.0)?,
             SamplerKind::DdimReverse => ddim_reverse(&own()?),
             SamplerKind::Euler => euler(&self.levels.karras(steps)?),
             SamplerKind::EulerAncestral => euler_ancestral(&self.levels.karras(steps)?, eta)?,

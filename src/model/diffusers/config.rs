@@ -194,6 +194,8 @@ impl UNet2D {
             num_classes: self.num_class_embeds,
             null_class: NullClass::Absent,
             low_res_channels: 0,
+            condition_from: None,
+            guidance_range: None,
         })
     }
 
@@ -206,6 +208,9 @@ impl UNet2D {
         let refuse = |what: &str| Err(format!("diffusers' {CLASS_NAME} has no {what}"));
         if config.low_res_channels > 0 {
             return refuse("input for a small picture");
+        }
+        if config.condition_from.is_some() || config.guidance_range.is_some() {
+            return refuse("late condition or guidance weight as an input");
         }
         if config.residual_scaling {
             return refuse("scaled residual sums");

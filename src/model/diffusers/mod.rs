@@ -69,7 +69,12 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
                 class_name: UNET.into(),
                 unet: config.clone(),
                 scheduler,
-                sampling: SamplingDefaults { steps: 250, variance_exponent: 0.0, clip: "static".into() },
+                sampling: SamplingDefaults {
+                    steps: 250,
+                    variance_exponent: 0.0,
+                    clip: "static".into(),
+                    sampler: None,
+                },
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,

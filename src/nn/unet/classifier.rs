@@ -9,6 +9,7 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::Pass;
 use super::config::UNetConfig;
+use super::told::Told;
 use super::trunk::{Builder, Trunk, check_input, embed_time};
 
 /// A classifier of noisy pictures. Its configuration is a UNet's whose `out_channels` are the classes.
@@ -68,7 +69,7 @@ impl Classifier {
         check_input(&self.config, z, time)?;
         let emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
         let emb = ops::silu(cx, &emb)?;
-        let (h, _) = self.trunk.forward(cx, weights, z, &emb, pass)?;
+        let (h, _) = self.trunk.forward(cx, weights, z, &Told::all(emb), pass)?;
         let h = ops::cast(cx, &h, DType::F32)?;
         let h = self.norm.forward(cx, weights, &h, None)?;
         self.pool.forward(cx, weights, &h)

@@ -91,6 +91,13 @@ pub struct UNetConfig {
     /// Channels of the small picture that an upsampler is given behind its own; 0 for any other network.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub low_res_channels: usize,
+    /// The first block that is told the condition, by its name in files (`middle_block`, `output_blocks.3`): late
+    /// conditioning. None where all blocks are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition_from: Option<String>,
+    /// Of a distilled network, which is told the guidance weight w: the least and the largest it was trained for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guidance_range: Option<[f64; 2]>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
@@ -123,6 +130,39 @@ impl UNetConfig {
     /// The label that stands for "no condition": past the classes.
     pub fn null_label(&self) -> u32 {
         self.num_classes.unwrap_or(0) as u32
+    }
+
+    /// Input blocks, the stem among them; and output blocks.
+    pub fn block_counts(&self) -> (usize, usize) {
+        let (levels, layers) = (self.channel_mult.len(), self.layers_per_block);
+        (levels * (layers + 1), levels * (layers + 1))
+    }
+
+    /// The number of the first block that is told the condition, counted through input blocks, middle and output blocks: 0
+    /// where all are.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is no block's, with the names there are.
+    pub fn condition_block(&self) -> Result<usize> {
+        let Some(name) = &self.condition_from else { return Ok(0) };
+        let (inputs, outputs) = self.block_counts();
+        let numbered = |prefix: &str, from: usize, count: usize| {
+            let number: usize = name.strip_prefix(prefix)?.parse().ok()?;
+            (from..count).contains(&number).then_some(number)
+        };
+        let found = match name.as_str() {
+            "middle_block" => Some(inputs),
+            _ => numbered("input_blocks.", 1, inputs)
+                .or_else(|| numbered("output_blocks.", 0, outputs).map(|number| inputs + 1 + number)),
+        };
+        found.ok_or_else(|| {
+            Error::Config(format!(
+                "{name:?} is no block that a condition can enter from; there are input_blocks.1 to input_blocks.{}, \
+                 middle_block, and output_blocks.0 to output_blocks.{} (--condition-from)",
+                inputs - 1,
+                outputs - 1
+            ))
+        })
     }
 
     /// Heads of an attention over `channels` channels.
@@ -204,6 +244,17 @@ impl UNetConfig {
                     self.sizes()
                 ));
             }
+        }
+        self.condition_block()?;
+        if self.condition_from.is_some() && self.num_classes.is_none() {
+            return refuse("--condition-from is for networks that have classes".into());
+        }
+        if let Some([low, high]) = self.guidance_range
+            && !(low.is_finite() && high.is_finite() && low <= high)
+        {
+            return refuse(format!(
+                "a distilled network cannot be for guidance weights from {low} to {high}"
+            ));
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse(format!("dropout must lie in [0, 1), got {}", self.dropout));

@@ -5,6 +5,7 @@ mod classifier;
 mod config;
 #[cfg(test)]
 mod golden;
+mod told;
 mod trunk;
 
 pub use classifier::Classifier;
@@ -18,7 +19,8 @@ use super::layers::{Conv2d, Embedding, Norm, RowLinear};
 use super::parameters::Parameters;
 use super::weights::Weights;
 use blocks::{Block, Scale};
-use trunk::{Builder, Trunk, check_input, embed_time};
+use told::Told;
+use trunk::{Builder, Trunk, check_input, embed_guidance, embed_time};
 
 /// What dropout masks are functions of, beside their layer.
 pub struct Dropout {
@@ -53,6 +55,21 @@ impl Pass<'_> {
     }
 }
 
+/// What a network is evaluated on.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// `[N, H, W, C]` f32; for an upsampler what [`UNet::with_low_res`] makes.
+    pub z: &'a Tensor,
+    /// `[N]` f32: what the sinusoidal embedding takes.
+    pub time: &'a Tensor,
+    /// `[K·N]` u32 where the network has classes, the first condition of all latents first.
+    pub labels: Option<&'a Tensor>,
+    /// K.
+    pub conditions: usize,
+    /// `[N]` f32, w, where the network is distilled.
+    pub guidance: Option<&'a Tensor>,
+}
+
 /// A UNet: its configuration, its parameters and its blocks.
 #[derive(Clone, Debug)]
 pub struct UNet {
@@ -60,6 +77,7 @@ pub struct UNet {
     parameters: Parameters,
     time_embed: [RowLinear; 2],
     label_emb: Option<Embedding>,
+    w_embed: Option<[RowLinear; 2]>,
     trunk: Trunk,
     output_blocks: Vec<Vec<Block>>,
     out: (Norm, Conv2d),
@@ -113,8 +131,15 @@ impl UNet {
             Norm::new(p, "out.0", channels, config.norm_num_groups, true),
             Conv2d::new(p, "out.2", [channels, config.out_channels], 3, true),
         );
+        // Behind all others, so that these start from the same values with and without it.
+        let w_embed = config.guidance_range.map(|_| {
+            [
+                RowLinear::new(p, "w_embed.0", [config.model_channels, embedded]),
+                RowLinear::zero(p, "w_embed.2", [embedded, embedded]),
+            ]
+        });
         let config = config.clone();
-        Ok(UNet { config, parameters, time_embed, label_emb, trunk, output_blocks, out })
+        Ok(UNet { config, parameters, time_embed, label_emb, w_embed, trunk, output_blocks, out })
     }
 
     /// Its configuration.
@@ -153,7 +178,7 @@ impl UNet {
     /// `[N]` u32 where the network has classes. Returns `[N, H, W, out_channels]` f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] when an input does not fit the configuration.
+    /// As [`Self::evaluate`].
     pub fn forward(
         &self,
         cx: &mut Context,
@@ -163,10 +188,49 @@ impl UNet {
         labels: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        check_input(&self.config, z, time)?;
+        self.evaluate(cx, weights, Inputs { z, time, labels, conditions: 1, guidance: None }, pass)
+    }
 
-        // The embedding: of the time, plus that of the class. Every block starts from its SiLU.
+    /// Records the network under K conditions of each latent. Where the condition enters late, the blocks before it run
+    /// once for all of them. Returns `[K·N, H, W, out_channels]` f32, the first condition of all latents first.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when an input does not fit the configuration; [`Error::Config`] when several conditions are to be
+    /// trained on, or no guidance weight came for a distilled network.
+    pub fn evaluate(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        inputs: Inputs<'_>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let Inputs { z, time, labels, conditions, guidance } = inputs;
+        check_input(&self.config, z, time)?;
+        let late = self.config.condition_block()?;
+        let at_once = if late == 0 { conditions } else { 1 };
+        let z = ops::repeat_batch(cx, z, at_once)?;
+
+        // The embedding: of the time, of the guidance weight, and that of the class. Blocks start from its SiLU.
         let mut emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
+        match (&self.w_embed, guidance) {
+            (Some(layers), Some(w)) => {
+                let of_w = embed_guidance(cx, weights, layers, self.config.model_channels, w)?;
+                emb = ops::add(cx, &emb, &of_w, 1.0)?;
+            }
+            (None, None) => {}
+            (Some(_), None) => {
+                let what = "the network is distilled: it is told the guidance weight, but none came";
+                return Err(Error::Config(what.into()));
+            }
+            (None, Some(_)) => {
+                return Err(Error::shape("unet", "a guidance weight came, but the network is not distilled"));
+            }
+        }
+        let before = match late {
+            0 => None,
+            _ => Some(ops::silu(cx, &emb)?),
+        };
+        emb = ops::repeat_batch(cx, &emb, conditions)?;
         match (&self.label_emb, labels) {
             (Some(table), Some(labels)) => {
                 let class = table.forward(cx, weights, labels)?;
@@ -181,14 +245,22 @@ impl UNet {
             }
         }
         let emb = ops::silu(cx, &emb)?;
+        let told = match before {
+            None => Told::all(emb),
+            Some(before) => Told::from(late, before, emb, conditions),
+        };
 
         // Down, middle, up.
-        let (mut h, mut skips) = self.trunk.forward(cx, weights, z, &emb, pass)?;
-        for blocks in &self.output_blocks {
+        let (mut h, mut skips) = self.trunk.forward(cx, weights, &z, &told, pass)?;
+        let first = skips.len() + 1;
+        for (i, blocks) in self.output_blocks.iter().enumerate() {
+            h = told.enter(cx, first + i, h)?;
             let skip = skips.pop().expect("one skip for each block on the way up");
+            // A skip from before the condition entered is the same under all of them.
+            let skip = ops::repeat_batch(cx, &skip, h.shape()[0] / skip.shape()[0])?;
             h = ops::concat(cx, &h, &skip)?;
             for block in blocks {
-                h = block.forward(cx, weights, &h, &emb, pass)?;
+                h = block.forward(cx, weights, &h, told.of(first + i), pass)?;
             }
         }
 

@@ -26,6 +26,8 @@ pub(crate) fn small() -> UNetConfig {
         num_classes: Some(10),
         null_class: NullClass::Absent,
         low_res_channels: 0,
+        condition_from: None,
+        guidance_range: None,
     }
 }
 
@@ -176,4 +178,140 @@ fn f16_activations_stay_close_to_f32() {
     assert!(forward > 0.0, "f16 was not used");
     assert!(forward < 3e-3, "output: {forward}");
     assert!(backward < 1e-2, "gradients: {backward}");
+}
+
+/// A network of half the size.
+fn smaller() -> UNetConfig {
+    let attention_resolutions = vec![4];
+    UNetConfig { sample_size: 8, model_channels: 16, norm_num_groups: 8, attention_resolutions, ..small() }
+}
+
+/// Weights that are zero nowhere: layers that start at zero hide what is before them.
+fn noise(unet: &UNet) -> Arena {
+    let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
+    let specs = unet.parameters().specs().iter().enumerate();
+    let values: Vec<Vec<f32>> =
+        specs.map(|(i, s)| crate::random::init_uniform(7, i as u64, s.len(), 0.1)).collect();
+    arena.write(gpu(), 0, &values).unwrap();
+    arena
+}
+
+/// The network on two latents under two conditions each, once as one batch of four and once sharing what it can; the
+/// outputs and the work of both.
+fn twice(unet: &UNet, dtype: DType) -> [(Array, f64); 2] {
+    let arena = noise(unet);
+    let size = unet.config().sample_size;
+    let (z, times) = (Array::random(&[2, size, size, 3], 5), [3.0, 700.5]);
+    let labels = [3, 7, 10, 10];
+    [false, true].map(|shared| {
+        let mut cx = Context::new(gpu());
+        let mut weights = arena.weights(unet.parameters(), 0);
+        if dtype == DType::F16 {
+            weights = weights.with_halves(&mut cx).unwrap();
+        }
+        let labels = cx.constant_u32("labels", &[4], &labels).unwrap();
+        let z = z.upload(&cx, DType::F32);
+        let (time, pass) = (Array::new(&[2], times.to_vec()).upload(&cx, DType::F32), Pass::inference(dtype));
+        let out = if shared {
+            let inputs = Inputs { z: &z, time: &time, labels: Some(&labels), conditions: 2, guidance: None };
+            unet.evaluate(&mut cx, &weights, inputs, &pass).unwrap()
+        } else {
+            let [z, time] = [&z, &time].map(|x| ops::repeat_batch(&mut cx, x, 2).unwrap());
+            unet.forward(&mut cx, &weights, &z, &time, Some(&labels), &pass).unwrap()
+        };
+        let flops = cx.flops();
+        cx.keep(&out);
+        let plan = cx.finish("conditions").unwrap();
+        plan.run().unwrap();
+        (download(&plan, &out), flops)
+    })
+}
+
+#[test]
+fn a_late_condition_shares_the_trunk_and_changes_no_bit() {
+    let mut before = f64::INFINITY;
+    for (from, dtype) in crate::testing::dtypes()
+        .into_iter()
+        .flat_map(|dtype| ["input_blocks.1", "middle_block", "output_blocks.1"].map(|from| (from, dtype)))
+    {
+        let config =
+            UNetConfig { condition_from: Some(from.into()), null_class: NullClass::Learned, ..smaller() };
+        let [(naive, whole), (shared, less)] = twice(&UNet::new(&config).unwrap(), dtype);
+        assert_eq!(naive.data, shared.data, "{from} {dtype:?}");
+        assert!(less < whole, "{from}: {less} of {whole}");
+        // The later, the less is done twice.
+        before = if from == "input_blocks.1" { f64::INFINITY } else { before };
+        assert!(less < before, "{from}");
+        before = less;
+        // The condition does come in.
+        let half = naive.data.len() / 2;
+        assert_ne!(naive.data[..half], naive.data[half..], "{from}");
+    }
+    let all = UNetConfig { null_class: NullClass::Learned, ..smaller() };
+    let [(naive, whole), (shared, less)] = twice(&UNet::new(&all).unwrap(), DType::F32);
+    assert_eq!(naive.data, shared.data);
+    assert!(less <= whole);
+    for wrong in ["input_blocks.0", "input_blocks.4", "output_blocks.4", "middle", "output_blocks.-1"] {
+        let config = UNetConfig { condition_from: Some(wrong.into()), ..small() };
+        let error = UNet::new(&config).unwrap_err().to_string();
+        assert!(error.contains(wrong) && error.contains("output_blocks.3"), "{error}");
+    }
+}
+
+/// The layers of w start at zero: a distilled network begins as the one it was made of, and then they matter.
+#[test]
+fn a_guidance_weight_starts_without_effect_and_has_gradients() {
+    let plain = UNet::new(&smaller()).unwrap();
+    let distilled = UNet::new(&UNetConfig { guidance_range: Some([0.0, 4.0]), ..smaller() }).unwrap();
+    let count = plain.parameters().specs().len();
+    let names: Vec<&str> =
+        distilled.parameters().specs()[count..].iter().map(|spec| spec.name.as_str()).collect();
+    assert_eq!(names, ["w_embed.0.weight", "w_embed.0.bias", "w_embed.2.weight", "w_embed.2.bias"]);
+
+    let run = |unet: &UNet, w: Option<[f32; 2]>, trained: bool| {
+        let arena = noise(unet);
+        let mut values = arena.read(gpu(), unet.parameters(), 0).unwrap();
+        if !trained && w.is_some() {
+            values[count + 2].fill(0.0);
+            values[count + 3].fill(0.0);
+        }
+        arena.write(gpu(), 0, &values).unwrap();
+        let gradients = unet.parameters().arena(gpu(), "gradients", 1).unwrap();
+        let mut cx = Context::with_tape(gpu());
+        let weights = arena.weights(unet.parameters(), 0);
+        weights.track(&mut cx, &gradients.weights(unet.parameters(), 0));
+        let z = Array::random(&[2, 8, 8, 3], 5).upload(&cx, DType::F32);
+        let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
+        let labels = cx.constant_u32("labels", &[2], &[3, 4]).unwrap();
+        let guidance = w.map(|w| Array::new(&[2], w.to_vec()).upload(&cx, DType::F32));
+        let inputs =
+            Inputs { z: &z, time: &time, labels: Some(&labels), conditions: 1, guidance: guidance.as_ref() };
+        let out = unet.evaluate(&mut cx, &weights, inputs, &Pass::inference(DType::F32)).unwrap();
+        let zero = Array::new(out.shape(), vec![0.0; out.len()]).upload(&cx, DType::F32);
+        let loss = ops::mse(&mut cx, &out, &zero).unwrap();
+        backprop(&mut cx, &loss).unwrap();
+        cx.keep(&out);
+        let plan = cx.finish("w").unwrap();
+        plan.run().unwrap();
+        (download(&plan, &out).data, gradients.read(gpu(), unet.parameters(), 0).unwrap())
+    };
+    let (bare, _) = run(&plain, None, false);
+    let (zero, gradients) = run(&distilled, Some([0.5, 3.0]), false);
+    assert_eq!(bare, zero);
+    assert!(gradients[count + 2].iter().any(|g| *g != 0.0), "the zero layer learns");
+    assert!(gradients[count].iter().all(|g| *g == 0.0), "and what is before it does not yet");
+    let (one, gradients) = run(&distilled, Some([0.5, 3.0]), true);
+    let (other, _) = run(&distilled, Some([0.5, 3.5]), true);
+    let half = one.len() / 2;
+    assert!(one != bare && one[..half] == other[..half] && one[half..] != other[half..]);
+    assert!(gradients[count].iter().any(|g| *g != 0.0));
+
+    let mut cx = Context::new(gpu());
+    let weights = noise(&distilled).weights(distilled.parameters(), 0);
+    let z = Array::random(&[1, 8, 8, 3], 5).upload(&cx, DType::F32);
+    let time = Array::new(&[1], vec![3.0]).upload(&cx, DType::F32);
+    let labels = cx.constant_u32("labels", &[1], &[3]).unwrap();
+    let pass = Pass::inference(DType::F32);
+    let error = distilled.forward(&mut cx, &weights, &z, &time, Some(&labels), &pass).unwrap_err();
+    assert!(error.to_string().contains("guidance weight"), "{error}");
 }

@@ -10,6 +10,7 @@ use crate::tensor::{Context, Tensor};
 use super::Pass;
 use super::blocks::{Block, ResBlock, Scale};
 use super::config::{QkvLayout, Resample, UNetConfig};
+use super::told::Told;
 
 /// Declares blocks, and counts those that have dropout.
 pub(super) struct Builder<'a> {
@@ -103,27 +104,31 @@ pub(super) struct Trunk {
 
 impl Trunk {
     /// What comes out of the middle, and what each input block made. `z` is f32 and becomes `pass.dtype` behind the stem.
+    /// The blocks are told `told`, the input blocks being numbered from 0 and the middle behind them.
     pub fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
         z: &Tensor,
-        emb: &Tensor,
+        told: &Told,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips = Vec::with_capacity(self.input_blocks.len());
         let mut h = z.clone();
         for (i, blocks) in self.input_blocks.iter().enumerate() {
+            h = told.enter(cx, i, h)?;
             for block in blocks {
-                h = block.forward(cx, weights, &h, emb, pass)?;
+                h = block.forward(cx, weights, &h, told.of(i), pass)?;
             }
             if i == 0 {
                 h = ops::cast(cx, &h, pass.dtype)?;
             }
             skips.push(h.clone());
         }
+        let middle = self.input_blocks.len();
+        h = told.enter(cx, middle, h)?;
         for block in &self.middle_block {
-            h = block.forward(cx, weights, &h, emb, pass)?;
+            h = block.forward(cx, weights, &h, told.of(middle), pass)?;
         }
         Ok((h, skips))
     }
@@ -157,4 +162,19 @@ pub(super) fn embed_time(
     let emb = first.forward(cx, weights, &emb)?;
     let emb = ops::silu(cx, &emb)?;
     second.forward(cx, weights, &emb)
+}
+
+/// What w is multiplied by for the sinusoidal embedding, which was made for times of up to a thousand.
+const GUIDANCE_SCALE: f32 = 100.0;
+
+/// The embedding of the guidance weight of a distilled network, made like that of the time (arXiv 2210.03142, section 3).
+pub(super) fn embed_guidance(
+    cx: &mut Context,
+    weights: &Weights,
+    layers: &[RowLinear; 2],
+    channels: usize,
+    w: &Tensor,
+) -> Result<Tensor> {
+    let scaled = ops::scale(cx, w, GUIDANCE_SCALE)?;
+    embed_time(cx, weights, layers, channels, &scaled)
 }

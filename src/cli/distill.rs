@@ -1,0 +1,208 @@
+//! `freeguide distill`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::data::Dataset;
+use crate::diffusion::Prediction;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::model::{Model, ModelConfig};
+use crate::tensor::Precision;
+use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
+
+use super::{DeviceArgs, ranges, train};
+
+/// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
+/// steps. The same command again resumes.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The model to learn from: one that can be guided, or, with --halve, one that was distilled before.
+    #[arg(long, value_name = "DIR|FILE")]
+    teacher: PathBuf,
+    /// Where the student goes; those of halved steps go into its folders steps-N.
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The guidance weights w that the student learns, the least and the largest.
+    #[arg(long, value_name = "FROM:TO", default_value = "0:4", allow_negative_numbers = true)]
+    w: String,
+    /// Then halve the steps again and again, down to so many.
+    #[arg(long, value_name = "N")]
+    halve: Option<usize>,
+    /// Pictures to learn on, as for `train` [default: the digits, of a teacher trained on them].
+    #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
+    data: Option<String>,
+    /// Mirror half of the pictures left to right.
+    #[arg(long)]
+    flip: bool,
+    /// What the student predicts: eps, x0 or v [default: what its teacher does; v with --halve].
+    #[arg(long, value_name = "eps|x0|v")]
+    predict: Option<Prediction>,
+
+    /// Where the options below start from, as for `train`.
+    #[arg(long, value_name = "NAME")]
+    preset: Option<String>,
+    /// Images a step.
+    #[arg(long, value_name = "N")]
+    batch: Option<usize>,
+    /// Images at a time on the device; must divide --batch.
+    #[arg(long, value_name = "N")]
+    microbatch: Option<usize>,
+    /// Learning rate [default: half of the preset's].
+    #[arg(long, value_name = "F")]
+    lr: Option<f64>,
+    /// Images to see in all, in each halving too.
+    #[arg(long, value_name = "N")]
+    images: Option<u64>,
+    /// Probability of leaving a label out, so that the student can do without a class.
+    #[arg(long, value_name = "F", default_value_t = 0.1)]
+    p_uncond: f64,
+    /// Rates of the weights' moving averages; the first becomes the model.
+    #[arg(long, value_name = "0.999,…")]
+    ema: Option<String>,
+    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    precision: String,
+    /// Seed of the order of images and all noise.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Images between saved states.
+    #[arg(long, value_name = "IMAGES")]
+    save_every: Option<u64>,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+impl Args {
+    /// How the student is trained; whom by is the teacher's to say.
+    fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
+        let named = match &self.preset {
+            Some(name) => name,
+            None if dataset.name == "digits" => "digits",
+            None => "custom",
+        };
+        let mut options = Preset::named(named)?.options(dataset, self.seed);
+        let o = &mut options;
+        o.flip = self.flip;
+        if let Some(batch) = self.batch {
+            (o.batch, o.microbatch) = (batch, batch);
+        }
+        o.microbatch = self.microbatch.unwrap_or(o.microbatch);
+        o.learning_rate = self.lr.unwrap_or(o.learning_rate / 2.0);
+        o.images = self.images.unwrap_or(o.images);
+        o.unconditional_probability = self.p_uncond;
+        if let Some(text) = &self.ema {
+            o.ema_rates = ranges::numbers(text)?;
+        }
+        o.precision = self.precision.parse::<Precision>()?;
+        o.save_every = self.save_every.unwrap_or(o.save_every);
+        Ok(options)
+    }
+
+    /// The data set, as the teacher sees pictures.
+    fn dataset(&self, teacher: &ModelConfig) -> Result<Arc<Dataset>> {
+        let data = match &self.data {
+            Some(data) => data,
+            None if teacher.data == "digits" => "digits",
+            None => {
+                let what = format!("the teacher was trained on {:?}; give it as --data", teacher.data);
+                return Err(Error::Config(what));
+            }
+        };
+        let dataset = train::open_data(data, Some(teacher.unet.sample_size))?;
+        let (classes, channels) = (dataset.num_classes(), dataset.channels);
+        if teacher.unet.num_classes.is_some_and(|known| classes > known)
+            || channels != teacher.unet.in_channels
+        {
+            return Err(Error::Config(format!(
+                "{data} has {classes} classes and {channels} channels, the teacher {} and {}",
+                teacher.unet.num_classes.unwrap_or(0),
+                teacher.unet.in_channels
+            )));
+        }
+        Ok(dataset)
+    }
+}
+
+/// The numbers of steps on the way from `from` to `to`, each half of the one before.
+fn halvings(from: usize, to: usize, exactly: bool) -> Result<Vec<usize>> {
+    let down = |steps: &usize| steps.is_multiple_of(2).then_some(steps / 2).filter(|half| *half >= to.max(1));
+    // The largest number of steps that the teacher has and that halves down to what is asked for.
+    let ways = (1..usize::BITS).filter_map(|k| to.checked_mul(1 << k)).filter(|steps| *steps <= from);
+    let first = ways.max().filter(|first| to > 0 && (!exactly || *first == from));
+    let Some(first) = first else {
+        return Err(Error::Config(format!(
+            "--halve {to}: the teacher makes {from} steps, which halve to {}, {}, …",
+            from / 2,
+            from / 4
+        )));
+    };
+    Ok(std::iter::successors(down(&first), down).collect())
+}
+
+pub fn run(args: &Args) -> Result<()> {
+    let range = ranges::range(&args.w)?;
+    let gpu = args.device.open()?;
+    let teacher = Model::load(&gpu, &args.teacher)?;
+    let dataset = args.dataset(&teacher.config)?;
+    let mut options = args.options(&dataset)?;
+    options.class_names = teacher.config.class_names.clone();
+    let known = teacher.config.unet.guidance_range.is_some();
+    let steps = match args.halve {
+        Some(to) => {
+            let exactly = teacher.config.sampling.sampler.as_deref() == Some("halving");
+            halvings(teacher.config.sampling.steps, to, exactly)?
+        }
+        None => Vec::new(),
+    };
+
+    let mut before = args.teacher.clone();
+    if !known || steps.is_empty() {
+        let default = args.halve.map(|_| Prediction::V);
+        let teacher = Teacher::new(teacher)?;
+        let options = teacher.teach(options.clone(), range, None, args.predict.or(default))?;
+        if student(&gpu, &dataset, &options, teacher, &args.out)? == Outcome::Stopped {
+            return train::finish(Outcome::Stopped, &args.out);
+        }
+        before = args.out.clone();
+    }
+    for steps in steps {
+        let dir = args.out.join(format!("steps-{steps}"));
+        eprintln!("{} steps in {steps}: {}", 2 * steps, dir.display());
+        let teacher = Teacher::new(Model::load(&gpu, &before)?)?;
+        let options = teacher.teach(options.clone(), range, Some(steps), args.predict)?;
+        if student(&gpu, &dataset, &options, teacher, &dir)? == Outcome::Stopped {
+            return train::finish(Outcome::Stopped, &dir);
+        }
+        before = dir;
+    }
+    train::finish(Outcome::Finished, &before)
+}
+
+/// Trains or goes on training a student.
+fn student(
+    gpu: &Gpu,
+    dataset: &Arc<Dataset>,
+    options: &TrainOptions,
+    teacher: Teacher,
+    dir: &Path,
+) -> Result<Outcome> {
+    let trainer = Trainer::distill(gpu, dataset.clone(), options, teacher, dir)?;
+    train::drive(gpu, trainer, dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::halvings;
+
+    #[test]
+    fn steps_halve_down_to_what_is_asked_for() {
+        assert_eq!(halvings(64, 4, false).unwrap(), [32, 16, 8, 4]);
+        assert_eq!(halvings(100, 4, false).unwrap(), [32, 16, 8, 4]);
+        assert_eq!(halvings(8, 4, true).unwrap(), [4]);
+        assert_eq!(halvings(2, 1, true).unwrap(), [1]);
+        for (from, to, exactly) in [(64, 0, false), (7, 4, false), (24, 4, true), (4, 4, true)] {
+            assert!(halvings(from, to, exactly).is_err(), "{from} {to}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What a student is taught instead of the noise: its teacher's guided output, or two of its teacher's steps in one.
+//!
+//! Meng et al., arXiv 2210.03142 (one evaluation for two, at a guidance weight that the network is told); Salimans & Ho,
+//! arXiv 2202.00512 (half the steps, again and again). Formulas: `diffusion/distillation.rs`.
+
+mod lessons;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::fingerprint::Fingerprint;
+use crate::diffusion::{Prediction, TimeSampler};
+use crate::error::{Error, Result};
+use crate::model::{Model, ModelConfig};
+use crate::nn::Parameters;
+
+use super::objective::{LossKind, Objective, TrainSchedule};
+use super::options::TrainOptions;
+pub(super) use lessons::{Lesson, Lessons};
+
+/// What makes a training a distillation; part of [`TrainOptions`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// A hash of the teacher's configuration and weights.
+    pub teacher: String,
+    /// Steps of the student where it halves those of its teacher; none where it learns guidance.
+    pub steps: Option<usize>,
+}
+
+impl Distillation {
+    /// Refuses what no student can learn.
+    pub(super) fn check(&self, options: &TrainOptions) -> Result<()> {
+        let refuse = |what: &str| Err(Error::Config(what.to_owned()));
+        // Variances are learnt from the teacher, not from the bound.
+        let objective = Objective { learn_sigma: false, ..options.objective };
+        objective.check()?;
+        if objective.loss != LossKind::Simple || objective.t_sampler == TimeSampler::Importance {
+            return refuse("a student's loss is the mean squared error, at times drawn evenly");
+        }
+        if options.unet.guidance_range.is_none() {
+            return refuse("a student is told the guidance weight: give --w FROM:TO");
+        }
+        match self.steps {
+            Some(0) => refuse("a student needs at least one step (--halve)"),
+            Some(_) if objective.prediction == Prediction::Eps => refuse(
+                "steps of a network that predicts eps cannot be halved: at the noisy end x̂ = (z - σ eps)/α says nothing of \
+                 the picture; distil the guidance with --predict v first",
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A model that teaches.
+pub struct Teacher {
+    model: Model,
+    fingerprint: String,
+}
+
+impl Teacher {
+    /// Takes a model as teacher.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a network that cannot be distilled; what the device objects to.
+    pub fn new(model: Model) -> Result<Teacher> {
+        check(&model.config)?;
+        let mut hash = Fingerprint::new(&model.config.class_names, &[]);
+        hash.text(&serde_json::to_string(&model.config).expect("plain values"));
+        for values in model.values()? {
+            hash.bytes(bytemuck::cast_slice(&values));
+        }
+        Ok(Teacher { model, fingerprint: hash.finish() })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// A hash of its configuration and weights.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Makes `options` those of a student: of guidance weights in `range`, which a teacher that is a student itself knows
+    /// already, or, where `steps` are given, of half its steps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a range or a number of steps that the teacher cannot teach.
+    pub fn teach(
+        &self,
+        options: TrainOptions,
+        range: [f64; 2],
+        steps: Option<usize>,
+        prediction: Option<Prediction>,
+    ) -> Result<TrainOptions> {
+        let config = &self.model.config;
+        let own = config.scheduler.process()?;
+        let known = config.unet.guidance_range;
+        if steps.is_none() && known.is_some() {
+            return Err(Error::Config(
+                "the teacher is distilled already; give --halve to halve its steps".into(),
+            ));
+        }
+        if steps.is_some() && known.is_none() {
+            return Err(Error::Config("steps are halved after guidance is distilled".into()));
+        }
+        let mut unet = config.unet.clone();
+        unet.guidance_range = Some(known.unwrap_or(range));
+        let objective = Objective {
+            schedule: schedule(config)?,
+            steps_total: config.scheduler.num_train_timesteps.unwrap_or(Objective::default().steps_total),
+            prediction: prediction.unwrap_or(own.prediction),
+            learn_sigma: own.variance.is_learned(),
+            ..Objective::default()
+        };
+        let mut sampling = config.sampling.clone();
+        if let Some(steps) = steps {
+            (sampling.steps, sampling.sampler) = (steps, Some("halving".into()));
+        }
+        let (log_snr_min, log_snr_max) = match own.is_continuous() {
+            true => (config.scheduler.log_snr_min, config.scheduler.log_snr_max),
+            false => (options.log_snr_min, options.log_snr_max),
+        };
+        let options = TrainOptions {
+            unet,
+            objective,
+            sampling,
+            log_snr_min,
+            log_snr_max,
+            distillation: Some(Distillation { teacher: self.fingerprint.clone(), steps }),
+            ..options
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    /// What a student starts from: its teacher's values, and its own where the teacher has none.
+    pub(super) fn starting_values(&self, student: &Parameters, seed: u64) -> Result<Vec<Vec<f32>>> {
+        let mut values = student.initial_values(seed);
+        let theirs = self.model.values()?;
+        for (spec, theirs) in self.model.unet.parameters().specs().iter().zip(theirs) {
+            let place = student.specs().iter().position(|own| own.name == spec.name);
+            match place.filter(|place| values[*place].len() == theirs.len()) {
+                Some(place) => values[place] = theirs,
+                None => {
+                    return Err(Error::Config(format!(
+                        "the student has no {} like its teacher's",
+                        spec.name
+                    )));
+                }
+            }
+        }
+        Ok(values)
+    }
+}
+
+/// Refuses what cannot teach.
+fn check(config: &ModelConfig) -> Result<()> {
+    let refuse = |what: &str| Err(Error::Config(format!("this model cannot be distilled: {what}")));
+    let process = config.process()?;
+    if !config.can_guide() {
+        return refuse("it has no classes, or was trained without label dropout, so nothing guides it");
+    }
+    if config.unet.low_res_channels > 0 {
+        return refuse("it is an upsampler");
+    }
+    if process.prediction == Prediction::PreviousX {
+        return refuse("it predicts the mean of a step; eps, x0 and v can be distilled");
+    }
+    if config.scheduler.rescale_timesteps && config.scheduler.num_train_timesteps != Some(1000) {
+        return refuse("it is told t·1000/T, and trainings here tell t");
+    }
+    schedule(config).map(drop)
+}
+
+fn schedule(config: &ModelConfig) -> Result<TrainSchedule> {
+    config.scheduler.beta_schedule.parse()
+}
+
+#[cfg(test)]
+mod tests;
