@@ -163,3 +163,45 @@ fn the_bound_is_measured() {
     let learnt = measured(&trained(1600), 60);
     assert!(learnt.total_bits < 0.9 * one.total_bits, "{} {}", learnt.total_bits, one.total_bits);
 }
+
+/// DDIM backwards from real pictures, then forth: the same pictures, but for the error of so many steps.
+#[test]
+fn pictures_go_to_latents_and_back() {
+    use freeguide::data::{Loader, LoaderOptions};
+    use freeguide::diffusion::Guidance;
+    let gpu = gpu();
+    let dir = tempfile::tempdir().unwrap();
+    train(
+        &gpu,
+        &options(Objective { schedule: TrainSchedule::Cosine, ..Objective::default() }, 320),
+        dir.path(),
+    );
+    let model = Model::load(&gpu, dir.path()).unwrap();
+    let loading = LoaderOptions { image_size: 8, crop: Default::default(), flip: false, seed: 0 };
+    let batch = Loader::new(digits(), loading).batch(0, 3).unwrap();
+    let x: Vec<f32> = batch.images.iter().map(|&byte| f32::from(byte) / 127.5 - 1.0).collect();
+    let asked: Vec<_> = batch
+        .labels
+        .iter()
+        .map(|label| freeguide::sample::Request { class: Some(*label), seed: 0 })
+        .collect();
+    let through = |kind: SamplerKind, steps: usize, from: &[f32]| {
+        let method = Method { kind: Some(kind), ..Method::default() };
+        // Batches of two: three pictures take a batch and a half.
+        let options = SamplerOptions { method, guided: false, ..sampler_options(2, steps) };
+        let sampler = sampler(&gpu, &model, options);
+        sampler.sample_from(from, &asked, Guidance::from_weight(0.0).unwrap(), || Ok(())).unwrap()
+    };
+    let away = |a: &[f32], b: &[f32]| {
+        a.iter().zip(b).map(|(a, b)| f64::from(a - b).abs()).sum::<f64>() / a.len() as f64
+    };
+    let back = |steps: usize| {
+        let z = through(SamplerKind::DdimReverse, steps, &x);
+        assert!(away(&z, &x) > 0.5, "the latents are not the pictures");
+        away(&through(SamplerKind::Ddim, steps, &z), &x)
+    };
+    let [few, many] = [10, 80].map(back);
+    assert!(many < 0.06 && many < few, "{few} with 10 steps, {many} with 80");
+    let short = sampler(&gpu, &model, sampler_options(2, 2));
+    assert!(short.sample_from(&x[1..], &asked, Guidance::from_weight(0.0).unwrap(), || Ok(())).is_err());
+}

@@ -1,5 +1,7 @@
 //! `freeguide sample`.
 
+mod latents;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -40,10 +42,14 @@ pub struct Args {
     /// Denoising steps [default: the model's].
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// The sampler: ancestral, ddim, euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde [default: ancestral; on a model
-    /// of discrete time ddim below 50 steps].
+    /// The sampler: ancestral, ddim, ddim-reverse (--from pictures), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde
+    /// [default: ancestral; on a model of discrete time ddim below 50 steps].
     #[arg(long, value_name = "NAME")]
     sampler: Option<SamplerKind>,
+    /// Begin with what is there, --seeds being the numbers of which: pictures, as `train` takes them, for ddim-reverse, whose
+    /// latents go to a .npz; such a .npz for any other sampler.
+    #[arg(long, value_name = "DATA|LATENTS.npz")]
+    from: Option<String>,
     /// η of ddim (default 0), euler-ancestral and dpmpp-2m-sde (default 1): 0 adds no noise, 1 as much as the posterior.
     #[arg(long, value_name = "F")]
     eta: Option<f64>,
@@ -100,6 +106,9 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(from) = &args.from {
+        return latents::run(args, from);
+    }
     let guiders: Guiders = args.guider.parse()?;
     let kind = Output::of(&args.out)?;
     if kind != Output::Folder {
@@ -284,7 +293,7 @@ fn method(args: &Args, own: Method) -> Result<Method> {
 pub fn no_reverse(kind: Option<SamplerKind>) -> Result<Option<SamplerKind>> {
     if kind == Some(SamplerKind::DdimReverse) {
         return Err(Error::Config(
-            "ddim-reverse goes from a picture to its latent, which this command does not begin with; use the library".into(),
+            "ddim-reverse goes from a picture to its latent: say `freeguide sample --from PICTURES`".into(),
         ));
     }
     Ok(kind)

@@ -33,11 +33,24 @@ impl Batches<'_> {
         requests: &[Request],
         start: impl Fn(&[Request]) -> Result<()>,
         step: impl Fn() -> Result<()>,
-        mut on_step: impl FnMut() -> Result<()>,
+        on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        let [batch, height, width, channels] = self.shape;
-        let mut images = Vec::with_capacity(requests.len());
-        for batch in requests.chunks(batch) {
+        let [_, height, width, channels] = self.shape;
+        let values = self.values(requests, start, step, on_step)?;
+        let picture = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
+        values.chunks(height * width * channels).map(picture).collect()
+    }
+
+    /// The same, as numbers.
+    pub fn values(
+        &self,
+        requests: &[Request],
+        start: impl Fn(&[Request]) -> Result<()>,
+        step: impl Fn() -> Result<()>,
+        mut on_step: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let mut all = Vec::with_capacity(requests.len() * self.shape[1..].iter().product::<usize>());
+        for batch in requests.chunks(self.shape[0]) {
             start(batch)?;
             for done in 1..=self.steps {
                 step()?;
@@ -50,10 +63,8 @@ impl Batches<'_> {
             if let Some(at) = values.iter().position(|x| !x.is_finite()) {
                 return Err(Error::Device(format!("a picture holds {} at element {at}", values[at])));
             }
-            for picture in values.chunks(height * width * channels) {
-                images.push(Image::new(width, height, channels, to_u8(picture))?);
-            }
+            all.extend(values);
         }
-        Ok(images)
+        Ok(all)
     }
 }

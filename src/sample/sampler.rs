@@ -412,6 +412,34 @@ impl Sampler {
         self.batches().sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
     }
 
+    /// As [`Sampler::sample`], from latents of one's own, `[N, H, W, C]`, instead of noise: where the sampler's first step
+    /// begins. [`SamplerKind::DdimReverse`](crate::diffusion::SamplerKind::DdimReverse) begins with pictures in -1..1 and
+    /// ends with latents. Returns what it comes to.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] when `z` is not one latent for each request; as [`Sampler::start`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn sample_from(
+        &self,
+        z: &[f32],
+        requests: &[Request],
+        guidance: Guidance,
+        on_step: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        let one = self.shape[1..].iter().product::<usize>();
+        if z.len() != requests.len() * one {
+            let what = format!("{} values are not {} latents of {one}", z.len(), requests.len());
+            return Err(Error::shape("sampler", what));
+        }
+        let at = std::cell::Cell::new(0);
+        let start = |batch: &[Request]| {
+            self.start(batch, guidance)?;
+            let first = at.replace(at.get() + batch.len() * one);
+            self.gpu.write(&self.z, 0, bytemuck::cast_slice(&z[first..][..batch.len() * one]))
+        };
+        self.batches().values(requests, start, || self.step(), on_step)
+    }
+
     #[cfg(not(target_arch = "wasm32"))]
     fn batches(&self) -> Batches<'_> {
         Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.moves }

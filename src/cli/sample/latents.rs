@@ -1,0 +1,170 @@
+//! `freeguide sample --from`: pictures to their latents by DDIM's reverse, and latents to pictures.
+
+use std::path::Path;
+use std::sync::atomic::Ordering;
+
+use crate::data::transform::prepare;
+use crate::data::{CropOffset, Dataset, Image};
+use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
+use crate::error::{Error, Result};
+use crate::io::{NpzArrays, NpzValues, write_npz_arrays};
+use crate::model::{Checkpoint, Model, ModelConfig};
+use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
+use crate::tensor::Precision;
+
+use super::{Args, contact_sheet, default_batch, variance};
+use crate::cli::{interrupt, pictures, progress, ranges};
+
+/// What sampling begins with.
+struct Given {
+    /// `[N, H, W, C]`: pictures in -1..1, or latents.
+    values: Vec<f32>,
+    /// Each one's class.
+    labels: Vec<Option<u32>>,
+}
+
+/// Runs `sample --from`; `--seeds` says which of what is there.
+pub fn run(args: &Args, from: &str) -> Result<()> {
+    let reverse = args.sampler == Some(SamplerKind::DdimReverse);
+    let others = [
+        ("--guider", !args.guider.is_empty()),
+        ("--classifier", args.classifier.is_some()),
+        ("--uncond-model", args.uncond_model.is_some()),
+        ("--upsampler", args.upsampler.is_some()),
+    ];
+    if let Some((name, _)) = others.iter().find(|(_, given)| *given) {
+        return Err(Error::Config(format!("--from does not go together with {name}")));
+    }
+    let (what, extension) = if reverse { ("latents go", "npz") } else { ("pictures from latents go", "png") };
+    if args.out.extension().is_none_or(|found| found != extension) {
+        let out = args.out.display();
+        return Err(Error::Config(format!("--out {out}: {what} into a .{extension}")));
+    }
+    pictures::check_free(&args.out, args.force)?;
+    let indices = ranges::seeds(&args.seeds)?;
+    let precision: Precision = args.precision.parse()?;
+    let gpu = args.device.open()?;
+    let precision = precision.checked_on(gpu.capabilities())?;
+    let checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
+    let model = Model::of(&gpu, checkpoint)?;
+    let config = &model.config;
+    let given = match reverse {
+        true => of_pictures(from, config, &indices)?,
+        false => of_latents(Path::new(from), config, &indices)?,
+    };
+
+    let class = |own: Option<u32>| match args.class.as_str() {
+        "all" => Ok(own.filter(|_| config.unet.num_classes.is_some())),
+        "none" => Ok(None),
+        text => config.class(text).map(Some),
+    };
+    let requests = indices.iter().zip(&given.labels);
+    let requests: Vec<Request> = requests
+        .map(|(seed, label)| Ok(Request { class: class(*label)?, seed: *seed }))
+        .collect::<Result<_>>()?;
+    let classes = config.unet.num_classes.unwrap_or(0);
+    if let Some(class) = requests.iter().filter_map(|r| r.class).find(|class| *class as usize >= classes) {
+        return Err(Error::Config(format!(
+            "{from} is of class {class}, the model has {classes}; give --class"
+        )));
+    }
+    // The way there and the way back are each other's reverse only under one guidance; none is the safe one.
+    let guidance = match (args.w, args.guidance_scale) {
+        (Some(w), _) => Guidance::from_weight(w)?,
+        (_, Some(scale)) => Guidance::from_scale(scale)?,
+        _ => Guidance::from_weight(if requests.iter().all(|r| r.class.is_none()) { -1.0 } else { 0.0 })?,
+    };
+    let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
+    let defaults = SamplerOptions::of(config, batch)?;
+    let options = SamplerOptions {
+        steps: args.steps.unwrap_or(defaults.steps),
+        method: Method {
+            kind: args.sampler,
+            eta: args.eta,
+            respacing: args.respacing.clone(),
+            variance: args.variance.as_deref().map(variance).transpose()?,
+        },
+        variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
+        clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
+        guided: Sampler::needs_both(guidance),
+        two_pass: args.two_pass,
+        dtype: precision.dtype(),
+        ..defaults
+    };
+    let sampler = Sampler::of(&gpu, &model, options)?;
+    let stop = interrupt::flag();
+    let bar =
+        progress::bar("sampling", "steps", 0, (requests.len().div_ceil(batch) * sampler.moves()) as u64);
+    let found = sampler.sample_from(&given.values, &requests, guidance, || {
+        bar.inc(1);
+        if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
+    })?;
+    bar.finish_and_clear();
+
+    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
+    if reverse {
+        let null = config.unet.null_label();
+        let labels: Vec<i64> = requests.iter().map(|r| i64::from(r.class.unwrap_or(null))).collect();
+        let shape = [requests.len(), size, size, channels];
+        let arrays =
+            [("arr_0", &shape[..], NpzValues::F32(&found)), ("arr_1", &shape[..1], NpzValues::I64(&labels))];
+        write_npz_arrays(&args.out, &arrays)?;
+        println!("wrote {} ({} latents)", args.out.display(), requests.len());
+    } else {
+        let one = |values: &[f32]| Image::new(size, size, channels, to_u8(values));
+        let images = found.chunks(size * size * channels).map(one).collect::<Result<Vec<_>>>()?;
+        let software = ("Software".into(), format!("freeguide {}", env!("CARGO_PKG_VERSION")));
+        pictures::save(&args.out, &contact_sheet(config, &[None], &indices, images)?, &[software])?;
+        println!("wrote {} ({} pictures)", args.out.display(), requests.len());
+    }
+    Ok(())
+}
+
+/// Pictures of a data set, in the model's size.
+fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64]) -> Result<Given> {
+    let size = config.unet.sample_size;
+    let dataset = Dataset::open(from, Some(size))?;
+    if dataset.channels != config.unet.in_channels {
+        return Err(Error::Config(format!(
+            "{from} has pictures of {} channels, the model makes {}",
+            dataset.channels, config.unet.in_channels
+        )));
+    }
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    for &index in indices {
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let image = prepare(&dataset.decode(index)?, size, CropOffset::CENTER, false);
+        values.extend(image.pixels.iter().map(|&byte| f32::from(byte) / 127.5 - 1.0));
+        labels.push(Some(dataset.label(index)));
+    }
+    Ok(Given { values, labels })
+}
+
+/// Latents that this command wrote: `arr_0` `[N, H, W, C]` f32 and `arr_1` `[N]`.
+fn of_latents(path: &Path, config: &ModelConfig, indices: &[u64]) -> Result<Given> {
+    let mut file = NpzArrays::open(path)?;
+    let missing = |name: &str| Error::format(path, format!("has no {name} of latents"));
+    let latents = file.f32("arr_0")?.ok_or_else(|| missing("arr_0"))?;
+    let classes = file.i64("arr_1")?.ok_or_else(|| missing("arr_1"))?.values;
+    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
+    let expected = [classes.len(), size, size, channels];
+    if latents.shape != expected {
+        let found = &latents.shape;
+        return Err(Error::format(
+            path,
+            format!("its latents are {found:?}, the model's would be {expected:?}"),
+        ));
+    }
+    let one = size * size * channels;
+    let (mut values, mut labels) = (Vec::new(), Vec::new());
+    for &index in indices {
+        let index = usize::try_from(index).ok().filter(|index| *index < classes.len()).ok_or_else(|| {
+            Error::Config(format!("--seeds {index}: {} has {} latents", path.display(), classes.len()))
+        })?;
+        values.extend_from_slice(&latents.values[index * one..][..one]);
+        let class = u32::try_from(classes[index]).ok();
+        labels.push(class.filter(|class| *class != config.unet.null_label()));
+    }
+    Ok(Given { values, labels })
+}
