@@ -7,9 +7,12 @@ mod config;
 mod golden;
 mod told;
 mod trunk;
+mod work;
 
 pub use classifier::Classifier;
 pub use config::{NullClass, QkvLayout, Resample, TimeScaleShift, UNetConfig};
+
+pub use work::Work;
 
 use crate::error::{Error, Result};
 use crate::ops::{self, DropoutSeeds};

@@ -243,6 +243,11 @@ fn a_late_condition_shares_the_trunk_and_changes_no_bit() {
         before = if from == "input_blocks.1" { f64::INFINITY } else { before };
         assert!(less < before, "{from}");
         before = less;
+        // What is told without a device is what was counted on one, but for embeddings.
+        let work = UNet::new(&config).unwrap().work();
+        assert!((2.0 * 2.0 * work.all / whole - 1.0).abs() < 0.05, "{from}: {work:?}, {whole}");
+        let told = work.guided_evaluations() / 2.0;
+        assert!((told - less / whole).abs() < 0.01, "{from}: {told}, {}", less / whole);
         // The condition does come in.
         let half = naive.data.len() / 2;
         assert_ne!(naive.data[..half], naive.data[half..], "{from}");
