@@ -7,6 +7,10 @@
 // apply: every workgroup puts the blocks' numbers of its groups together, then y = act((x - mean)·gain + bias) with
 //   gain = rstd·gamma·(1 + scale), bias = beta·(1 + scale) + shift. The first of an image keeps its coefficients.
 // Needs whole packs of channels; see norm_tile.wgsl. At most 256 groups a slab.
+//
+// In bounds, for the compiler adds no checks here: a workgroup's first pixel is below P, so its count is 1 at the least and
+// pixels are below it or clamped to it; a lane's pack is of its slab, so channels are below C; groups are below slab_groups;
+// rows times packs is at most SIZE, packs at most PACKS; blocks are clamped to those there are.
 
 @group(0) @binding(0) var<storage, read> x_pack: array<pack>;                 // [N, P, C]
 @group(0) @binding(1) var<storage, read_write> partial: array<vec2<f32>>;     // [N, G, blocks]: mean, Σ(x - mean)²

@@ -99,7 +99,7 @@ fn noised(
         place = chw_next(place, q.pixels);
         let byte = (images[at / 4u] >> (8u * (at % 4u))) & 0xffu;
         // u8/127.5 - 1 with an exact numerator.
-        let x = (f32(byte) * 2.0 - 255.0) / 255.0;
+        let x = clamp((f32(byte) * 2.0 - 255.0) / 255.0, -1.0, 1.0);
         let noise = normal_from_word(words[j], table[normal_segment(words[j])]);
         z[at] = s.x * x + s.y * noise;
         eps[at] = noise;

@@ -18,7 +18,7 @@ fn pixels(
     let i = linear_index(wid, groups, 64u, lane);
     if (i < p.count) {
         let byte = (bytes[i / 4u] >> (8u * (i % 4u))) & 0xffu;
-        // With an exact numerator, as in noised.wgsl.
-        y[i] = (f32(byte) * 2.0 - 255.0) / 255.0;
+        // With an exact numerator, as in noised.wgsl. Division may be off by some last places; the range may not.
+        y[i] = clamp((f32(byte) * 2.0 - 255.0) / 255.0, -1.0, 1.0);
     }
 }

@@ -117,6 +117,7 @@ impl Bench {
         }
         if let Some(Ok(timed)) = timed {
             if std::env::var_os("FREEGUIDE_BENCH_PROFILE").is_some() {
+                println!("host: {:.3} ms to encode and submit it once", 1e3 * timed.host_seconds());
                 match timed.plan.plan().profile() {
                     Ok(profile) => println!("{profile}"),
                     Err(error) => println!("no profile: {error}"),
@@ -190,6 +191,19 @@ impl Timed {
         let mut timed = Timed { gpu: gpu.clone(), plan, range, estimate: 1.0, begun: Instant::now() };
         timed.estimate = timed.once(1)?;
         Ok(timed)
+    }
+
+    /// Seconds in which the host encodes and submits all of the plan, the device being idle.
+    fn host_seconds(&self) -> f64 {
+        let once = |_| {
+            self.gpu.wait().expect("it ran before");
+            let begun = Instant::now();
+            self.plan.plan().run().expect("it ran before");
+            begun.elapsed().as_secs_f64()
+        };
+        let seconds = median((0..30).map(once).collect());
+        self.gpu.wait().expect("it ran before");
+        seconds
     }
 
     /// Seconds for all of `times` runs, in submissions of a bearable length.

@@ -5,7 +5,7 @@
 //! output comes one table: shares are of the copy or the matrix product that this adapter itself reached.
 //!
 //! `FREEGUIDE_BENCH_RECORD=1` appends the table to `benches/results/ADAPTER.csv`, dated `FREEGUIDE_BENCH_DATE` if set.
-//! `FREEGUIDE_BENCH_PROFILE=1` also prints the time of each kernel of what is measured.
+//! `FREEGUIDE_BENCH_PROFILE=1` also prints the time of each kernel of what is measured, and the host's.
 //! The adapter is the one the library would choose: `WGPU_ADAPTER_NAME` picks another.
 
 mod attention;

@@ -4,6 +4,7 @@
 //!
 //! Statistics are f32 and shifted before they are squared. How sums are split depends on the pixels, never on N.
 
+mod slab;
 mod tiled;
 
 use bytemuck::{Pod, Zeroable};
@@ -14,6 +15,7 @@ use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
 use Access::{Read, Update, Write};
+use slab::Slabs;
 use tiled::Tiles;
 
 const WHOLE_GROUPS: Kernel =
@@ -111,14 +113,17 @@ pub fn group_norm(
 ) -> Result<Tensor> {
     let params = check(x, gamma, beta, scale_shift, options)?;
     let (batch, channels) = (params.batch as usize, params.channels as usize);
+    let invocations = cx.capabilities().limits.max_compute_invocations_per_workgroup as usize;
     let tiles = if cx.rung().is_tiled() { Tiles::new(&params, x.dtype()) } else { None };
+    let slabs = if tiles.is_some() { Slabs::new(&params, x.dtype(), invocations) } else { None };
     let vectors = cx.rung() != Rung::Naive && channels.is_multiple_of(4);
 
     // Without scale and shift gamma holds their place, unread.
     let modulation = scale_shift.unwrap_or(gamma).clone();
-    let [y, coefficients] = match &tiles {
-        Some(tiles) => tiles.forward(cx, x, [gamma, beta, &modulation])?,
-        None => forward(cx, x, [gamma, beta, &modulation], params, vectors)?,
+    let [y, coefficients] = match (&slabs, &tiles) {
+        (Some(slabs), _) => slabs.forward(cx, x, [gamma, beta, &modulation], false)?,
+        (None, Some(tiles)) => tiles.forward(cx, x, [gamma, beta, &modulation], false)?,
+        (None, None) => forward(cx, x, [gamma, beta, &modulation], params, vectors)?,
     };
 
     let inputs: Vec<&Tensor> = [x, gamma, beta].into_iter().chain(scale_shift).collect();

@@ -267,10 +267,10 @@ impl UNet {
             }
         }
 
-        let h = ops::cast(cx, &h, DType::F32)?;
         let (norm, conv) = &self.out;
         let h = norm.forward(cx, weights, &h, None)?;
-        conv.forward(cx, weights, &h)
+        let h = conv.forward(cx, weights, &h)?;
+        ops::cast(cx, &h, DType::F32)
     }
 }
 

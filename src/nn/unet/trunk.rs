@@ -103,7 +103,7 @@ pub(super) struct Trunk {
 }
 
 impl Trunk {
-    /// What comes out of the middle, and what each input block made. `z` is f32 and becomes `pass.dtype` behind the stem.
+    /// What comes out of the middle, and what each input block made. `z` becomes `pass.dtype`.
     /// The blocks are told `told`, the input blocks being numbered from 0 and the middle behind them.
     pub fn forward(
         &self,
@@ -114,14 +114,11 @@ impl Trunk {
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips = Vec::with_capacity(self.input_blocks.len());
-        let mut h = z.clone();
+        let mut h = ops::cast(cx, z, pass.dtype)?;
         for (i, blocks) in self.input_blocks.iter().enumerate() {
             h = told.enter(cx, i, h)?;
             for block in blocks {
                 h = block.forward(cx, weights, &h, told.of(i), pass)?;
-            }
-            if i == 0 {
-                h = ops::cast(cx, &h, pass.dtype)?;
             }
             skips.push(h.clone());
         }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::testing::{Array, Golden, check_gradients, dtypes, forward_backward_mixed, gpu, rungs, tolerance};
+use crate::testing::{
+    Array, Golden, check_gradients, dtypes, forward, forward_backward_mixed, gpu, rungs, tolerance,
+};
 
 fn run(rung: Rung, dtype: DType, inputs: &[Array], gy: &Array, options: &GroupNorm) -> (Array, Vec<Array>) {
     let types = [dtype, DType::F32, DType::F32, dtype];
@@ -228,4 +230,48 @@ fn wrong_shapes_are_told_apart() {
         message(&[64], &[64], None),
         "group_norm: expected [N, ..., C] (two dimensions or more), got [64]"
     );
+}
+
+#[test]
+fn slabs_tiles_and_their_checked_twins_agree() {
+    // Groups within packs, across them, and of several; many blocks of pixels; more rows than a slab has lanes.
+    let shapes: [(&[usize], usize); 5] = [
+        (&[3, 5, 7, 48], 8),
+        (&[2, 9, 33, 24], 4),
+        (&[2, 300, 96], 16),
+        (&[1, 1000, 16], 2),
+        (&[3, 3, 3, 256], 32),
+    ];
+    for (shape, groups) in shapes {
+        let options = GroupNorm { groups, eps: 1e-5, silu: true };
+        let inputs = inputs(shape, true);
+        let gy = Array::random(shape, 5);
+        let (want, _) = reference(&inputs, &gy, &options);
+        for dtype in dtypes() {
+            let mut found: Vec<Array> = Vec::new();
+            for (slab, checked) in [(true, false), (true, true), (false, false), (false, true)] {
+                let run = |cx: &mut Context, x: &[Tensor]| -> Result<Tensor> {
+                    let params = check(&x[0], &x[1], &x[2], x.get(3), &options)?;
+                    let affine = [&x[1], &x[2], &x[3]];
+                    let [y, _] = if slab {
+                        let slabs = Slabs::new(&params, dtype, 256).expect("it fits");
+                        slabs.forward(cx, &x[0], affine, checked)?
+                    } else {
+                        Tiles::new(&params, dtype).expect("it fits").forward(cx, &x[0], affine, checked)?
+                    };
+                    Ok(y)
+                };
+                let mut cx = Context::new(gpu());
+                let types = [dtype, DType::F32, DType::F32, dtype];
+                let x: Vec<Tensor> =
+                    inputs.iter().zip(types).map(|(a, dtype)| a.upload(&cx, dtype)).collect();
+                let y = run(&mut cx, &x).unwrap();
+                let y = forward(&x, cx, &y);
+                y.check(&format!("{shape:?} slab {slab} checked {checked}"), &want, dtype);
+                found.push(y);
+            }
+            assert_eq!(found[0], found[1], "{shape:?}: slabs");
+            assert_eq!(found[2], found[3], "{shape:?}: tiles");
+        }
+    }
 }
