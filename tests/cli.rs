@@ -305,6 +305,12 @@ fn samples_become_grids_folders_and_arrays() {
         assert!(text.contains(&(key.into(), value.into())), "{key} = {value} in {text:?}");
     }
 
+    // What may depend on the batch says so.
+    sample("fast.png", &["--class", "1", "--seeds", "0-2", "--batch", "2", "--fast"]).expect(0);
+    let fast = read_png_text(place.path("fast.png")).unwrap();
+    assert!(fast.contains(&("fast".into(), "in batches of 2".into())), "{fast:?}");
+    assert!(!text.iter().any(|(key, _)| key == "fast"));
+
     // What is there stays, unless told otherwise.
     let before = fs::read(place.path("grid.png")).unwrap();
     contains(&sample("grid.png", &[]).expect(1).stderr, &["grid.png", "--force"]);

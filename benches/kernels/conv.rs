@@ -52,6 +52,13 @@ pub fn run(bench: &mut Bench) {
             });
             bench.measure("conv", &name("weight gradient"), &shape, dtype, work, |r| {
                 let (x, w) = (r.random(&x_shape, dtype)?, r.parameter(&w_shape)?);
+                let y = conv2d(&mut r.cx, &x, &w, None, 1)?;
+                r.backward_of(&y)
+            });
+            // Its own row: other engines have it as another operation, too.
+            let sums = Work::Bytes((n * side * side * k * dtype.bytes()) as f64);
+            bench.measure("conv", &name("bias gradient"), &shape, dtype, sums, |r| {
+                let (x, w) = (r.random(&x_shape, dtype)?, r.random(&w_shape, dtype)?);
                 let bias = r.parameter(&[k])?;
                 let y = conv2d(&mut r.cx, &x, &w, Some(&bias), 1)?;
                 r.backward_of(&y)

@@ -81,7 +81,8 @@ fn network(gpu: &Gpu, options: &TrainOptions) -> Result<(UNet, Arena)> {
     Ok((unet, arena))
 }
 
-fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType) -> Result<()> {
+fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType, fast: bool) -> Result<()> {
+    r.cx.set_fast(fast);
     let (unet, arena) = network(&r.cx.gpu().clone(), options)?;
     let config = &options.unet;
     let z = r.random(&[batch, config.sample_size, config.sample_size, config.in_channels], DType::F32)?;
@@ -107,6 +108,7 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
         guided: true,
         two_pass: false,
         dtype,
+        fast: false,
     };
     let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
     let weights = arena.weights(unet.parameters(), 0);
@@ -168,8 +170,13 @@ fn one(bench: &mut Bench, case: &Case) -> Result<()> {
         for &batch in case.batches {
             let shape = format!("{name} {batch} images");
             bench.measure("unet", "forward", &shape, dtype, work(1.0, batch), |r| {
-                forward(r, &options, batch, dtype)
+                forward(r, &options, batch, dtype, false)
             });
+            if batch <= 2 {
+                bench.measure("unet", "forward, fast", &shape, dtype, work(1.0, batch), |r| {
+                    forward(r, &options, batch, dtype, true)
+                });
+            }
             // Guided: two evaluations.
             let label = format!("{shape} {}", report::dtype(dtype));
             bench.measure_plan("sampler", "step", label, dtype, work(2.0, batch), |gpu| {

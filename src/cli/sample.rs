@@ -89,6 +89,9 @@ pub struct Args {
     /// Evaluate with and without the class one after the other: half the memory, the same picture.
     #[arg(long)]
     two_pass: bool,
+    /// Sooner done for few pictures at a time, at the price of last bits that depend on how many.
+    #[arg(long)]
+    fast: bool,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
     precision: String,
@@ -163,9 +166,13 @@ pub fn run(args: &Args) -> Result<()> {
         guided: Sampler::needs_both(guidance),
         two_pass: args.two_pass,
         dtype: precision.dtype(),
+        fast: args.fast,
         ..defaults
     };
     let mut parameters = parameters(args, &options, &config.process()?, guidance);
+    if options.fast {
+        parameters.push(("fast".into(), format!("in batches of {batch}")));
+    }
     if !guiders.is_empty() {
         parameters.push(("guider".into(), guiders.to_string()));
     }
@@ -208,6 +215,7 @@ pub fn run(args: &Args) -> Result<()> {
             let options = SamplerOptions {
                 steps: args.upsampler_steps.unwrap_or(model.config.sampling.steps),
                 dtype: precision.dtype(),
+                fast: args.fast,
                 ..SamplerOptions::of(&model.config, batch)?
             };
             Some(Upsampling::new(&gpu, model, size, options)?)

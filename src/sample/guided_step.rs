@@ -111,6 +111,7 @@ impl StepParts<'_> {
     pub fn record(&self, guided: bool) -> Result<Plan> {
         let StepParts { guiders, moves, buffers, shape, options, .. } = self;
         let mut cx = Context::new(self.gpu);
+        cx.set_fast(options.fast);
         let n = options.batch;
         let (z, counter) = (over(&buffers.z, shape, DType::F32), over(&buffers.counter, &[1], DType::U32));
         let rows = match &moves.rows {

@@ -39,6 +39,8 @@ pub struct SamplerOptions {
     pub two_pass: bool,
     /// Storage type of activations.
     pub dtype: DType,
+    /// Divide sums as suits a small batch: sooner done, but a picture's last bits depend on the batch it was made in.
+    pub fast: bool,
 }
 
 impl SamplerOptions {
@@ -56,6 +58,7 @@ impl SamplerOptions {
             guided: config.can_guide(),
             two_pass: false,
             dtype: DType::F32,
+            fast: false,
         })
     }
 }
@@ -180,6 +183,7 @@ impl Sampler {
 
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
         let mut cx = if guide.is_some() { Context::with_tape(gpu) } else { Context::new(gpu) };
+        cx.set_fast(options.fast);
         let halved = match options.dtype {
             DType::F16 => Some(weights.with_fixed_halves(gpu)?),
             _ => None,

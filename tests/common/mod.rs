@@ -52,6 +52,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
         guided: true,
         two_pass: false,
         dtype: DType::F32,
+        fast: false,
     }
 }
 
