@@ -31,25 +31,33 @@ var<workgroup> origins: array<f32, LANES * PACKS>;        // [channel of the pac
 @compute @workgroup_size(192)
 fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let s = share(wid, lane, p.block, p);
+    // Eight loads under way at once, the first of them before the origin is there; past the end it is the first pixel
+    // again, whose differences are zero.
     let first = x_pack[s.base];
+    #unroll j in 0..8
+    let at${j} = s.row + ${j}u * p.rows;
+    var x${j} = x_pack[s.base + select(0u, at${j}, at${j} < s.count) * s.stride];
+    #end
     #unroll v in 0..${vectors}
     let origin${v} = part${v}(first);
     var sum${v} = vec4<f32>();
     var squares${v} = vec4<f32>();
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 4u * p.rows) {
-        // Four loads under way at once; past the end it is the first pixel again, whose differences are zero.
-        #unroll j in 0..4
-        let at${j} = pixel + ${j}u * p.rows;
-        let x${j} = x_pack[s.base + select(0u, at${j}, at${j} < s.count) * s.stride];
-        #end
-        #unroll j in 0..4
+    for (var pixel = s.row; pixel < s.count;) {
+        #unroll j in 0..8
         #unroll v in 0..${vectors}
         let d${j}_${v} = part${v}(x${j}) - origin${v};
         sum${v} += d${j}_${v};
         squares${v} += d${j}_${v} * d${j}_${v};
         #end
         #end
+        pixel += 8u * p.rows;
+        if (pixel < s.count) {
+            #unroll j in 0..8
+            let next${j} = pixel + ${j}u * p.rows;
+            x${j} = x_pack[s.base + select(0u, next${j}, next${j} < s.count) * s.stride];
+            #end
+        }
     }
     #unroll v in 0..${vectors}
     #unroll k in 0..4

@@ -51,12 +51,25 @@ fn predicted(base: u32, n: u32, i: u32, m: Params) -> vec4<f32> {
     return v;
 }
 
-fn guided(n: u32, i: u32, k: vec3<f32>, m: Params) -> vec4<f32> {
+// The predictions of both halves; without two of them the same twice.
+struct Both {
+    conditional: vec4<f32>,
+    unconditional: vec4<f32>,
+}
+
+fn both(n: u32, i: u32, m: Params) -> Both {
     let conditional = predicted(0u, n, i, m);
     if (pair == 0u) {
-        return conditional;
+        return Both(conditional, conditional);
     }
-    return k.x * conditional + k.y * predicted(m.samples * m.pixels * eps_channels, n, i, m);
+    return Both(conditional, predicted(m.samples * m.pixels * eps_channels, n, i, m));
+}
+
+fn guided(halves: Both, k: vec3<f32>) -> vec4<f32> {
+    if (pair == 0u) {
+        return halves.conditional;
+    }
+    return k.x * halves.conditional + k.y * halves.unconditional;
 }
 
 // Puts the noise of one channel of four pixels where their vectors are, twice.
@@ -100,18 +113,18 @@ fn step(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let vectors = p.length / 4u;
     let now = current_step(p.steps);
     let k = coefficients(n, p.rows);
-    // Under way while the noise is made. Invocations past the end read the last vector again.
+    // Under way while the noise is made: nothing is computed of them before. Invocations past the end read the last vector again.
     #unroll v in 0..2
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
     let from${v} = min(i${v}, vectors - 1u);
     let value${v} = z4[n * vectors + from${v}];
-    let eps${v} = guided(n, from${v}, k, p);
+    let eps${v} = both(n, from${v}, p);
     #end
     share_noise(n, wid.x, lane, p);
     workgroupBarrier();
     #unroll v in 0..2
     if (i${v} < vectors) {
-        advance(n * vectors + i${v}, value${v}, eps${v}, noise[${v}u * SIZE + lane], now, k, p.clip);
+        advance(n * vectors + i${v}, value${v}, guided(eps${v}, k), noise[${v}u * SIZE + lane], now, k, p.clip);
     }
     #end
 }
@@ -126,14 +139,14 @@ fn step_preview(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
     let from${v} = min(i${v}, vectors - 1u);
     let value${v} = z4[n * vectors + from${v}];
-    let eps${v} = guided(n, from${v}, k, q);
+    let eps${v} = both(n, from${v}, q);
     #end
     share_noise(n, wid.x, lane, q);
     workgroupBarrier();
     #unroll v in 0..2
     if (i${v} < vectors) {
         let at = n * vectors + i${v};
-        preview4[at] = advance(at, value${v}, eps${v}, noise[${v}u * SIZE + lane], now, k, q.clip);
+        preview4[at] = advance(at, value${v}, guided(eps${v}, k), noise[${v}u * SIZE + lane], now, k, q.clip);
     }
     #end
 }
@@ -147,7 +160,7 @@ fn magnitudes(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
     #unroll v in 0..2
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
     let from${v} = n * vectors + min(i${v}, vectors - 1u);
-    let size${v} = abs((z4[from${v}] - now.sigma * guided(n, min(i${v}, vectors - 1u), k, r)) * now.inverse_alpha);
+    let size${v} = abs((z4[from${v}] - now.sigma * guided(both(n, min(i${v}, vectors - 1u), r), k)) * now.inverse_alpha);
     #end
     #unroll v in 0..2
     if (i${v} < vectors) {
