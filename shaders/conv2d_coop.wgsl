@@ -212,29 +212,24 @@ fn product(
 #end
     }
 
-    // BATCH matrices at a time; of the subgroups SLOTS take turns.
+    // A matrix at a time; of the subgroups SLOTS take turns.
     let slot = subgroup % SLOTS * SLOT_SIZE;
-    let each = select(2u, 4u, SPLIT) * BATCH; // eights, or fours, of a staged row
+    let each = select(2u, 4u, SPLIT); // eights, or fours, of a staged row
 #unroll i in 0..4
-#unroll g in 0..4
-    if (ROWS > ${i}u && COLS > ${g}u * BATCH) {
+#unroll j in 0..4
+    if (ROWS > ${i}u && COLS > ${j}u) {
         for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
             workgroupBarrier();
             if (subgroup / SLOTS == turn) {
-#unroll j in 0..4
-                if (COLS > ${j}u && ${j}u / BATCH == ${g}u) {
-                    let at = slot + ${j}u % BATCH * 4u;
-                    let stride = ROW_FOURS;
-                    coopStoreT(c${i}_${j}, &stage[at], stride);
-                }
-#end
+                let stride = 4u;
+                coopStoreT(c${i}_${j}, &stage[slot], stride);
             }
             workgroupBarrier();
             if (subgroup / SLOTS == turn) {
                 for (var at = lane; at < 16u * each; at += 32u) {
-                    let k_first = k0 + k + ${g}u * BATCH * 16u;
+                    let k_first = k0 + k + ${j}u * 16u;
                     let row = m0 + m + ${i}u * 16u + at / each;
-                    let from_slot = slot + at / each * ROW_FOURS;
+                    let from_slot = slot + at / each * 4u;
                     if (SPLIT) {
                         let to = split * m_blocks * TILE_M + row;
                         write_four(from_slot + at % each, there, to, k_first + at % each * 4u);

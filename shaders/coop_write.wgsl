@@ -1,19 +1,13 @@
 #import coop_tile
 // From f32 sums to f16 elements: cooperative matrices cannot be converted, so they pass through workgroup memory.
 // Library file; who imports it declares `bias`, `residual`, `y` and `p`.
-//
-// BATCH matrices beside each other are staged together, so that what a subgroup stores of a row is as long as can be: in
-// pieces of 32 bytes an H200 stores no more than 1 TB/s.
 
 // Subgroups that stage matrices at the same time: all, or fewer where there is no memory for all.
 override SLOTS: u32 = 4u;
-override BATCH: u32 = 1u;
-override PADDING: u32 = 0u; // fours at the end of a row against bank conflicts: 2, or 0 where there is no memory for them
 
-override ROW_FOURS: u32 = 4u * BATCH + PADDING;
-override SLOT_SIZE: u32 = 16u * ROW_FOURS;
+const SLOT_SIZE: u32 = 64u; // a matrix: [16, 4 fours]
 override STAGE_SIZE: u32 = SLOT_SIZE * SLOTS;
-var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>; // a slot is [16, ROW_FOURS fours]
+var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>;
 
 // y = bias + residual + staged sums, or y += that: eight of row `row` of y from column `k` on. They stand at `at`.
 fn write_eight(at: u32, wanted: bool, row: u32, k: u32) {

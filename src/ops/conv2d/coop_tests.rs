@@ -123,19 +123,19 @@ fn emulated_matrices_agree_with_f64() {
     };
     let product =
         |matrices, subgroups, deep| Kind::Product(Product { tile: tile(matrices, subgroups), deep });
-    // x, the kernel's side, filters, stride, tile, splits, wide.
+    // x, the kernel's side, filters, stride, tile, splits.
     let cases = [
-        ([2, 5, 16, 32], 3, 48, 1, halo([2, 1], [2, 2], 1, 3), 1, false),
-        ([1, 3, 24, 48], 3, 32, 1, halo([1, 2], [2, 1], 2, 3), 2, true),
-        ([3, 8, 8, 48], 3, 48, 1, halo([4, 1], [2, 1], 1, 3), 3, false),
-        ([2, 3, 16, 32], 3, 32, 1, halo([1, 2], [2, 1], 1, 9), 1, true),
-        ([2, 3, 16, 3], 3, 6, 1, halo([1, 1], [2, 1], 1, 3), 1, false),
-        ([1, 1, 70, 48], 1, 48, 1, product([2, 2], [1, 2], true), 1, true),
-        ([2, 3, 5, 48], 3, 32, 1, product([1, 1], [2, 1], false), 2, false),
-        ([2, 3, 5, 48], 3, 32, 2, product([1, 2], [2, 1], true), 1, false),
-        ([2, 3, 5, 20], 1, 30, 1, product([1, 1], [2, 2], false), 1, false),
+        ([2, 5, 16, 32], 3, 48, 1, halo([2, 1], [2, 2], 1, 3), 1),
+        ([1, 3, 24, 48], 3, 32, 1, halo([1, 2], [2, 1], 2, 3), 2),
+        ([3, 8, 8, 48], 3, 48, 1, halo([4, 1], [2, 1], 1, 3), 3),
+        ([2, 3, 16, 32], 3, 32, 1, halo([1, 2], [2, 1], 1, 9), 1),
+        ([2, 3, 16, 3], 3, 6, 1, halo([1, 1], [2, 1], 1, 3), 1),
+        ([1, 1, 70, 48], 1, 48, 1, product([2, 2], [1, 2], true), 1),
+        ([2, 3, 5, 48], 3, 32, 1, product([1, 1], [2, 1], false), 2),
+        ([2, 3, 5, 48], 3, 32, 2, product([1, 2], [2, 1], true), 1),
+        ([2, 3, 5, 20], 1, 30, 1, product([1, 1], [2, 2], false), 1),
     ];
-    for (x, kernel, filters, stride, kind, splits, wide) in cases {
+    for (x, kernel, filters, stride, kind, splits) in cases {
         let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
         let [want, ..] = reference(&case, stride);
         let (residual, old) = (Array::random(&want.shape, 9), Array::random(&want.shape, 10));
@@ -147,7 +147,7 @@ fn emulated_matrices_agree_with_f64() {
         let params = Params { has_residual: 1, accumulate: 1, ..params };
         let y = cx.copy(&old).unwrap();
         let (tensors, added) = ([&input, &w, &y], [Some(&bias), Some(&residual)]);
-        let choice = Choice { kind, splits, wide };
+        let choice = Choice { kind, splits };
         coop::gather(&mut cx, Direction::Forward, tensors, added, params, choice).unwrap();
         cx.keep(&y);
         let plan = cx.finish("test").unwrap();

@@ -130,7 +130,8 @@ pub(super) fn gather(
     let launch = tile.set(launch, channels).constant("SPLIT", flag(partial.is_some()));
     let launch = match choice.kind {
         Kind::Halo(halo) => {
-            let launch = halo.stage(&params, choice.wide).expect("it was checked to fit").set(launch);
+            let slots = halo.slots(&params).expect("it was checked to fit");
+            let launch = launch.constant("SLOTS", slots.into());
             let launch = launch.constant("WIDTH", params.in_w.into()).constant("HEIGHT", params.in_h.into());
             let launch = launch.constant("PAIRS", flag(Halo::pairs(&params)));
             let launch = launch.constant("MARGIN", Halo::margin(&params).into());
@@ -138,7 +139,8 @@ pub(super) fn gather(
             launch.variant(format_args!("coop halo {halo}"))
         }
         Kind::Product(product) => {
-            let launch = product.stage(choice.wide).expect("it was checked to fit").set(launch);
+            let slots = product.slots().expect("it was checked to fit");
+            let launch = launch.constant("SLOTS", slots.into());
             let launch = launch.constant("KERNEL", params.kernel.into()).constant("DEEP", flag(product.deep));
             launch.variant(format_args!("coop {tile}x32"))
         }

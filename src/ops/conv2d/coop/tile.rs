@@ -30,25 +30,8 @@ pub(super) const PROCESSORS: f64 = 132.0;
 const SHARED_BYTES: u32 = 24 * 1024;
 const MOST_BYTES: u32 = 48 * 1024;
 
-/// How sums are staged in workgroup memory on their way to f16: by how many subgroups at a time, how many matrices of
-/// each beside each other, and how many fours of padding a row has.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(in super::super) struct Stage {
-    slots: u32,
-    batch: u32,
-    padding: u32,
-}
-
-impl Stage {
-    fn bytes(self) -> u32 {
-        self.slots * 16 * (4 * self.batch + self.padding) * 16
-    }
-
-    pub(super) fn set(self, launch: Launch<'_>) -> Launch<'_> {
-        let launch = launch.constant("SLOTS", self.slots.into()).constant("BATCH", self.batch.into());
-        launch.constant("PADDING", self.padding.into())
-    }
-}
+/// A matrix of f32 sums on its way to f16, in workgroup memory.
+const STAGED_BYTES: u32 = 16 * 16 * 4;
 
 impl Tile {
     pub(super) fn m(self) -> u32 {
@@ -67,23 +50,11 @@ impl Tile {
         rows.div_ceil(self.m().into()) * columns.div_ceil(self.n().into())
     }
 
-    /// The stage that fits beside `bytes`: of one matrix of as many subgroups as can be or, if `wide`, of as many matrices
-    /// beside each other as can be.
-    fn stage(self, bytes: u32, most: u32, wide: bool) -> Option<Stage> {
-        let widest = if wide { self.cols } else { 1 };
-        for batch in (1..=widest).rev().filter(|batch| self.cols.is_multiple_of(*batch)) {
-            // Rows of one matrix do without.
-            for padding in if batch == 1 { vec![0] } else { vec![2, 0] } {
-                for slots in [8, 4, 2, 1].into_iter().filter(|slots| self.subgroups().is_multiple_of(*slots))
-                {
-                    let stage = Stage { slots, batch, padding };
-                    if bytes + stage.bytes() <= most {
-                        return Some(stage);
-                    }
-                }
-            }
-        }
-        None
+    /// How many subgroups at a time stage a matrix in what `bytes` leave of `most`.
+    fn slots(self, bytes: u32, most: u32) -> Option<u32> {
+        let fits =
+            |slots: &u32| self.subgroups().is_multiple_of(*slots) && bytes + slots * STAGED_BYTES <= most;
+        [8, 4, 2, 1].into_iter().find(fits)
     }
 
     pub(super) fn set<'a>(self, launch: Launch<'a>, [in_c, out_c]: [u32; 2]) -> Launch<'a> {
@@ -162,12 +133,12 @@ impl Halo {
     }
 
     /// `None` where the tile does not fit: its invocations hold six eights of pixels and of weights, a kx's each.
-    pub(super) fn stage(self, params: &Params, wide: bool) -> Option<Stage> {
+    pub(super) fn slots(self, params: &Params) -> Option<u32> {
         let threads = 32 * self.tile.subgroups();
         let held = 2 * self.pixels_held(params) <= 6 * threads && self.tile.n() <= threads;
         let copies = !Self::pairs(params) || self.taps == 3;
         let most = if self.is_shared() { SHARED_BYTES } else { MOST_BYTES };
-        if held && copies { self.tile.stage(self.bytes(params), most, wide) } else { None }
+        if held && copies { self.tile.slots(self.bytes(params), most) } else { None }
     }
 }
 
@@ -191,11 +162,11 @@ impl Product {
         self.tile.subgroups() == 4
     }
 
-    pub(super) fn stage(self, wide: bool) -> Option<Stage> {
+    pub(super) fn slots(self) -> Option<u32> {
         let bytes = 16 * (5 * self.tile.m() + 32 * (self.tile.n() / 8 + 1));
         let threads = 32 * self.tile.subgroups();
         let most = if self.is_shared() { SHARED_BYTES } else { MOST_BYTES };
-        if self.tile.m().max(self.tile.n()) <= threads { self.tile.stage(bytes, most, wide) } else { None }
+        if self.tile.m().max(self.tile.n()) <= threads { self.tile.slots(bytes, most) } else { None }
     }
 }
 
@@ -211,9 +182,6 @@ pub(in super::super) enum Kind {
 pub(in super::super) struct Choice {
     pub kind: Kind,
     pub splits: u32,
-    /// Whether sums are staged by several matrices beside each other, and stored in longer pieces of a row. Gives the same
-    /// bits; not yet measured, so never chosen.
-    pub wide: bool,
 }
 
 /// Tiles of the halo kernel: subgroups beside each other, taps, and the TFLOP/s that it reaches on an H200 where tiles are
@@ -236,11 +204,11 @@ const HALOS: [(Tile, u32, u32, f64); 13] = [
 
 /// And of the product: whether two steps are fetched ahead, and its TFLOP/s at a depth of 384.
 const PRODUCTS: [(Tile, bool, f64); 8] = [
-    (tile([4, 4], [2, 2]), false, 190.0),
+    (tile([4, 4], [2, 2]), false, 184.0),
     (tile([4, 4], [2, 4]), false, 200.0),
     (tile([4, 4], [4, 2]), true, 186.0),
-    (tile([4, 3], [2, 4]), false, 176.0),
-    (tile([4, 3], [2, 2]), false, 174.0),
+    (tile([4, 3], [2, 4]), false, 190.0),
+    (tile([4, 3], [2, 2]), false, 182.0),
     (tile([4, 2], [2, 2]), true, 148.0),
     (tile([2, 3], [2, 2]), true, 132.0),
     (tile([2, 2], [2, 2]), true, 108.0),
@@ -256,7 +224,7 @@ impl Choice {
     #[cfg(test)]
     pub(in super::super) fn all(cx: &Context, x: &Tensor, params: &Params) -> Vec<Choice> {
         let all = Self::rated(cx, x, params).into_iter().map(|(choice, _)| choice);
-        all.flat_map(|choice| [choice, Choice { wide: true, ..choice }]).collect()
+        all.collect()
     }
 
     /// The same with what each reaches, in TFLOP/s.
@@ -266,16 +234,16 @@ impl Choice {
         }
         let kinds: Vec<(Kind, f64)> = if Halo::suits(params) {
             let halos = HALOS.map(|(tile, beside, taps, rate)| (Halo { tile, beside, taps }, rate));
-            let halos = halos.into_iter().filter(|(halo, _)| halo.stage(params, false).is_some());
+            let halos = halos.into_iter().filter(|(halo, _)| halo.slots(params).is_some());
             halos.map(|(halo, rate)| (Kind::Halo(halo), rate)).collect()
         } else {
             let products = PRODUCTS.map(|(tile, deep, rate)| (Product { tile, deep }, rate));
             products.map(|(product, rate)| (Kind::Product(product), rate)).to_vec()
         };
         let splits = splits(params, cx.fast());
-        let choices = kinds.into_iter().flat_map(|(kind, rate)| {
-            splits.iter().map(move |&splits| (Choice { kind, splits, wide: false }, rate))
-        });
+        let choices = kinds
+            .into_iter()
+            .flat_map(|(kind, rate)| splits.iter().map(move |&splits| (Choice { kind, splits }, rate)));
         choices.collect()
     }
 
