@@ -1,18 +1,19 @@
 //! `freeguide sample`.
 
 mod latents;
+mod parameters;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Variance};
+use crate::diffusion::{Clip, Guidance, Guiders, Method, Respacing, SamplerKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
 use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling};
-use crate::tensor::{DType, Precision};
+use crate::tensor::Precision;
 
 use super::guider::{self, Drawer};
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
@@ -169,7 +170,7 @@ pub fn run(args: &Args) -> Result<()> {
         fast: args.fast,
         ..defaults
     };
-    let mut parameters = parameters(args, &options, &config.process()?, guidance);
+    let mut parameters = parameters::parameters(args, &options, &config.process()?, guidance);
     if options.fast {
         parameters.push(("fast".into(), format!("in batches of {batch}")));
     }
@@ -419,38 +420,6 @@ fn contact_sheet(
         _ => classes.iter().map(|class| class_name(config, *class)).collect(),
     };
     pictures::sheet(&rows, &labels, &[])
-}
-
-fn parameters(
-    args: &Args,
-    options: &SamplerOptions,
-    process: &Process,
-    guidance: Guidance,
-) -> Vec<(String, String)> {
-    let method = &options.method;
-    let mut sampler = process.sampler(method, options.steps).to_string();
-    if let Some(eta) = method.eta {
-        sampler += &format!(", eta {eta}");
-    }
-    if let Some(variance) = &args.variance {
-        sampler += &format!(", variance {variance}");
-    }
-    let steps = method.respacing.as_ref().map_or(options.steps.to_string(), Respacing::to_string);
-    let pairs = [
-        ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
-        (
-            "model",
-            args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        ),
-        ("guidance_weight", guidance.weight().to_string()),
-        ("guidance_scale", guidance.scale().to_string()),
-        ("sampler", sampler),
-        ("steps", steps),
-        ("v", options.variance_exponent.to_string()),
-        ("clip", options.clip.to_string()),
-        ("precision", if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned()),
-    ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// As many as keep the device busy.

@@ -4,7 +4,8 @@ use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
 
-use super::sampler::{Request, to_u8};
+use super::options::Request;
+use super::sampler::to_u8;
 
 /// Steps submitted before the host waits, so that progress and Ctrl-C mean something.
 const AHEAD: usize = 4;

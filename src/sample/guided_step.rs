@@ -12,7 +12,8 @@ use crate::nn::{UNet, Weights};
 use crate::ops::{self, GUIDER_ROW, Guided, GuidedStep, SamplerStep, StepNoise};
 use crate::tensor::{Context, DType, Tensor};
 
-use super::sampler::{SamplerOptions, over};
+use super::options::SamplerOptions;
+use super::sampler::over;
 
 /// What the host writes and the plans share.
 pub(super) struct Buffers {

@@ -16,7 +16,8 @@ use crate::tensor::{Context, DType};
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
 use super::guided_step::{Buffers, GuidedMoves, Network, StepParts};
-use super::sampler::{Request, SamplerOptions, over};
+use super::options::{Request, SamplerOptions};
+use super::sampler::over;
 
 /// A recorded sampler with guiders. Steps without guidance are a plan of their own, of one evaluation.
 pub struct GuidedSampler {

@@ -13,6 +13,7 @@ mod guiding;
 mod moves;
 mod networks;
 mod nll;
+mod options;
 mod sampler;
 mod upsampling;
 
@@ -20,5 +21,6 @@ pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
 pub use networks::Networks;
 pub use nll::{Nll, NllOptions, NllReport};
-pub use sampler::{Request, Sampler, SamplerOptions, to_u8};
+pub use options::{Request, SamplerOptions};
+pub use sampler::{Sampler, to_u8};
 pub use upsampling::Upsampling;

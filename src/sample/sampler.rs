@@ -2,12 +2,12 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
-use crate::diffusion::{Clip, Evaluations, Guidance, Method, Process};
+use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::Profile;
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
-use crate::model::{Model, ModelConfig};
+use crate::model::Model;
 use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
 use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
@@ -19,58 +19,7 @@ use super::batches::Batches;
 use super::guide::{GuideInput, log_likelihood_gradient};
 use super::moves::Moves;
 use super::networks::{Networks, check_low_res, check_pair};
-
-/// What a sampler is recorded for.
-#[derive(Clone, Debug)]
-pub struct SamplerOptions {
-    /// Pictures at a time.
-    pub batch: usize,
-    /// Steps T.
-    pub steps: usize,
-    /// Which sampler, and its options.
-    pub method: Method,
-    /// The exponent v of the reverse variance.
-    pub variance_exponent: f64,
-    /// What is done to x̂.
-    pub clip: Clip,
-    /// Evaluate with and without the condition, as guidance needs it, or only once a step.
-    pub guided: bool,
-    /// Evaluate in two passes of N instead of one of 2N: half the memory, the same picture.
-    pub two_pass: bool,
-    /// Storage type of activations.
-    pub dtype: DType,
-    /// Divide sums as suits a small batch: sooner done, but a picture's last bits depend on the batch it was made in.
-    pub fast: bool,
-}
-
-impl SamplerOptions {
-    /// The defaults of a model, guided where the model can be.
-    ///
-    /// # Errors
-    /// [`Error::Config`] when the configuration names an unknown clip or sampler.
-    pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
-        Ok(SamplerOptions {
-            batch,
-            steps: config.sampling.steps,
-            method: config.method()?,
-            variance_exponent: config.sampling.variance_exponent,
-            clip: config.clip()?,
-            guided: config.can_guide(),
-            two_pass: false,
-            dtype: DType::F32,
-            fast: false,
-        })
-    }
-}
-
-/// One picture to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Request {
-    /// The class; `None` for no condition.
-    pub class: Option<u32>,
-    /// The seed of its noise.
-    pub seed: u64,
-}
+use super::options::{Request, SamplerOptions};
 
 /// A recorded sampler: start it, step it T times, read the pictures.
 pub struct Sampler {
