@@ -7,7 +7,7 @@ use common::{gpu, requests, sampler_options, tiny, train};
 use freeguide::diffusion::{Guidance, Guiders, Method, Prediction, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::Model;
-use freeguide::sample::{GuidedSampler, Request, SamplerOptions};
+use freeguide::sample::{FromClassesSampler, GuidedSampler, Request, SamplerOptions};
 use freeguide::train::{LossKind, Objective, TrainOptions, TrainSchedule};
 
 const STEPS: usize = 7;
@@ -208,4 +208,43 @@ fn guiders_run_in_every_sampler_or_are_refused_with_the_reason() {
             }
         }
     }
+}
+
+#[test]
+fn the_unconditional_score_comes_from_those_of_the_classes() {
+    let trained = Trained::new(Objective::default());
+    let all = requests(3, 1);
+    let draw = |weight: f64, all: &[Request], batch: usize| {
+        let options = sampler_options(batch, STEPS);
+        let sampler = FromClassesSampler::new(&trained.gpu, &trained.model, None, options).unwrap();
+        let mut drawn = Vec::new();
+        for part in all.chunks(batch) {
+            sampler.start(part, w(weight)).unwrap();
+            (0..STEPS).for_each(|_| sampler.step().unwrap());
+            for known in sampler.posterior(part.len()).unwrap() {
+                assert!(known.len() == 10 && (known.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{known:?}");
+                assert!(known.iter().any(|p| *p > 0.2), "nothing was learnt: {known:?}");
+            }
+            drawn.extend(sampler.sample(part, w(weight), || Ok(())).unwrap());
+        }
+        drawn
+    };
+    // Without guidance it is not asked what the unconditional score is.
+    let single = SamplerOptions { guided: false, ..sampler_options(3, STEPS) };
+    let plain = common::sampler(&trained.gpu, &trained.model, single);
+    assert_eq!(common::difference(&draw(0.0, &all, 3), &plain.sample(&all, w(0.0), || Ok(())).unwrap()), 0.0);
+    let guided = draw(2.0, &all, 3);
+    assert!(common::difference(&guided, &draw(0.0, &all, 3)) > 0.0);
+    assert_eq!(common::difference(&guided, &draw(2.0, &all, 2)), 0.0);
+    let free = Request { class: None, seed: 0 };
+    assert_eq!(common::difference(&draw(2.0, &[free], 1), &draw(0.0, &[free], 1)), 0.0);
+
+    let refused = |prior: Option<&[f64]>, options: SamplerOptions| {
+        let made = FromClassesSampler::new(&trained.gpu, &trained.model, prior, options);
+        made.map(drop).unwrap_err().to_string()
+    };
+    let method = Method { kind: Some(SamplerKind::Ddim), ..Method::default() };
+    let ddim = SamplerOptions { method, ..sampler_options(1, STEPS) };
+    assert!(refused(None, ddim).contains("noise of ancestral steps"));
+    assert!(refused(Some(&[0.5, 0.5]), sampler_options(1, STEPS)).contains("the prior has 2 classes"));
 }

@@ -1,14 +1,13 @@
 //! How a model's pictures are drawn, for the commands that measure them.
 
 use crate::diffusion::{Guidance, Guiders, Method, SamplerKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::Model;
 use crate::sample::{Sampler, SamplerOptions};
 use crate::tensor::DType;
 
 use super::guider::Drawer;
-use super::sample::no_reverse;
 
 /// What `eval` and `sweep` take of the options of `sample`.
 #[derive(clap::Args, Clone, Debug)]
@@ -88,4 +87,14 @@ fn measured_batch(gpu: &Gpu, model: &Model) -> usize {
         wgpu::DeviceType::Cpu => 32,
         _ => (64 * 64 * 64 / (side * side)).clamp(64, 512),
     }
+}
+
+/// Refuses the one sampler that begins with a picture.
+pub fn no_reverse(kind: Option<SamplerKind>) -> Result<Option<SamplerKind>> {
+    if kind == Some(SamplerKind::DdimReverse) {
+        return Err(Error::Config(
+            "ddim-reverse goes from a picture to its latent: say `freeguide sample --from PICTURES`".into(),
+        ));
+    }
+    Ok(kind)
 }

@@ -6,13 +6,14 @@ use crate::diffusion::{Guidance, Guiders};
 use crate::error::Result;
 use crate::gpu::{Gpu, Profile};
 use crate::model::Model;
-use crate::sample::{GuidedSampler, Request, Sampler, SamplerOptions};
+use crate::sample::{FromClassesSampler, GuidedSampler, Request, Sampler, SamplerOptions};
 
 /// The plain sampler, or the one of guiders.
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Drawer {
     Plain(Sampler),
     Guided(GuidedSampler),
+    FromClasses(FromClassesSampler),
 }
 
 impl Drawer {
@@ -32,6 +33,7 @@ impl Drawer {
         match self {
             Drawer::Plain(sampler) => sampler.options(),
             Drawer::Guided(sampler) => sampler.options(),
+            Drawer::FromClasses(sampler) => sampler.options(),
         }
     }
 
@@ -40,6 +42,7 @@ impl Drawer {
         match self {
             Drawer::Plain(sampler) => sampler.moves(),
             Drawer::Guided(sampler) => sampler.moves(),
+            Drawer::FromClasses(sampler) => sampler.options().steps,
         }
     }
 
@@ -52,6 +55,7 @@ impl Drawer {
         match self {
             Drawer::Plain(sampler) => sampler.sample(requests, guidance, on_step),
             Drawer::Guided(sampler) => sampler.sample(requests, guidance, on_step),
+            Drawer::FromClasses(sampler) => sampler.sample(requests, guidance, on_step),
         }
     }
 
@@ -59,6 +63,7 @@ impl Drawer {
         match self {
             Drawer::Plain(sampler) => sampler.profile_step(),
             Drawer::Guided(sampler) => sampler.profile_step(),
+            Drawer::FromClasses(sampler) => sampler.profile_step(),
         }
     }
 }

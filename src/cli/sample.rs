@@ -12,9 +12,12 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
-use crate::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling};
+use crate::sample::{
+    ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
+};
 use crate::tensor::Precision;
 
+use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
@@ -78,6 +81,10 @@ pub struct Args {
     /// How strongly the classifier guides: the factor of its gradient.
     #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
     classifier_scale: f32,
+    /// Where the unconditional half of guidance comes from: the network's null class, or `from-classes`: the predictions
+    /// of all classes, weighed by what the chain so far says of the class. An evaluation for each class, few of them.
+    #[arg(long, value_name = "null|from-classes", default_value = "null", value_parser = ["null", "from-classes"])]
+    uncond: String,
     /// Another model for the unconditional half of guidance: one trained without classes.
     #[arg(long, value_name = "DIR|FILE")]
     uncond_model: Option<PathBuf>,
@@ -177,6 +184,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !guiders.is_empty() {
         parameters.push(("guider".into(), guiders.to_string()));
     }
+    if args.uncond != "null" {
+        parameters.push(("uncond".into(), args.uncond.clone()));
+    }
     let guide = classifier.as_ref().map(|classifier| ClassifierGuide {
         network: &classifier.network,
         weights: classifier.weights(),
@@ -199,7 +209,13 @@ pub fn run(args: &Args) -> Result<()> {
             guidance.weight()
         )));
     }
+    let from_classes = args.uncond == "from-classes";
+    if from_classes && (!guiders.is_empty() || guide.is_some() || other.is_some()) {
+        let what = "--uncond from-classes does not go together with --guider, --classifier or --uncond-model";
+        return Err(Error::Config(what.into()));
+    }
     let sampler = match guiders.is_empty() {
+        _ if from_classes => Drawer::FromClasses(FromClassesSampler::new(&gpu, &model, None, options)?),
         true => Drawer::Plain(Sampler::with(&gpu, networks, config.process()?, options)?),
         false if guide.is_some() || other.is_some() => {
             return Err(Error::Config(
@@ -296,16 +312,6 @@ fn method(args: &Args, own: Method) -> Result<Method> {
     let respaced = args.respacing.is_some();
     let kind = kind.or(own.kind.filter(|_| !respaced));
     Ok(Method { kind, eta: args.eta, respacing: args.respacing.clone(), variance })
-}
-
-/// Refuses the one sampler that begins with a picture.
-pub fn no_reverse(kind: Option<SamplerKind>) -> Result<Option<SamplerKind>> {
-    if kind == Some(SamplerKind::DdimReverse) {
-        return Err(Error::Config(
-            "ddim-reverse goes from a picture to its latent: say `freeguide sample --from PICTURES`".into(),
-        ));
-    }
-    Ok(kind)
 }
 
 /// Refuses a classifier of other pictures, or of another process.

@@ -10,6 +10,7 @@
 
 pub mod betas;
 pub mod bound;
+pub mod class_posterior;
 pub mod clip;
 pub mod discrete;
 pub mod distillation;
@@ -27,6 +28,7 @@ pub mod train_draws;
 
 pub use betas::BetaSchedule;
 pub use bound::{LossRow, prior_bits};
+pub use class_posterior::ClassPosterior;
 pub use clip::Clip;
 pub use discrete::DiscreteSchedule;
 pub use distillation::{TeacherRow, guidance_weight};

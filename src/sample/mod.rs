@@ -5,6 +5,8 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod batches;
+#[cfg(not(target_arch = "wasm32"))]
+mod from_classes;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
@@ -17,6 +19,8 @@ mod options;
 mod sampler;
 mod upsampling;
 
+#[cfg(not(target_arch = "wasm32"))]
+pub use from_classes::FromClassesSampler;
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
 pub use networks::Networks;
