@@ -45,8 +45,8 @@ mod tests {
         let y = forward(std::slice::from_ref(&words), cx, &y);
         assert_eq!((y.data[0], y.data[255]), (-1.0, 1.0));
         for (byte, y) in bytes.iter().zip(&y.data) {
-            // To the last place: a quotient need not be rounded to the nearest.
-            assert!((f64::from(*y) - (f64::from(*byte) / 127.5 - 1.0)).abs() < 1.3e-7);
+            // A quotient may be off by two and a half of its last places.
+            assert!((f64::from(*y) - (f64::from(*byte) / 127.5 - 1.0)).abs() < 3e-7);
         }
         let mut cx = Context::new(gpu());
         assert!(pixels(&mut cx, &words, [1, 2, 2, 1]).unwrap_err().to_string().contains("[1]"));

@@ -13,8 +13,8 @@ use crate::random::Stream;
 use crate::tensor::{Context, DType};
 
 use super::batches::Batches;
-use super::sampler::over;
 use super::options::{Request, SamplerOptions};
+use super::sampler::over;
 
 /// Classes at most: each is an evaluation of the network in every step.
 const MOST_CLASSES: usize = 64;

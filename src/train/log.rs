@@ -14,9 +14,11 @@ use crate::io::write_atomic;
 pub struct StepRecord {
     /// Images seen, this step's included.
     pub images: u64,
-    /// Mean squared error of the predicted noise, over the batch.
+    /// Mean squared error of the predicted noise, over the batch; written as null where it is not finite.
+    #[serde(deserialize_with = "maybe_infinite")]
     pub loss: f32,
-    /// Norm of the gradient before clipping.
+    /// Norm of the gradient before clipping; likewise, as in steps that were skipped.
+    #[serde(deserialize_with = "maybe_infinite")]
     pub grad_norm: f32,
     /// That of the first microbatch's gradient, where a step has several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -32,6 +34,11 @@ pub struct StepRecord {
     /// Whether the step was left out because a gradient was not finite.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub skipped: bool,
+}
+
+/// JSON has no infinity: what is not finite is written as null and read as NaN.
+fn maybe_infinite<'de, D: serde::Deserializer<'de>>(from: D) -> std::result::Result<f32, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f32::NAN))
 }
 
 #[cfg(test)]
@@ -137,5 +144,18 @@ mod tests {
         log.push(StepRecord::at(50)).unwrap();
         log.flush().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn what_is_not_finite_is_written_and_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), 0).unwrap();
+        log.push(StepRecord { grad_norm: f32::INFINITY, skipped: true, ..StepRecord::at(10) }).unwrap();
+        log.push(StepRecord::at(20)).unwrap();
+        log.flush().unwrap();
+        let read = records(dir.path()).unwrap();
+        assert!(read[0].grad_norm.is_nan() && read[0].skipped);
+        assert_eq!(read[1], StepRecord::at(20));
+        assert_eq!(Log::open(dir.path(), 20).unwrap().records().len(), 2);
     }
 }
