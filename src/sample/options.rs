@@ -32,7 +32,7 @@ impl SamplerOptions {
     /// The defaults of a model, guided where the model can be.
     ///
     /// # Errors
-    /// [`Error::Config`] when the configuration names an unknown clip or sampler.
+    /// [`Error::Config`](crate::Error::Config) when the configuration names an unknown clip or sampler.
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
         Ok(SamplerOptions {
             batch,
