@@ -1,5 +1,5 @@
 #import pack
-#import silu_curve
+#import norm_affine
 #import norm_slab
 // Group norm, forward, for GPUs: what group_norm.wgsl computes, in one workgroup an image's slab of channels. It reads its
 // slab twice, the second time from the caches: nothing waits for another workgroup, and a small tensor is one dispatch.
@@ -20,21 +20,6 @@
 
 var<workgroup> origins: array<f32, GROUPS>;        // a number of every group
 var<workgroup> of_groups: array<vec2<f32>, GROUPS>; // mean, rstd
-
-// Four of scale and shift, from vector i on.
-fn modulation4(i: u32) -> vec4<f32> {
-    if (p.scale_shift == 2u) {
-        return vec4<f32>(unpack2x16float(scale_shift[i].x), unpack2x16float(scale_shift[i].y));
-    }
-    return bitcast<vec4<f32>>(vec4<u32>(scale_shift[2u * i], scale_shift[2u * i + 1u]));
-}
-
-fn activated(u: vec4<f32>) -> vec4<f32> {
-    if (p.silu != 0u) {
-        return silu4(u);
-    }
-    return u;
-}
 
 @compute @workgroup_size(SIZE)
 fn slab(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -109,9 +94,9 @@ fn slab(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     var gain${v} = gamma4[quad${v}];
     var bias${v} = beta4[quad${v}];
     if (p.scale_shift != 0u) {
-        let scale = 1.0 + modulation4(n * 2u * quads + quad${v});
+        let scale = 1.0 + modulation4(n * 2u * quads + quad${v}, p.scale_shift);
         gain${v} *= scale;
-        bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v});
+        bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v}, p.scale_shift);
     }
     gain${v} *= rstd${v};
     if (lane < p.packs) {
@@ -127,8 +112,8 @@ fn slab(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
         var a = x_pack[s.base + pixel * s.stride];
         var b = x_pack[s.base + min(second, pixels - 1u) * s.stride];
         #unroll v in 0..${vectors}
-        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}));
-        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}));
+        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}, p.silu));
+        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}, p.silu));
         #end
         y_pack[s.base + pixel * s.stride] = a;
         if (second < pixels) {

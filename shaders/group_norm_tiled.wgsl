@@ -1,5 +1,5 @@
 #import pack
-#import silu_curve
+#import norm_affine
 #import norm_tile
 // Group norm, forward, for GPUs: what group_norm.wgsl computes, in two passes over x.
 // statistics: mean and Σ(x - mean)² of every group in blocks of pixels. Differences from the block's first pixel are summed,
@@ -145,21 +145,6 @@ fn combine(first_group: u32, lane: u32) {
     workgroupBarrier();
 }
 
-// Four of scale and shift, from vector i on.
-fn modulation4(i: u32) -> vec4<f32> {
-    if (q.scale_shift == 2u) {
-        return vec4<f32>(unpack2x16float(scale_shift[i].x), unpack2x16float(scale_shift[i].y));
-    }
-    return bitcast<vec4<f32>>(vec4<u32>(scale_shift[2u * i], scale_shift[2u * i + 1u]));
-}
-
-fn activated(u: vec4<f32>) -> vec4<f32> {
-    if (q.silu != 0u) {
-        return silu4(u);
-    }
-    return u;
-}
-
 @compute @workgroup_size(192)
 fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let n = wid.z;
@@ -171,9 +156,9 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
     var gain${v} = gamma4[quad${v}];
     var bias${v} = beta4[quad${v}];
     if (q.scale_shift != 0u) {
-        let scale = 1.0 + modulation4(n * 2u * quads + quad${v});
+        let scale = 1.0 + modulation4(n * 2u * quads + quad${v}, q.scale_shift);
         gain${v} *= scale;
-        bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v});
+        bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v}, q.scale_shift);
     }
     #end
     let row = min(s.row, s.count - 1u);
@@ -211,8 +196,8 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
         let next_a = x_pack[s.base + min(next, s.count - 1u) * s.stride];
         let next_b = x_pack[s.base + min(next + q.rows, s.count - 1u) * s.stride];
         #unroll v in 0..${vectors}
-        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}));
-        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}));
+        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}, q.silu));
+        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}, q.silu));
         #end
         y_pack[s.base + pixel * s.stride] = a;
         if (pixel + q.rows < s.count) {

@@ -17,7 +17,6 @@ struct Params {
     slab_groups: u32, // groups of a slab
     silu: u32,
     scale_shift: u32, // 0: none, 1: f32, 2: f16
-    accumulate: u32,
     eps: f32,
 }
 

@@ -18,7 +18,7 @@ fn upsampler(images: u64) -> TrainOptions {
 fn an_upsampler_keeps_to_the_small_picture() {
     let gpu = gpu();
     let dir = tempfile::tempdir().unwrap();
-    let options = TrainOptions { batch: 32, microbatch: 32, ..upsampler(4800) };
+    let options = TrainOptions { batch: 32, microbatch: 32, ..upsampler(9600) };
     train(&gpu, &options, dir.path());
     let model = Model::load(&gpu, dir.path()).unwrap();
     // Real digits made small by the mean over 2x2 pixels.
@@ -34,7 +34,7 @@ fn an_upsampler_keeps_to_the_small_picture() {
     };
     let shown: Vec<Image> =
         batch.images.chunks(64).map(|large| Image::new(4, 4, 1, small(large)).unwrap()).collect();
-    let upsampling = Upsampling::new(&gpu, &model, 4, sampler_options(12, 16)).unwrap();
+    let upsampling = Upsampling::new(&gpu, &model, 4, sampler_options(16, 32)).unwrap();
     let asked: Vec<_> = requests(1, 24)
         .iter()
         .zip(&batch.labels)
@@ -47,15 +47,14 @@ fn an_upsampler_keeps_to_the_small_picture() {
             Ok(())
         })
         .unwrap();
-    assert_eq!((large.len(), large[0].width, steps), (24, 8, 32));
+    assert_eq!((large.len(), large[0].width, steps), (24, 8, 64));
     let again: Vec<Image> =
         large.iter().map(|image| Image::new(4, 4, 1, small(&image.pixels)).unwrap()).collect();
     let own = common::difference(&again, &shown);
     let mut others = shown.clone();
     others.rotate_left(1);
     let other = common::difference(&again, &others);
-    // Measured: 46.7 and 61; as far from both without the small picture.
-    assert!(own < 0.87 * other, "off its own small picture by {own}, off another one by {other}");
+    assert!(own < 0.5 * other, "off its own small picture by {own}, off another one by {other}");
 
     // What does not fit is refused.
     let error = |side| Upsampling::new(&gpu, &model, side, sampler_options(2, 2)).err().unwrap().to_string();

@@ -90,10 +90,7 @@ fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType,
     let time = r.cx.constant_f32("times", &[batch], &times)?;
     let labels: Vec<u32> = (0..batch).map(|i| (i % 10) as u32).collect();
     let labels = r.cx.constant_u32("labels", &[batch], &labels)?;
-    let mut weights = arena.weights(unet.parameters(), 0);
-    if dtype == DType::F16 {
-        weights = weights.with_fixed_halves(r.cx.gpu())?;
-    }
+    let weights = arena.weights(unet.parameters(), 0).fixed_in(r.cx.gpu(), dtype)?;
     unet.forward(&mut r.cx, &weights, &z, &time, Some(&labels), &Pass::inference(dtype)).map(drop)
 }
 

@@ -76,12 +76,7 @@ pub struct Args {
 impl Args {
     /// How the student is trained; whom by is the teacher's to say.
     fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
-        let named = match &self.preset {
-            Some(name) => name,
-            None if dataset.name == "digits" => "digits",
-            None => "custom",
-        };
-        let mut options = Preset::named(named)?.options(dataset, self.seed);
+        let mut options = Preset::or_usual(self.preset.as_deref(), dataset)?.options(dataset, self.seed);
         let o = &mut options;
         o.flip = self.flip;
         if let Some(batch) = self.batch {

@@ -153,12 +153,7 @@ pub struct Args {
 
 impl Args {
     fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
-        let named = match &self.preset {
-            Some(name) => name,
-            None if dataset.name == "digits" => "digits",
-            None => "custom",
-        };
-        let mut options = Preset::named(named)?.options(dataset, self.seed);
+        let mut options = Preset::or_usual(self.preset.as_deref(), dataset)?.options(dataset, self.seed);
         let o = &mut options;
         o.random_crop = match self.crop.as_str() {
             "center" => false,

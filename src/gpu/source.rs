@@ -28,6 +28,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("index", crate::wgsl!("index")),
     ("multiply_wide", crate::wgsl!("multiply_wide")),
     ("multiply_wide_int64", crate::wgsl!("multiply_wide_int64")),
+    ("norm_affine", crate::wgsl!("norm_affine")),
     ("norm_slab", crate::wgsl!("norm_slab")),
     ("norm_tile", crate::wgsl!("norm_tile")),
     ("normal", crate::wgsl!("normal")),

@@ -56,12 +56,15 @@ impl Weights {
         Ok(self.halved(&chunks))
     }
 
-    /// The same parameters with copies in f16, made now: for sampling.
+    /// The parameters as sampling in `dtype` wants them: with copies in f16, made now, where that is f16.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) on a device without f16,
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
-    pub fn with_fixed_halves(&self, gpu: &Gpu) -> Result<Weights> {
+    pub fn fixed_in(&self, gpu: &Gpu, dtype: DType) -> Result<Weights> {
+        if dtype != DType::F16 {
+            return Ok(self.clone());
+        }
         let mut cx = Context::new(gpu);
         let mut chunks = self.narrow(&mut cx)?;
         chunks.iter().for_each(|chunk| cx.keep(chunk));

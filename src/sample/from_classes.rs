@@ -36,8 +36,8 @@ pub struct FromClassesSampler {
 }
 
 impl FromClassesSampler {
-    /// Records the sampler. `prior` is that of the classes, even where none is given. `options.guided` and `options.two_pass` are not
-    /// read.
+    /// Records the sampler. `prior` is that of the classes, even where none is given. `options.guided` and
+    /// `options.two_pass` are not read.
     ///
     /// # Errors
     /// [`Error::Config`] for a network without classes or with too many, a sampler without ancestral noise, a dynamic
@@ -91,9 +91,9 @@ impl FromClassesSampler {
         cx.copy_to(&noise, &z_tensor);
         let start = cx.finish("sampler start")?;
 
-        let weights = model.weights();
-        let weights = if options.dtype == DType::F16 { weights.with_fixed_halves(gpu)? } else { weights };
+        let weights = model.weights().fixed_in(gpu, options.dtype)?;
         let mut cx = Context::new(gpu);
+        cx.set_fast(options.fast);
         let rows: Vec<_> = steps.iter().map(StepCoefficients::scalars).collect();
         let rows = ops::step_table(&cx, &rows)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
@@ -163,16 +163,10 @@ impl FromClassesSampler {
     /// [`Error::Config`] when there are more than fit.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
-        if requests.len() > n {
-            return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
-        }
-        let filler = Request { class: None, seed: 0 };
-        let all: Vec<Request> =
-            (0..n).map(|i| requests.get(i).or(requests.first()).copied().unwrap_or(filler)).collect();
+        let all = Request::fill(requests, n)?;
         // A class past the last takes the unconditional prediction for both.
         let labels: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
-        let seeds: Vec<[u32; 2]> =
-            all.iter().map(|request| [request.seed as u32, (request.seed >> 32) as u32]).collect();
+        let seeds: Vec<[u32; 2]> = all.iter().map(Request::seed_words).collect();
         self.gpu.write(&self.labels, 0, bytemuck::cast_slice(&labels))?;
         self.gpu.write(&self.seeds, 0, bytemuck::cast_slice(&seeds))?;
         self.gpu.write(&self.guidance, 0, bytemuck::bytes_of(&(guidance.weight() as f32)))?;

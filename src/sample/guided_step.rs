@@ -37,9 +37,7 @@ pub(super) struct Network<'a> {
 
 impl<'a> Network<'a> {
     pub fn of(gpu: &Gpu, model: &'a Model, dtype: DType) -> Result<Self> {
-        let weights = model.weights();
-        let weights = if dtype == DType::F16 { weights.with_fixed_halves(gpu)? } else { weights };
-        Ok(Network { unet: &model.unet, weights })
+        Ok(Network { unet: &model.unet, weights: model.weights().fixed_in(gpu, dtype)? })
     }
 }
 

@@ -137,23 +137,17 @@ impl GuidedSampler {
     /// [`Error::Config`] when there are more than fit, or a schedule gives a weight that is no number.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
-        if requests.len() > n {
-            return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
-        }
+        let all = Request::fill(requests, n)?;
         let weights = self.guiders.weights(guidance.weight(), &moments(&self.steps));
         if let Some(step) = weights.iter().position(|weight| !(*weight as f32).is_finite()) {
             let what = format!("the guiders give step {step} the weight {}", weights[step]);
             return Err(Error::Config(what));
         }
         let table = ops::guider_table(&self.guiders, guidance.weight(), &self.steps);
-        let filler = Request { class: None, seed: 0 };
-        let all: Vec<Request> =
-            (0..n).map(|i| requests.get(i).or(requests.first()).copied().unwrap_or(filler)).collect();
         let own = all.iter().map(|request| request.class.unwrap_or(self.null_label));
         let others = self.other_labels.iter().flat_map(|label| std::iter::repeat_n(*label, n));
         let labels: Vec<u32> = own.chain(others).collect();
-        let seeds: Vec<[u32; 2]> =
-            all.iter().map(|request| [request.seed as u32, (request.seed >> 32) as u32]).collect();
+        let seeds: Vec<[u32; 2]> = all.iter().map(Request::seed_words).collect();
         let buffers = &self.buffers;
         self.gpu.write(&buffers.labels, 0, bytemuck::cast_slice(&labels))?;
         self.gpu.write(&buffers.seeds, 0, bytemuck::cast_slice(&seeds))?;

@@ -1,7 +1,7 @@
 //! What a sampler is recorded for, and what a picture is asked for with.
 
 use crate::diffusion::{Clip, Method};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ModelConfig;
 use crate::tensor::DType;
 
@@ -32,7 +32,7 @@ impl SamplerOptions {
     /// The defaults of a model, guided where the model can be.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when the configuration names an unknown clip or sampler.
+    /// [`Error::Config`] when the configuration names an unknown clip or sampler.
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
         Ok(SamplerOptions {
             batch,
@@ -55,4 +55,21 @@ pub struct Request {
     pub class: Option<u32>,
     /// The seed of its noise.
     pub seed: u64,
+}
+
+impl Request {
+    /// As many as a sampler of batches of `n` makes: places that are not asked for repeat the first request, and their
+    /// pictures are not read.
+    pub(super) fn fill(requests: &[Request], n: usize) -> Result<Vec<Request>> {
+        if requests.len() > n {
+            return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
+        }
+        let filler = requests.first().copied().unwrap_or(Request { class: None, seed: 0 });
+        Ok((0..n).map(|i| requests.get(i).copied().unwrap_or(filler)).collect())
+    }
+
+    /// The seed as kernels take it: low, high.
+    pub(super) fn seed_words(&self) -> [u32; 2] {
+        [self.seed as u32, (self.seed >> 32) as u32]
+    }
 }

@@ -133,11 +133,7 @@ impl Sampler {
         // One step: eps of both conditions, then combine, clip, mean and noise in one kernel.
         let mut cx = if guide.is_some() { Context::with_tape(gpu) } else { Context::new(gpu) };
         cx.set_fast(options.fast);
-        let halved = match options.dtype {
-            DType::F16 => Some(weights.with_fixed_halves(gpu)?),
-            _ => None,
-        };
-        let weights = halved.as_ref().unwrap_or(weights);
+        let weights = &weights.fixed_in(gpu, options.dtype)?;
         let steps = moves.table(&cx)?;
         let counter_tensor = over(&counter, &[1], DType::U32);
         let gradient = match guide {
@@ -180,12 +176,10 @@ impl Sampler {
             let eps = unet.evaluate(&mut cx, weights, inputs, &pass)?;
             if options.guided {
                 // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.
-                let (other, own) = unconditional.unwrap_or((unet, weights));
-                let halved = match (options.dtype, unconditional) {
-                    (DType::F16, Some(_)) => Some(own.with_fixed_halves(gpu)?),
-                    _ => None,
+                let (other, weights) = match unconditional {
+                    Some((other, own)) => (other, &own.fixed_in(gpu, options.dtype)?),
+                    None => (unet, weights),
                 };
-                let weights = halved.as_ref().unwrap_or(own);
                 let null = match other.config().num_classes {
                     Some(_) => {
                         let labels = vec![other.config().null_label(); n];
@@ -281,19 +275,13 @@ impl Sampler {
     /// recorded for one.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
-        if requests.len() > n {
-            return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
-        }
+        let all = Request::fill(requests, n)?;
         if self.distilled.is_none() && Self::needs_both(guidance) && !self.options.guided {
             let w = guidance.weight();
             return Err(Error::Config(format!(
                 "w = {w} needs a guided sampler; this one evaluates once a step"
             )));
         }
-        // Places that are not asked for repeat the first request; their pictures are not read.
-        let filler = Request { class: None, seed: 0 };
-        let all: Vec<Request> =
-            (0..n).map(|i| requests.get(i).or(requests.first()).copied().unwrap_or(filler)).collect();
         let unconditional = guidance.evaluations() == Evaluations::Unconditional;
         if let Some(([low, high], buffer)) = &self.distilled {
             // Without a class the guided picture is the unconditional one, whatever w.
@@ -318,8 +306,7 @@ impl Sampler {
         }
         let wanted: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
         self.gpu.write(&self.wanted, 0, bytemuck::cast_slice(&wanted))?;
-        let seeds: Vec<[u32; 2]> =
-            all.iter().map(|request| [request.seed as u32, (request.seed >> 32) as u32]).collect();
+        let seeds: Vec<[u32; 2]> = all.iter().map(Request::seed_words).collect();
         self.gpu.write(&self.seeds, 0, bytemuck::cast_slice(&seeds))?;
         self.gpu.write(&self.guidance, 0, bytemuck::bytes_of(&(guidance.weight() as f32)))?;
         self.gpu.write(&self.counter, 0, bytemuck::bytes_of(&0u32))?;

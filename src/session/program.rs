@@ -59,12 +59,7 @@ impl Program {
         cx.copy_to(&noise, &over(&z, &of_shape, DType::F32));
         let start = cx.finish("session start")?;
 
-        let weights = model.weights();
-        let halved = match dtype {
-            DType::F16 => Some(weights.with_fixed_halves(gpu)?),
-            _ => None,
-        };
-        let weights = halved.as_ref().unwrap_or(&weights);
+        let weights = &model.weights().fixed_in(gpu, dtype)?;
         let parts = Parts { model, weights, controls, mixed, clip, dtype };
         let tensors = [
             over(&z, &of_shape, DType::F32),

@@ -156,6 +156,15 @@ impl Preset {
         })
     }
 
+    /// The preset of a name, or the one that suits a data set.
+    ///
+    /// # Errors
+    /// As [`Preset::named`].
+    pub fn or_usual(name: Option<&str>, dataset: &Dataset) -> Result<&'static Preset> {
+        let usual = if dataset.name == "digits" { "digits" } else { "custom" };
+        Preset::named(name.unwrap_or(usual))
+    }
+
     /// The options of a training of this preset on a data set.
     pub fn options(&self, dataset: &Dataset, seed: u64) -> TrainOptions {
         let (model_channels, mult, layers_per_block, attention, norm_num_groups, dropout) = self.unet;

@@ -40,9 +40,8 @@ struct Params {
     slab_groups: u32,
     silu: u32,
     scale_shift: u32,
-    accumulate: u32,
     eps: f32,
-    pad: [u32; 2],
+    pad: [u32; 3],
 }
 
 /// How a group norm's work is shared out.
@@ -89,9 +88,8 @@ impl Slabs {
             slab_groups: (groups / slabs) as u32,
             silu: of.silu,
             scale_shift: of.scale_shift,
-            accumulate: 0,
             eps: of.eps,
-            pad: [0; 2],
+            pad: [0; 3],
         };
         Some(Slabs { params, size, groups: [slabs as u32, of.batch, 1] })
     }

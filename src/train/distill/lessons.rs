@@ -125,10 +125,7 @@ impl Lessons {
         dtype: DType,
     ) -> Result<Tensor> {
         let n = time.len();
-        let weights = match dtype {
-            DType::F16 => teacher.weights().with_fixed_halves(cx.gpu())?,
-            _ => teacher.weights(),
-        };
+        let weights = teacher.weights().fixed_in(cx.gpu(), dtype)?;
         let pass = Pass::inference(dtype);
         let [first, second] = [0, 1].map(|i| over(&self.rows[i], &[n, 8], DType::F32));
         if self.levels.is_none() {

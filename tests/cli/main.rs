@@ -4,7 +4,10 @@
 
 #![cfg(feature = "cli")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod disk;
+mod measures;
 
 use std::fs;
 use std::io::Write;
@@ -352,53 +355,6 @@ fn samples_become_grids_folders_and_arrays() {
 }
 
 #[test]
-fn pictures_are_measured_against_statistics_and_models_against_data() {
-    let place = Place::new();
-    let (stats, model) = (place.text("stats.npz"), model(&place));
-    // A small set, so that its classifier is soon trained.
-    write_folder(&place.path("set"));
-    let set = place.text("set");
-    let refused = run(&["stats", &set, "--out", &stats]).expect(1);
-    contains(&refused.stderr, &["two classes and 20 pictures", "--features FILE"]);
-    for (name, label, picture) in pictures() {
-        write_png(
-            place.path("set").join(["nought", "one"][label as usize]).join(format!("b{name}")),
-            &picture,
-            &[],
-        )
-        .unwrap();
-    }
-    run(&["stats", &set, "--out", &stats]).expect(0);
-    assert!(place.path("stats.classifier.safetensors").exists() && !place.path("stats.parts").exists());
-
-    // The data against its own statistics.
-    let json = run(&["eval", "--samples", &set, "--reference", &stats, "--json"]).expect(0).stdout;
-    let report: serde_json::Value = serde_json::from_str(&json).unwrap();
-    assert_eq!((report["pictures"].as_u64(), report["precision"].as_f64()), (Some(24), Some(1.0)));
-    assert!(report["fid"].as_f64().unwrap() < 1e-6 && report["agreement"].as_f64().unwrap() > 0.9, "{json}");
-    assert_eq!(names(&place.path("set.eval")), Vec::<String>::new());
-
-    // A model that knows nothing, drawn and measured.
-    let text = run(&["eval", "--model", &model, "--reference", &stats, "--count", "12", "--steps", "2"])
-        .expect(0)
-        .stdout;
-    contains(&text, &["12 pictures, features: classifier of set", "FID", "precision", "recall of class 1"]);
-
-    for (arguments, parts) in [
-        (&["eval", "--samples", "nowhere.npz", "--reference", &stats][..], &["nowhere.npz"][..]),
-        (
-            &["eval", "--model", &model, "--reference", &stats, "--count", "1"],
-            &["--count must be at least 2"],
-        ),
-        (&["eval", "--samples", &set, "--reference", "nowhere.npz"], &["nowhere.npz"]),
-        (&["stats", &set, "--out", &stats], &["exists already; --force"]),
-        (&["stats", &set, "--out", "stats.csv"], &["statistics are a .npz"]),
-    ] {
-        contains(&run(arguments).expect(1).stderr, parts);
-    }
-}
-
-#[test]
 fn guiders_are_named_in_the_picture_or_refused_with_the_reason() {
     let place = Place::new();
     let (model, out) = (model(&place), place.text("guided.png"));
@@ -429,69 +385,6 @@ fn guiders_are_named_in_the_picture_or_refused_with_the_reason() {
 }
 
 #[test]
-fn a_sweep_writes_a_grid_and_a_table() {
-    let place = Place::new();
-    let model = model(&place);
-    let sweep = |more: &[&str]| {
-        let fixed = ["sweep", "--model", &model, "--w", "-1:1:1", "--steps", "2", "--count", "1"];
-        run(&[&fixed[..], more].concat())
-    };
-    contains(&sweep(&[]).expect(0).stdout, &["sweep.png", "sweep.csv"]);
-    let table = fs::read_to_string(place.path("model/sweep.csv")).unwrap();
-    let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split(',').collect()).collect();
-    assert_eq!(rows[0][..4], ["w", "guidance_scale", "steps", "pictures"]);
-    assert_eq!(rows[1..].iter().map(|row| row[0]).collect::<Vec<_>>(), ["-1", "0", "1"]);
-    for row in &rows[1..] {
-        assert_eq!((row.len(), row[2], row[3]), (rows[0].len(), "2", "10"));
-    }
-    assert!(fs::metadata(place.path("model/sweep.png")).unwrap().len() > 1000);
-    contains(&sweep(&[]).expect(1).stderr, &["sweep.png", "--force"]);
-    sweep(&["--force"]).expect(0);
-    sweep(&["--out", &place.text("elsewhere")]).expect(0);
-    assert_eq!(names(&place.path("elsewhere")), ["sweep.csv", "sweep.png"]);
-}
-
-#[test]
-fn a_measured_sweep_goes_on_and_draws_its_curve() {
-    let place = Place::new();
-    let (model, out) = (model(&place), place.text("swept"));
-    write_folder(&place.path("set"));
-    for (name, label, picture) in pictures() {
-        let folder = place.path("set").join(["nought", "one"][label as usize]);
-        write_png(folder.join(format!("b{name}")), &picture, &[]).unwrap();
-    }
-    let set = place.text("set");
-    let sweep = |w: &str| {
-        let fixed =
-            ["sweep", "--model", &model, "--w", w, "--metrics", "fid,is,precision", "--reference", &set];
-        run(&[&fixed[..], &["--steps", "2,3", "--count", "20", "--out", &out]].concat())
-    };
-    let told = sweep("0,1").expect(0).stdout;
-    contains(&told, &["| w | FID (T = 2) | FID (T = 3) | IS (T = 2) | IS (T = 3) |", "| 0 |", "| 1 |"]);
-    let first = fs::read_to_string(place.path("swept/sweep.csv")).unwrap();
-    assert_eq!(first.lines().count(), 5, "{first}");
-    for name in ["sweep.png", "sweep-curve.png", "sweep.md"] {
-        assert!(place.path("swept").join(name).exists(), "{name}");
-    }
-    // A further weight: what is there is kept as it is.
-    let told = sweep("0:2:1").expect(0).stderr;
-    assert!(!told.contains("w = 1\n") && told.matches("w = 2\n").count() == 2, "{told}");
-    let second = fs::read_to_string(place.path("swept/sweep.csv")).unwrap();
-    assert!(second.starts_with(&first) && second.lines().count() == 7, "{second}");
-    // Other settings do not mix with them.
-    let other =
-        ["sweep", "--model", &model, "--metrics", "fid", "--reference", &set, "--count", "9", "--out", &out];
-    contains(&run(&other).expect(1).stderr, &["was measured otherwise", "20 pictures", "9 pictures"]);
-    let other =
-        [&other[..7], &["--count", "20", "--sampler", "ddim", "--batch", "3", "--out", &out]].concat();
-    contains(&run(&other).expect(1).stderr, &["was measured otherwise", "sampler ddim"]);
-    let none = ["sweep", "--model", &model, "--metrics", "fid", "--out", &out];
-    contains(&run(&none).expect(1).stderr, &["--reference"]);
-    contains(&run(&["sweep", "--model", &model, "--metrics", "fad"]).expect(1).stderr, &["fad", "sfid"]);
-    contains(&run(&["sweep", "--model", &model, "--steps", "2,3"]).expect(1).stderr, &["add --metrics"]);
-}
-
-#[test]
 fn info_tells_of_models_and_of_trainings() {
     let place = Place::new();
     let model = model(&place);
@@ -513,61 +406,4 @@ fn info_tells_of_models_and_of_trainings() {
     // Damaged files are named.
     fs::write(place.path("model/train.json"), "{").unwrap();
     contains(&run(&["info", &model]).expect(1).stderr, &["train.json"]);
-}
-
-// --- a full disk ------------------------------------------------------------------------------------------------
-
-/// A file system of 64 KiB; only the superuser can have one.
-#[cfg(target_os = "linux")]
-struct SmallDisk(PathBuf);
-
-#[cfg(target_os = "linux")]
-impl SmallDisk {
-    fn new(path: &Path) -> Option<SmallDisk> {
-        fs::create_dir_all(path).unwrap();
-        let mut mount = std::process::Command::new("mount");
-        mount.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(path);
-        let mounted = mount.output().is_ok_and(|output| output.status.success());
-        mounted.then(|| SmallDisk(path.to_owned()))
-    }
-}
-
-#[cfg(target_os = "linux")]
-impl Drop for SmallDisk {
-    fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg(&self.0).status();
-    }
-}
-
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_told_and_leaves_no_half_of_a_file() {
-    let place = Place::new();
-    let model = model(&place);
-    let sample = |out: &str| {
-        let fixed = ["sample", "--model", &model, "--steps", "1", "--seeds", "0-39", "--force", "--out", out];
-        run(&fixed).expect(1)
-    };
-    // Any user has a device that is always full.
-    let full = place.path("full.npz");
-    std::os::unix::fs::symlink("/dev/full", &full).unwrap();
-    let finished = sample(full.to_str().unwrap());
-    contains(&finished.stderr, &["error: ", "full.npz", "No space left"]);
-    assert!(!finished.stderr.contains("ZipWriter"), "{}", finished.stderr);
-
-    let Some(disk) = SmallDisk::new(&place.path("disk")) else {
-        println!("no small file system without the superuser's rights");
-        return;
-    };
-    // 400 pictures of 192 bytes do not fit into 64 KiB.
-    let finished = sample(&place.text("disk/all.npz"));
-    contains(&finished.stderr, &["error: ", "all.npz", "No space left"]);
-    assert!(names(&disk.0).is_empty(), "{:?}", names(&disk.0));
-
-    // Nor does the state of a training; what the training had said before is still whole.
-    let out = place.text("disk/run");
-    let finished = train_two_steps("digits", &out, &[]).expect(1);
-    contains(&finished.stderr, &["error: ", "state", "No space left"]);
-    assert_eq!(names(&disk.0.join("run")), ["train.json", "train.jsonl"]);
-    assert_eq!(records(&disk.0.join("run")).len(), 2);
 }
