@@ -1,9 +1,10 @@
 //! Operations that do little more than move memory.
 
 use freeguide::ops::{
-    DropoutSeeds, Pool, Resize, Window, add, add_per_sample, average_pool2, cast, concat, dropout, embedding,
-    first_token, mse, normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, silu,
-    softmax, stack_batch, timestep_embedding, upsample_bilinear, upsample_nearest2, window_pool,
+    DropoutSeeds, Pool, Resize, TeacherMove, Window, add, add_per_sample, average_pool2, cast, concat,
+    dropout, embedding, first_token, mix_classes, mse, normal_noise, patches, pool_tokens, relu,
+    repeat_batch, resize_pictures, scale, silu, softmax, stack_batch, teacher_move, timestep_embedding,
+    upsample_bilinear, upsample_nearest2, window_pool,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -115,6 +116,20 @@ pub fn run(bench: &mut Bench) {
     bench.measure("elementwise", "normal noise", &label, DType::F32, Work::Bytes(bytes), |r| {
         let seeds = r.cx.constant_u32("seeds", &[n, 2], &(0..2 * n as u32).collect::<Vec<_>>())?;
         normal_noise(&mut r.cx, &seeds, 0, Stream::InitialNoise, shape).map(drop)
+    });
+    bench.measure("elementwise", "teacher move", &label, DType::F32, Work::Bytes(5.0 * bytes), |r| {
+        let [z, start] = [r.random(&shape, DType::F32)?, r.random(&shape, DType::F32)?];
+        let out = r.random(&[2 * n, h, w, c], DType::F32)?;
+        let rows = r.random(&[n, 8], DType::F32)?;
+        teacher_move(&mut r.cx, TeacherMove { z: &z, out: &out, start: &start, rows: &rows }).map(drop)
+    });
+    let classes = 10;
+    let read = (classes + 2) as f64 * bytes;
+    bench.measure("elementwise", "mix 10 classes", &label, DType::F32, Work::Bytes(read), |r| {
+        let eps = r.random(&[classes * n, h, w, c], DType::F32)?;
+        let posterior = r.random(&[n, 2, classes], DType::F32)?;
+        let labels = r.cx.constant_u32("labels", &[n], &vec![1; n])?;
+        mix_classes(&mut r.cx, &eps, &posterior, &labels, c).map(drop)
     });
     let small = [n, 64, 64, 3];
     let written = (n * 299 * 299 * 3 * 4) as f64;
