@@ -79,7 +79,9 @@ fn guiders_draw() {
     let options = sampler_options(3, STEPS);
     let plain = trained.plain(options.clone(), &all);
 
-    for text in ["constant", "linear(1.5,1.5)", "interval(lo=-20,hi=20)", "low-noise(1)"] {
+    let same =
+        ["constant", "linear(1.5,1.5)", "interval(lo=-20,hi=20)", "low-noise(1)", "annealing(t1=1,t2=2)"];
+    for text in same {
         assert!(trained.bits(text, options.clone(), &all) == plain, "{text} is plain guidance");
     }
     for text in ["rescale(0)", "apg(eta=1,beta=0)", "also(7:0)", "temperature(1)"] {
@@ -99,6 +101,8 @@ fn guiders_draw() {
         "expression(eps_c + w * tanh(eps_c - eps_u))",
         "temperature(0.9)",
         "low-noise(0.8)",
+        "annealing(t1=0.2,t2=0.8,s=1)",
+        "annealing(t1=0.2,t2=0.8,s=1,psi=0)+also(4:0.5)+rescale(0.7)",
         "interval(lo=-2,hi=6)+rescale(0.7)",
         "interval(lo=-2,hi=6)+apg(r=3)+low-noise(0.9)",
     ] {

@@ -1,10 +1,11 @@
 //! Operations that do little more than move memory.
 
+use freeguide::diffusion::guiders::{Annealing, Moment};
 use freeguide::ops::{
-    DropoutSeeds, Pool, Resize, TeacherMove, Window, add, add_per_sample, average_pool2, cast, concat,
-    dropout, embedding, first_token, mix_classes, mse, normal_noise, patches, pool_tokens, relu,
-    repeat_batch, resize_pictures, scale, silu, softmax, stack_batch, teacher_move, timestep_embedding,
-    upsample_bilinear, upsample_nearest2, window_pool,
+    AnnealCondition, DropoutSeeds, Pool, Resize, TeacherMove, Window, add, add_per_sample, anneal_condition,
+    annealing_table, average_pool2, cast, concat, dropout, embedding, first_token, mix_classes, mse,
+    normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, silu, softmax,
+    stack_batch, teacher_move, timestep_embedding, upsample_bilinear, upsample_nearest2, window_pool,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -144,6 +145,19 @@ pub fn run(bench: &mut Bench) {
         let table = r.random(&[rows, width], DType::F32)?;
         let indices = r.cx.constant_u32("indices", &[64], &(0..64).map(|i| i * 15).collect::<Vec<_>>())?;
         embedding(&mut r.cx, &table, &indices).map(drop)
+    });
+    bench.measure("elementwise", "condition annealing", "64x768", DType::F32, Work::Bytes(2.0 * row), |r| {
+        let annealing = Annealing { whole_below: 0.2, noise_above: 0.9, scale: 0.2, mix: 1.0 };
+        let table = annealing_table(&r.cx, &annealing, &[Moment { step: 0, steps: 2, log_snr: 0.0 }])?;
+        let y = r.random(&[64, width], DType::F32)?;
+        let [labels, counter, seeds] = [
+            r.cx.constant_u32("labels", &[64], &[1; 64])?,
+            r.cx.constant_u32("counter", &[1], &[0])?,
+            r.cx.constant_u32("seeds", &[64, 2], &(0..128).collect::<Vec<_>>())?,
+        ];
+        let with =
+            AnnealCondition { annealing, table: &table, counter: &counter, seeds: &seeds, null_label: 0 };
+        anneal_condition(&mut r.cx, &y, &labels, with).map(drop)
     });
     bench.measure("elementwise", "time embedding", "64x768", DType::F32, Work::Bytes(row), |r| {
         let times = r.random(&[64], DType::F32)?;

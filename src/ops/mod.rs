@@ -8,6 +8,7 @@
 mod adamw;
 mod add;
 mod add_per_sample;
+mod anneal_condition;
 mod attention;
 mod cast;
 mod class_posterior;
@@ -51,6 +52,7 @@ mod window_pool;
 pub use adamw::{AdamW, Arena as OptimizerArena, Controls, OptimizerState, grad_squares};
 pub use add::{add, add_into};
 pub use add_per_sample::add_per_sample;
+pub use anneal_condition::{AnnealCondition, anneal_condition, annealing_table};
 pub use attention::{QkvOrder, attention};
 pub use cast::cast;
 pub(crate) use cast::cast_constant;

@@ -1,15 +1,15 @@
 //! The step of a guided sampler: evaluations of the network, what guiders make of them, and the sampler's own kernel.
 
-use crate::diffusion::guiders::steps_of;
+use crate::diffusion::guiders::{moments, steps_of};
 use crate::diffusion::{
     Guiders, LevelSource, Prediction, SamplerKind, StepCoefficients, StepRow, Variance, ancestral_steps,
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan};
 use crate::model::Model;
-use crate::nn::unet::Pass;
+use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
-use crate::ops::{self, GUIDER_ROW, Guided, GuidedStep, SamplerStep, StepNoise};
+use crate::ops::{self, AnnealCondition, GUIDER_ROW, Guided, GuidedStep, SamplerStep, StepNoise};
 use crate::tensor::{Context, DType, Tensor};
 
 use super::options::SamplerOptions;
@@ -203,22 +203,36 @@ impl StepParts<'_> {
         let (n, count) = (options.batch, 1 + others.len());
         let classes = strong.unet.config().num_classes.is_some();
         let pass = Pass::inference(options.dtype);
-        let together = if weak.is_some() || options.two_pass { 1 } else { count };
-        let times = cx.output("times", &[together * n], DType::F32)?;
+        let times = cx.output("times", &[n], DType::F32)?;
         ops::step_times(cx, rows, counter, &times)?;
-        let own = classes.then(|| over(&buffers.labels, &[together * n], DType::U32));
-        if together == count && weak.is_none() {
-            let repeated = if count > 1 { ops::repeat_batch(cx, z, count)? } else { z.clone() };
-            return strong.unet.forward(cx, &strong.weights, &repeated, &times, own.as_ref(), &pass);
+        let seeds = over(&buffers.seeds, &[n, 2], DType::U32);
+        let annealing = self.guiders.annealing();
+        let noise = match &annealing {
+            Some(annealing) => Some(ops::annealing_table(cx, annealing, &moments(&self.moves.steps))?),
+            None => None,
+        };
+        let evaluate = |cx: &mut Context, network: &Network<'_>, labels: Option<&Tensor>, conditions| {
+            let null_label = network.unet.config().null_label();
+            let anneal =
+                |(annealing, table)| AnnealCondition { annealing, table, counter, seeds: &seeds, null_label };
+            let annealing = annealing.zip(noise.as_ref()).map(anneal);
+            let inputs = Inputs { conditions, annealing, ..Inputs::of(z, &times, labels) };
+            network.unet.evaluate(cx, &network.weights, inputs, &pass)
+        };
+        let together = weak.is_none() && !options.two_pass;
+        let at_once = if together { count } else { 1 };
+        let own = classes.then(|| over(&buffers.labels, &[at_once * n], DType::U32));
+        let mut eps = evaluate(cx, strong, own.as_ref(), at_once)?;
+        if together {
+            return Ok(eps);
         }
-        let mut eps = strong.unet.forward(cx, &strong.weights, z, &times, own.as_ref(), &pass)?;
         if let Some(weak) = weak {
-            let other = weak.unet.forward(cx, &weak.weights, z, &times, own.as_ref(), &pass)?;
+            let other = evaluate(cx, weak, own.as_ref(), 1)?;
             eps = ops::stack_batch(cx, &eps, &other)?;
         }
         for label in others {
             let label = cx.constant_u32("labels", &[n], &vec![*label; n])?;
-            let other = strong.unet.forward(cx, &strong.weights, z, &times, Some(&label), &pass)?;
+            let other = evaluate(cx, strong, Some(&label), 1)?;
             eps = ops::stack_batch(cx, &eps, &other)?;
         }
         Ok(eps)

@@ -206,10 +206,8 @@ fn check(model: &Model, weak: Option<&Model>, guiders: &Guiders, options: &Sampl
     if options.batch == 0 {
         return refuse("a batch of 0 pictures".into());
     }
-    if guiders.annealing().is_some() {
-        return refuse(
-            "annealing changes the condition's embedding, which this sampler does not reach".into(),
-        );
+    if guiders.annealing().is_some() && model.unet.config().num_classes.is_none() {
+        return refuse("annealing changes the condition's embedding, and this network has no classes".into());
     }
     match (guiders.against(), weak) {
         (Against::WeakModel(path), None) => {

@@ -152,8 +152,7 @@ impl Sampler {
             let times = cx.output("times", &[n], DType::F32)?;
             ops::step_times(&mut cx, &steps, &counter_tensor, &times)?;
             let both = over(&labels, &[2 * n], DType::U32);
-            let inputs =
-                Inputs { z: &z_tensor, time: &times, labels: Some(&both), conditions: 2, guidance: None };
+            let inputs = Inputs { conditions: 2, ..Inputs::of(&z_tensor, &times, Some(&both)) };
             unet.evaluate(&mut cx, weights, inputs, &pass)?
         } else {
             let times = cx.output("times", &[n], DType::F32)?;
@@ -166,13 +165,7 @@ impl Sampler {
                     unet.with_low_res(&mut cx, &z_tensor, &low)?
                 }
             };
-            let inputs = Inputs {
-                z: &input,
-                time: &times,
-                labels: first.as_ref(),
-                conditions: 1,
-                guidance: told.as_ref(),
-            };
+            let inputs = Inputs { guidance: told.as_ref(), ..Inputs::of(&input, &times, first.as_ref()) };
             let eps = unet.evaluate(&mut cx, weights, inputs, &pass)?;
             if options.guided {
                 // A binding starts at a multiple of 256 bytes, so the null labels are a tensor of their own.

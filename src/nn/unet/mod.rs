@@ -15,7 +15,7 @@ pub use config::{NullClass, QkvLayout, Resample, TimeScaleShift, UNetConfig};
 pub use work::Work;
 
 use crate::error::{Error, Result};
-use crate::ops::{self, DropoutSeeds};
+use crate::ops::{self, AnnealCondition, DropoutSeeds};
 use crate::tensor::{Context, DType, Tensor};
 
 use super::layers::{Conv2d, Embedding, Norm, RowLinear};
@@ -71,6 +71,15 @@ pub struct Inputs<'a> {
     pub conditions: usize,
     /// `[N]` f32, w, where the network is distilled.
     pub guidance: Option<&'a Tensor>,
+    /// Noise on the class's embedding.
+    pub annealing: Option<AnnealCondition<'a>>,
+}
+
+impl<'a> Inputs<'a> {
+    /// One condition of each latent, and nothing else that the network is told.
+    pub fn of(z: &'a Tensor, time: &'a Tensor, labels: Option<&'a Tensor>) -> Self {
+        Inputs { z, time, labels, conditions: 1, guidance: None, annealing: None }
+    }
 }
 
 /// A UNet: its configuration, its parameters and its blocks.
@@ -191,7 +200,7 @@ impl UNet {
         labels: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        self.evaluate(cx, weights, Inputs { z, time, labels, conditions: 1, guidance: None }, pass)
+        self.evaluate(cx, weights, Inputs::of(z, time, labels), pass)
     }
 
     /// Records the network under K conditions of each latent. Where the condition enters late, the blocks before it run
@@ -207,7 +216,7 @@ impl UNet {
         inputs: Inputs<'_>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        let Inputs { z, time, labels, conditions, guidance } = inputs;
+        let Inputs { z, time, labels, conditions, guidance, annealing } = inputs;
         check_input(&self.config, z, time)?;
         let late = self.config.condition_block()?;
         let at_once = if late == 0 { conditions } else { 1 };
@@ -236,7 +245,10 @@ impl UNet {
         emb = ops::repeat_batch(cx, &emb, conditions)?;
         match (&self.label_emb, labels) {
             (Some(table), Some(labels)) => {
-                let class = table.forward(cx, weights, labels)?;
+                let mut class = table.forward(cx, weights, labels)?;
+                if let Some(annealing) = annealing {
+                    class = ops::anneal_condition(cx, &class, labels, annealing)?;
+                }
                 emb = ops::add(cx, &emb, &class, 1.0)?;
             }
             (None, None) => {}

@@ -213,7 +213,7 @@ fn twice(unet: &UNet, dtype: DType) -> [(Array, f64); 2] {
         let z = z.upload(&cx, DType::F32);
         let (time, pass) = (Array::new(&[2], times.to_vec()).upload(&cx, DType::F32), Pass::inference(dtype));
         let out = if shared {
-            let inputs = Inputs { z: &z, time: &time, labels: Some(&labels), conditions: 2, guidance: None };
+            let inputs = Inputs { conditions: 2, ..Inputs::of(&z, &time, Some(&labels)) };
             unet.evaluate(&mut cx, &weights, inputs, &pass).unwrap()
         } else {
             let [z, time] = [&z, &time].map(|x| ops::repeat_batch(&mut cx, x, 2).unwrap());
@@ -289,8 +289,7 @@ fn a_guidance_weight_starts_without_effect_and_has_gradients() {
         let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
         let labels = cx.constant_u32("labels", &[2], &[3, 4]).unwrap();
         let guidance = w.map(|w| Array::new(&[2], w.to_vec()).upload(&cx, DType::F32));
-        let inputs =
-            Inputs { z: &z, time: &time, labels: Some(&labels), conditions: 1, guidance: guidance.as_ref() };
+        let inputs = Inputs { guidance: guidance.as_ref(), ..Inputs::of(&z, &time, Some(&labels)) };
         let out = unet.evaluate(&mut cx, &weights, inputs, &Pass::inference(DType::F32)).unwrap();
         let zero = Array::new(out.shape(), vec![0.0; out.len()]).upload(&cx, DType::F32);
         let loss = ops::mse(&mut cx, &out, &zero).unwrap();

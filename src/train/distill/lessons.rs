@@ -130,13 +130,13 @@ impl Lessons {
         let [first, second] = [0, 1].map(|i| over(&self.rows[i], &[n, 8], DType::F32));
         if self.levels.is_none() {
             let labels = over(&self.labels, &[2 * n], DType::U32);
-            let inputs = Inputs { z, time, labels: Some(&labels), conditions: 2, guidance: None };
+            let inputs = Inputs { conditions: 2, ..Inputs::of(z, time, Some(&labels)) };
             let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
             return ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first });
         }
         let labels = over(&self.labels, &[n], DType::U32);
         let w = self.weights(n);
-        let inputs = Inputs { z, time, labels: Some(&labels), conditions: 1, guidance: Some(&w) };
+        let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, time, Some(&labels)) };
         let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
         let middle = ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first })?;
         let time = over(&self.times, &[n], DType::F32);
@@ -167,7 +167,7 @@ impl Lesson<'_> {
         let Lesson { student, teacher, z, time, labels } = *self;
         let target = lessons.target(cx, teacher, z, time, pass.dtype)?;
         let w = lessons.weights(time.len());
-        let inputs = Inputs { z, time, labels, conditions: 1, guidance: Some(&w) };
+        let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, time, labels) };
         Ok((student.evaluate(cx, weights, inputs, pass)?, target))
     }
 }
