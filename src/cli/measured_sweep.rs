@@ -95,20 +95,26 @@ pub fn run(
             }
         }
     }
+    let (plot, table) = (folder.join("sweep-curve.png"), folder.join("sweep.md"));
+    let text = draw(&points, &plot, &table)?;
+    print!("{text}");
+    println!("wrote {}, {} and {}", csv.display(), plot.display(), table.display());
+    Ok(())
+}
+
+/// The curves of FID against inception score, and the table, which is returned too.
+pub fn draw(points: &[Point], plot: &Path, table: &Path) -> Result<String> {
     let curve = |(name, points): (String, Vec<&Point>)| {
         let mut points: Vec<_> =
             points.iter().map(|point| (point.inception_score(), point.fid(), point.weight)).collect();
         points.sort_by(|a, b| a.2.total_cmp(&b.2));
         Curve { name, points }
     };
-    let curves: Vec<Curve> = series(&points).into_iter().map(curve).collect();
-    let (plot, table) = (folder.join("sweep-curve.png"), folder.join("sweep.md"));
-    curve_plot(&plot, &curves, "inception score", "FID", "w")?;
-    let text = to_table(&points);
-    write_atomic(&table, |writer| writer.write_all(text.as_bytes()).map_err(Error::io(&table)))?;
-    print!("{text}");
-    println!("wrote {}, {} and {}", csv.display(), plot.display(), table.display());
-    Ok(())
+    let curves: Vec<Curve> = series(points).into_iter().map(curve).collect();
+    curve_plot(plot, &curves, "inception score", "FID", "w")?;
+    let text = to_table(points);
+    write_atomic(table, |writer| writer.write_all(text.as_bytes()).map_err(Error::io(table)))?;
+    Ok(text)
 }
 
 /// A sweep goes on only as it began: what its points have in common stands in a file beside them.

@@ -8,15 +8,16 @@ use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{BetaSchedule, DiscreteSchedule};
 use crate::error::{Error, Result};
+use crate::eval::from_csv;
 use crate::io::{Series, loss_plot};
 use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
-use super::pictures;
+use super::{measured_sweep, pictures};
 
-/// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, and bounds that `nll` measured, and the
-/// gradient-noise scale of trainings.
+/// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, bounds that `nll` measured, and the
+/// gradient-noise scale of trainings; and measured sweeps together.
 #[derive(clap::Args)]
 pub struct Args {
     /// Where the pictures go.
@@ -40,6 +41,9 @@ pub struct Args {
     /// Trainings whose gradient-noise scale to draw: trained with --microbatch below --batch.
     #[arg(long, value_name = "DIR,…", value_delimiter = ',')]
     trainings: Vec<PathBuf>,
+    /// Measured sweeps to draw and tabulate together: what `sweep --metrics` wrote, of one reference and its features.
+    #[arg(long, value_name = "SWEEP.csv,…", value_delimiter = ',')]
+    sweeps: Vec<PathBuf>,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -119,6 +123,17 @@ pub fn run(args: &Args) -> Result<()> {
         let lines = args.trainings.iter().map(|dir| gradient_noise(dir)).collect::<Result<Vec<_>>>()?;
         loss_plot(&noise, &lines, "images", "gradient-noise scale, in images", true)?;
         println!("wrote {}", noise.display());
+    }
+    // CFG, figures 4 and 5, tables 1 and 2.
+    if !args.sweeps.is_empty() {
+        let (curves, table) = (path("sweeps.png")?, path("sweeps.md")?);
+        let mut points = Vec::new();
+        for file in &args.sweeps {
+            let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
+            points.extend(from_csv(&text).map_err(|error| Error::format(file, error.to_string()))?);
+        }
+        print!("{}", measured_sweep::draw(&points, &curves, &table)?);
+        println!("wrote {} and {}", curves.display(), table.display());
     }
     Ok(())
 }

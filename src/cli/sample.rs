@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance, Guiders, Method, Respacing, SamplerKind, Variance};
+use crate::diffusion::{Clip, Evaluations, Guidance, Guiders, Method, Respacing, SamplerKind, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
@@ -152,7 +152,19 @@ pub fn run(args: &Args) -> Result<()> {
         None => config,
     };
     let classes = classes(config, &args.class)?;
-    let guidance = if classes == [None] { Guidance::from_weight(-1.0)? } else { guidance };
+    // Of a network trained without labels the null class alone means something.
+    let unlabelled = model.config.unconditional_probability >= 1.0;
+    let told_w = args.w.is_some() || args.guidance_scale.is_some();
+    let guidance = match classes == [None] || (unlabelled && classifier.is_some() && !told_w) {
+        true => Guidance::from_weight(-1.0)?,
+        false => guidance,
+    };
+    if unlabelled && guidance.evaluations() != Evaluations::Unconditional {
+        return Err(Error::Config(format!(
+            "{} was trained without labels (--p-uncond 1), so it knows no class: --class none, or --classifier for classes",
+            args.model.display()
+        )));
+    }
 
     // Class-major: all seeds of the first class, then of the next.
     let requests: Vec<Request> = classes

@@ -385,6 +385,31 @@ fn guiders_are_named_in_the_picture_or_refused_with_the_reason() {
 }
 
 #[test]
+fn a_network_that_saw_no_label_is_asked_for_no_class() {
+    let place = Place::new();
+    let (model, classifier) = (place.text("model"), place.text("classifier"));
+    let fixed = ["train", "--data", "digits", "--images", "8", "--p-uncond", "1", "--out", &model];
+    run(&[&fixed[..], TINY].concat()).expect(0);
+    let small = ["--channels", "8", "--channel-mult", "1", "--attention", "none", "--batch", "8"];
+    let fixed = ["train-classifier", "--data", "digits", "--images", "8", "--out", &classifier];
+    run(&[&fixed[..], &small].concat()).expect(0);
+    let sample = |out: &str, more: &[&str]| {
+        let out = place.text(out);
+        let fixed = ["sample", "--model", &model, "--seeds", "1", "--steps", "2", "--out", &out];
+        run(&[&fixed[..], more].concat())
+    };
+    contains(&sample("class.png", &["--class", "3"]).expect(1).stderr, &["--p-uncond 1", "--classifier"]);
+    sample("none.png", &["--class", "none"]).expect(0);
+    // Guided by a classifier the network itself is told no class, without a word of it.
+    let guided = ["--class", "3", "--classifier", &classifier];
+    sample("guided.png", &guided).expect(0);
+    sample("told.png", &[&guided[..], &["--w", "-1"]].concat()).expect(0);
+    let pixels = |name: &str| image::open(place.path(name)).unwrap().into_bytes();
+    assert_eq!(pixels("guided.png"), pixels("told.png"));
+    assert_ne!(pixels("guided.png"), pixels("none.png"));
+}
+
+#[test]
 fn info_tells_of_models_and_of_trainings() {
     let place = Place::new();
     let model = model(&place);

@@ -99,6 +99,16 @@ fn a_measured_sweep_goes_on_and_draws_its_curve() {
     assert!(!told.contains("w = 1\n") && told.matches("w = 2\n").count() == 2, "{told}");
     let second = fs::read_to_string(place.path("swept/sweep.csv")).unwrap();
     assert!(second.starts_with(&first) && second.lines().count() == 7, "{second}");
+    // Drawn again from its numbers alone, with those of another.
+    let other = second.replace("\nmodel,", "\nanother,");
+    fs::write(place.path("other.csv"), other).unwrap();
+    let both = format!("{},{}", place.text("swept/sweep.csv"), place.text("other.csv"));
+    let drawn = run(&["plot", "--sweeps", &both, "--out", &place.text("drawn")]).expect(0).stdout;
+    contains(&drawn, &["FID (model, T = 2)", "FID (another, T = 3)", "sweeps.png"]);
+    assert_eq!(drawn.matches("\n| 2 |").count(), 1, "{drawn}");
+    fs::write(place.path("other.csv"), "w,fid\n").unwrap();
+    let bad = ["plot", "--sweeps", &both, "--out", &place.text("drawn"), "--force"];
+    contains(&run(&bad).expect(1).stderr, &["other.csv", "does not begin"]);
     // Other settings do not mix with them.
     let other =
         ["sweep", "--model", &model, "--metrics", "fid", "--reference", &set, "--count", "9", "--out", &out];
