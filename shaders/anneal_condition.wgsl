@@ -1,11 +1,12 @@
 #import index
 #import philox
 #import normal
+#import sum_of_lanes
 // Noise on the embedding of a condition (CADS, arXiv 2310.17347; diffusion/guiders/annealing).
 //   y' = keep y + add n,  out = mix ((y' - mean y') dev y / dev y' + mean y) + (1 - mix) y';  the null class stays as it is.
 // y, out [K·N, D], D divisible by 4, the first condition of all samples first; labels [K·N].  Always f32.
 // n is a sample's, the same for each of its conditions: key = its seed, counter = (d / 4, step, 0, stream).
-// Law: 64 lanes, a workgroup a row, sum in an order of D alone.
+// Law: 256 lanes, a workgroup a row, sum in an order of D alone.
 
 struct Params {
     rows: u32,       // K·N
@@ -26,23 +27,7 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> out: array<f32>;     // [K·N, D]
 @group(0) @binding(7) var<uniform> p: Params;
 
-const LANES: u32 = 64u;
-var<workgroup> sums: array<vec2<f32>, LANES>;
-
-fn total(lane: u32, mine: vec2<f32>) -> vec2<f32> {
-    workgroupBarrier(); // nobody still reads the sum before
-    sums[lane] = mine;
-    for (var width = LANES / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if (lane < width) {
-            sums[lane] += sums[lane + width];
-        }
-    }
-    workgroupBarrier();
-    return sums[0];
-}
-
-@compute @workgroup_size(64)
+@compute @workgroup_size(256)
 fn anneal(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
@@ -67,7 +52,7 @@ fn anneal(
             sum += vec2<f32>(y[d], noisy);
         }
     }
-    let mean = total(lane, sum) / f32(p.width);
+    let mean = summed(lane, vec4<f32>(sum, 0.0, 0.0)).xy / f32(p.width);
 
     var squares = vec2<f32>();
     for (var block = lane; block < p.width / 4u; block += LANES) {
@@ -77,7 +62,7 @@ fn anneal(
             squares += off * off;
         }
     }
-    let square = total(lane, squares);
+    let square = summed(lane, vec4<f32>(squares, 0.0, 0.0)).xy;
 
     if (!whole && square.y > 0.0) {
         let factor = sqrt(square.x / square.y);

@@ -1,4 +1,5 @@
 #import index
+#import sum_of_lanes
 // The unconditional prediction from those of all classes (diffusion/class_posterior).
 //   mix:     pair[n] = eps of the sample's own class, pair[N + n] = sum over k of p(k|z_n) eps_k; a label of K or more has
 //            none of its own and takes the sum for both.
@@ -30,9 +31,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read> counter: array<u32>;         // [1]
 @group(0) @binding(6) var<storage, read> variance: array<f32>;        // [T]: V; 0 where nothing is to be learnt
 @group(0) @binding(7) var<uniform> q: Params;
-
-const LANES: u32 = 256u;
-var<workgroup> sums: array<f32, LANES>;
 
 fn eps_at(k: u32, n: u32, l: u32, o: Params) -> f32 {
     let whole = o.length / o.channels * o.eps_channels;
@@ -86,16 +84,9 @@ fn observe(
             let off = next[at] - a.w * z[at] - mean_x * x;
             mine += off * off;
         }
-        workgroupBarrier(); // nobody still reads the sum before
-        sums[lane] = mine;
-        for (var width = LANES / 2u; width > 0u; width /= 2u) {
-            workgroupBarrier();
-            if (lane < width) {
-                sums[lane] += sums[lane + width];
-            }
-        }
+        let sum = summed(lane, vec4<f32>(mine)).x;
         if (lane == 0u && group < q.samples && v > 0.0) {
-            posterior[2u * n * q.classes + k] -= sums[0] / (2.0 * v);
+            posterior[2u * n * q.classes + k] -= sum / (2.0 * v);
         }
     }
     if (lane == 0u && group < q.samples) {

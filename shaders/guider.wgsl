@@ -1,4 +1,5 @@
 #import index
+#import sum_of_lanes
 // What guiders do between the network and the step (diffusion/guiders): factors of each sample, then combinations.
 //   rows:     (a, b, 1, 0)[n] with eps~ = a eps_c + b eps_u:  zero-star, rescale, low temperature.
 //   momentum: m <- d + beta m,  d = -(sigma/alpha)(eps_c - eps_u); in the first guided step m <- d.
@@ -42,23 +43,6 @@ struct Params {
 
 @group(0) @binding(2) var<storage, read_write> apg_eps: array<f32>;
 @group(0) @binding(5) var<uniform> s: Params;
-
-const LANES: u32 = 256u;
-var<workgroup> sums: array<vec4<f32>, LANES>;
-
-// The sum of all lanes' values, for all of them.
-fn summed(lane: u32, mine: vec4<f32>) -> vec4<f32> {
-    workgroupBarrier(); // nobody still reads the sum before
-    sums[lane] = mine;
-    for (var width = LANES / 2u; width > 0u; width /= 2u) {
-        workgroupBarrier();
-        if (lane < width) {
-            sums[lane] += sums[lane + width];
-        }
-    }
-    workgroupBarrier();
-    return sums[0];
-}
 
 // Element l of sample n, of evaluation k.
 fn eps_at(k: u32, n: u32, l: u32, o: Params) -> f32 {

@@ -36,6 +36,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("pack_f32", crate::wgsl!("pack_f32")),
     ("philox", crate::wgsl!("philox")),
     ("silu_curve", crate::wgsl!("silu_curve")),
+    ("sum_of_lanes", crate::wgsl!("sum_of_lanes")),
 ];
 
 /// What a shader's text depends on besides the file.
