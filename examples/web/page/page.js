@@ -1,0 +1,72 @@
+// The page's entry: loads the program, starts both halves, and says in words what is missing.
+
+import init from "./freeguide.js";
+import { startDigits } from "./digits.js";
+import { startToy } from "./toy.js";
+
+const element = (id) => document.getElementById(id);
+
+// What a person can do about it stands in the words.
+function missing() {
+  if (!window.isSecureContext) {
+    return "Browsers offer WebGPU only to pages over https or from localhost; this one came another way.";
+  }
+  return navigator.gpu
+    ? null
+    : "This browser has no WebGPU, or it is switched off. Current versions of Chrome, Edge and Safari have it, and Firefox on most systems.";
+}
+
+function refuse(what) {
+  element("device").textContent = "no WebGPU device";
+  element("device").dataset.state = "missing";
+  const notice = element("notice");
+  const title = document.createElement("strong");
+  title.textContent = "The digits cannot be drawn here.";
+  const hint = document.createElement("p");
+  hint.textContent = "The toy beside this runs without a GPU.";
+  const reason = document.createElement("p");
+  reason.textContent = what;
+  notice.replaceChildren(title, reason, hint);
+  notice.hidden = false;
+  element("digits").classList.add("off");
+}
+
+// Marks along a slider's scale; a whole number each.
+function marks() {
+  for (const scale of document.querySelectorAll(".scale")) {
+    const slider = scale.previousElementSibling;
+    const [low, high] = [Number(slider.min), Number(slider.max)];
+    for (let mark = low; mark <= high; mark += 1) {
+      const label = document.createElement("span");
+      label.textContent = String(mark).replace("-", "−");
+      label.style.setProperty("--at", (mark - low) / (high - low));
+      scale.append(label);
+    }
+  }
+}
+
+async function main() {
+  marks();
+  try {
+    await init();
+  } catch (error) {
+    refuse(`The page's program did not load: ${error.message}`);
+    return;
+  }
+  startToy();
+  const reason = missing();
+  if (reason) {
+    refuse(reason);
+    return;
+  }
+  window.addEventListener("freeguide-failure", (event) => refuse(event.detail));
+  try {
+    const adapter = await startDigits();
+    element("device").textContent = adapter ? `WebGPU · ${adapter}` : "WebGPU";
+    element("device").dataset.state = "ready";
+  } catch (error) {
+    refuse(error.message);
+  }
+}
+
+main();
