@@ -91,7 +91,9 @@ function tick() {
   }
   element("progress").value = step;
   if (step < digits.steps) {
-    element("status").textContent = `step ${step} of ${digits.steps}`;
+    // The first step of all waits for the browser to compile the kernels.
+    const preparing = drawn.length === 0 && step <= 2 && performance.now() - current.begun > 400;
+    element("status").textContent = preparing ? "preparing kernels …" : `step ${step} of ${digits.steps}`;
     ticking = true;
     requestAnimationFrame(tick);
   } else {
@@ -170,10 +172,9 @@ function controls() {
   });
 }
 
-// The adapter's name, or an error in words.
+// An error is in words for a person.
 export async function startDigits() {
   digits = await Digits.open(element("picture"), element("latent"));
   controls();
   draw([settings()]);
-  return digits.adapter;
 }

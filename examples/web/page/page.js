@@ -16,7 +16,9 @@ function missing() {
     : "This browser has no WebGPU, or it is switched off. Current versions of Chrome, Edge and Safari have it, and Firefox on most systems.";
 }
 
+// Says why there are no digits; what fails after it follows from the first.
 function refuse(what) {
+  if (!element("notice").hidden) return;
   element("device").textContent = "no WebGPU device";
   element("device").dataset.state = "missing";
   const notice = element("notice");
@@ -29,6 +31,13 @@ function refuse(what) {
   notice.replaceChildren(title, reason, hint);
   notice.hidden = false;
   element("digits").classList.add("off");
+}
+
+// What the browser tells of the GPU; little, so that nobody is known by it.
+async function adapterName() {
+  const adapter = await navigator.gpu.requestAdapter({ powerPreference: "high-performance" });
+  const { vendor, architecture, description } = adapter?.info ?? {};
+  return description || [vendor, architecture].filter(Boolean).join(" ");
 }
 
 // Marks along a slider's scale; a whole number each.
@@ -61,8 +70,8 @@ async function main() {
   }
   window.addEventListener("freeguide-failure", (event) => refuse(event.detail));
   try {
-    const adapter = await startDigits();
-    element("device").textContent = adapter ? `WebGPU · ${adapter}` : "WebGPU";
+    await startDigits();
+    element("device").textContent = ["WebGPU", await adapterName()].filter(Boolean).join(" · ");
     element("device").dataset.state = "ready";
   } catch (error) {
     refuse(error.message);

@@ -29,7 +29,6 @@ struct View {
 pub struct Digits {
     device: wgpu::Device,
     queue: wgpu::Queue,
-    adapter: wgpu::AdapterInfo,
     session: Session,
     views: [View; 2],
     frames: Arc<AtomicU32>,
@@ -47,12 +46,8 @@ impl Digits {
             backends: wgpu::Backends::BROWSER_WEBGPU,
             ..wgpu::InstanceDescriptor::new_without_display_handle()
         });
-        let sizes = [&picture, &latent].map(|canvas| (canvas.width(), canvas.height()));
-        let surface = |canvas| instance.create_surface(wgpu::SurfaceTarget::Canvas(canvas));
-        let surfaces = [surface(picture)?, surface(latent)?];
         let options = wgpu::RequestAdapterOptions {
             power_preference: wgpu::PowerPreference::HighPerformance,
-            compatible_surface: Some(&surfaces[0]),
             ..Default::default()
         };
         let adapter = instance.request_adapter(&options).await.map_err(|_| {
@@ -72,29 +67,18 @@ impl Digits {
             tell_failure(&format!("The GPU's device was lost ({reason:?}). {message}"));
         });
 
-        for (surface, (width, height)) in surfaces.iter().zip(sizes) {
+        let view = |canvas: HtmlCanvasElement, show| -> Result<View, JsError> {
+            let (width, height) = (canvas.width(), canvas.height());
+            let surface = instance.create_surface(wgpu::SurfaceTarget::Canvas(canvas))?;
             let configuration = surface.get_default_config(&adapter, width, height);
             let refused = || JsError::new("The browser's canvas cannot be drawn into through WebGPU.");
             surface.configure(&device, &configuration.ok_or_else(refused)?);
-        }
+            Ok(View { surface, show })
+        };
+        let views = [view(picture, Show::Picture)?, view(latent, Show::Latent)?];
         let model = Model::digits(&Gpu::from_device(&device, &queue))?;
         let session = Session::new(&device, &queue, &model, SessionOptions::default())?;
-        let [picture, latent] = surfaces;
-        let views = [(picture, Show::Picture), (latent, Show::Latent)];
-        Ok(Digits {
-            device,
-            queue,
-            adapter: adapter.get_info(),
-            session,
-            views: views.map(|(surface, show)| View { surface, show }),
-            frames: Arc::default(),
-        })
-    }
-
-    /// What the browser tells of the GPU.
-    #[wasm_bindgen(getter)]
-    pub fn adapter(&self) -> String {
-        [&self.adapter.name, &self.adapter.driver].into_iter().find(|text| !text.is_empty()).cloned().unwrap_or_default()
+        Ok(Digits { device, queue, session, views, frames: Arc::default() })
     }
 
     /// Pixels along a side.
@@ -132,8 +116,10 @@ impl Digits {
             }
             let mut drawn = Vec::new();
             for View { surface, show } in &self.views {
-                use wgpu::CurrentSurfaceTexture::{Success, Suboptimal};
-                let (Success(texture) | Suboptimal(texture)) = surface.get_current_texture() else { continue };
+                use wgpu::CurrentSurfaceTexture::{Suboptimal, Success};
+                let (Success(texture) | Suboptimal(texture)) = surface.get_current_texture() else {
+                    continue;
+                };
                 let view = texture.texture.create_view(&wgpu::TextureViewDescriptor::default());
                 self.session.render(&mut encoder, &view, &Render { show: *show, ..Render::default() })?;
                 drawn.push(texture);

@@ -159,7 +159,7 @@ test("the toy follows its slider", async () => {
         const angle = 2 * Math.PI * (0.25 + points[at + 2] / 3);
         mean += points[at] * Math.cos(angle) + points[at + 1] * Math.sin(angle);
       }
-      return { w, count: points.length / 3, mean: (3 * mean) / points.length, pixels: Array.from(data) };
+      return { w, count: points.length / 3, mean: (3 * mean) / points.length, pixels: Array.from(data).filter((_, at) => at % 101 === 0) };
     });
   const at = async (w) => {
     await page.locator("#toy-w").fill(String(w));
@@ -185,7 +185,7 @@ test("without WebGPU the page says so, and the toy runs", async () => {
     for (const [prepare, words] of [
       ["delete Navigator.prototype.gpu", "has no WebGPU"],
       // Nothing is switched on in this browser: it knows WebGPU and has no adapter.
-      ["Navigator.prototype.gpu ?? Object.defineProperty(Navigator.prototype, 'gpu', { value: { requestAdapter: async () => null, getPreferredCanvasFormat: () => 'rgba8unorm', wgslLanguageFeatures: new Set() } })", "no adapter was given"],
+      ["navigator.gpu ?? Object.defineProperty(Navigator.prototype, 'gpu', { value: { requestAdapter: async () => null, getPreferredCanvasFormat: () => 'rgba8unorm', wgslLanguageFeatures: new Set() } })", "no adapter was given"],
     ]) {
       const context = await plain.newContext();
       await context.addInitScript(prepare);

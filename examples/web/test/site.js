@@ -8,7 +8,17 @@ import { chromium } from "playwright-core";
 const TYPES = { html: "text/html", css: "text/css", js: "text/javascript", wasm: "application/wasm" };
 // Offline and quiet: Chromium's own services have nothing to look for.
 const QUIET = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"];
-const WEBGPU = ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"];
+// SwiftShader in place of a GPU, for the compositor too: else there are no textures for a canvas to be drawn into, and the
+// device is lost at the first.
+const WEBGPU = [
+  "--enable-unsafe-webgpu",
+  "--use-webgpu-adapter=swiftshader",
+  "--enable-features=Vulkan",
+  "--use-vulkan=swiftshader",
+  "--use-angle=swiftshader",
+  // A busy machine compiles kernels for longer than the watchdog waits.
+  "--disable-gpu-watchdog",
+];
 
 // What a plain file server does; `bytes` counts what it has sent.
 export async function serve(folder) {
