@@ -2,7 +2,7 @@
 
 import { Digits } from "./freeguide.js";
 
-const KEPT = 20;
+const KEPT = 18;
 // Denoising steps a frame: for a picture to look on, for a row of them, and to follow a slider.
 const PACE = { slow: 1, row: 4, follow: 16 };
 const LADDER = [-1, 0, 1, 2, 4, 6];
@@ -84,7 +84,7 @@ function tick() {
   if (!current) return;
   let step;
   try {
-    step = digits.frame(current.pace);
+    step = digits.frame(current.pace, element("smooth").checked);
   } catch (error) {
     failed(error);
     return;
@@ -134,8 +134,8 @@ function keep(picture) {
   const item = document.createElement("li");
   item.append(button);
   const strip = element("drawn");
-  strip.prepend(item);
-  while (strip.children.length > KEPT) strip.lastChild.remove();
+  strip.append(item);
+  while (strip.children.length > KEPT) strip.firstChild.remove();
 }
 
 function controls() {
@@ -155,6 +155,7 @@ function controls() {
   element("classes").addEventListener("change", () => (describe(), now()));
   element("w").addEventListener("input", () => (describe(), follow(settings())));
   element("w").addEventListener("change", () => {
+    if (!element("seed").checkValidity()) return;
     waiting = [{ pace: PACE.follow, keep: true, ...settings() }];
     if (!current) next();
   });
@@ -163,6 +164,10 @@ function controls() {
   element("other").addEventListener("click", () => {
     element("seed").value = Math.floor(Math.random() * 10000);
     now();
+  });
+  // The picture as it stands, drawn anew; what is under way is drawn anyway.
+  element("smooth").addEventListener("change", () => {
+    if (!current) digits.frame(0, element("smooth").checked);
   });
   element("all").addEventListener("click", () => {
     draw([...Array(10).keys()].map((digit) => ({ ...settings(), class: digit })), PACE.row);

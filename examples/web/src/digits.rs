@@ -102,12 +102,12 @@ impl Digits {
         Ok(self.session.start(&Request { class, guidance, seed: seed.into(), ..Request::default() })?)
     }
 
-    /// A frame: up to `steps` denoising steps, unless the GPU lags behind, and both canvases drawn. The number of steps that
-    /// the picture has come.
+    /// A frame: up to `steps` denoising steps, unless the GPU lags behind, and both canvases drawn, with square pixels or
+    /// smooth ones. The number of steps that the picture has come.
     ///
     /// # Errors
     /// When the device has failed.
-    pub fn frame(&mut self, steps: usize) -> Result<usize, JsError> {
+    pub fn frame(&mut self, steps: usize, smooth: bool) -> Result<usize, JsError> {
         if self.frames.load(Ordering::Relaxed) < MOST_FRAMES {
             let descriptor = wgpu::CommandEncoderDescriptor { label: Some("a frame") };
             let mut encoder = self.device.create_command_encoder(&descriptor);
@@ -121,7 +121,11 @@ impl Digits {
                     continue;
                 };
                 let view = texture.texture.create_view(&wgpu::TextureViewDescriptor::default());
-                self.session.render(&mut encoder, &view, &Render { show: *show, ..Render::default() })?;
+                self.session.render(
+                    &mut encoder,
+                    &view,
+                    &Render { show: *show, smooth, ..Render::default() },
+                )?;
                 drawn.push(texture);
             }
             self.queue.submit([encoder.finish()]);

@@ -137,7 +137,7 @@ test("the strip, the row over w and a drag of the slider draw", async () => {
   assert.deepEqual(ws.slice(-6), [-1, 0, 1, 2, 4, 6]);
   // Pressing an earlier picture draws it again, bit for bit.
   const [kept] = await page.evaluate(() => window.freeguide.drawn.slice(-6).map((p) => Array.from(p.pixels)));
-  const again = await drawnBy(page, () => page.locator("#drawn button").nth(5).click());
+  const again = await drawnBy(page, () => page.locator('#drawn button[title*="w -1,"]').last().click());
   assert.equal(again.w, -1);
   assert.deepEqual(again.pixels, kept);
   const dragged = await drawnBy(page, () => page.locator("#w").press("ArrowRight"));
@@ -207,10 +207,17 @@ test("a screenshot", { skip: !process.env.FREEGUIDE_SCREENSHOT }, async () => {
   const { page } = await open(gpu, site.url, { colorScheme: "light" });
   await page.waitForFunction(() => document.body.dataset.digits === "idle", null, PATIENCE);
   await drawnBy(page, () => page.locator("#all").click());
-  await page.locator("#toy-w").fill("2");
-  await page.locator("#classes label").nth(7).click();
-  // While the picture forms.
-  await page.waitForFunction(() => document.getElementById("progress").value > 40, null, PATIENCE);
+  await drawnBy(page, () => page.locator("#ladder").click());
+  await page.locator("#toy-w").fill("1.5");
+  // Time stands still in the middle of a picture.
+  await page.evaluate(() => {
+    const next = window.requestAnimationFrame.bind(window);
+    const progress = document.getElementById("progress");
+    window.requestAnimationFrame = (frame) => next((now) => progress.value !== 38 && frame(now));
+  });
+  await page.locator('#classes label:has(input[value="3"])').click();
+  await page.waitForFunction(() => document.getElementById("progress").value === 38, null, PATIENCE);
+  await page.mouse.move(0, 0);
   await page.screenshot({ path: process.env.FREEGUIDE_SCREENSHOT, fullPage: true });
   await page.close();
 });
