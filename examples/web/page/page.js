@@ -17,18 +17,19 @@ function missing() {
 }
 
 // Says why there are no digits; what fails after it follows from the first.
-function refuse(what) {
+function refuse(what, hint = "The toy on this page runs without a GPU.") {
   if (!element("notice").hidden) return;
   element("device").textContent = "no WebGPU device";
   element("device").dataset.state = "missing";
   const notice = element("notice");
   const title = document.createElement("strong");
   title.textContent = "The digits cannot be drawn here.";
-  const hint = document.createElement("p");
-  hint.textContent = "The toy beside this runs without a GPU.";
-  const reason = document.createElement("p");
-  reason.textContent = what;
-  notice.replaceChildren(title, reason, hint);
+  const paragraphs = [what, hint].map((text) => {
+    const paragraph = document.createElement("p");
+    paragraph.textContent = text;
+    return paragraph;
+  });
+  notice.replaceChildren(title, ...paragraphs);
   notice.hidden = false;
   element("digits").classList.add("off");
 }
@@ -59,7 +60,7 @@ async function main() {
   try {
     await init();
   } catch (error) {
-    refuse(`The page's program did not load: ${error.message}`);
+    refuse("The page's program did not load.", error.message);
     return;
   }
   startToy();

@@ -203,6 +203,31 @@ test("without WebGPU the page says so, and the toy runs", async () => {
   }
 });
 
+test("a device that is refused or lost is told in words", async () => {
+  for (const [prepare, act, words] of [
+    ["GPUAdapter.prototype.requestDevice = async () => { throw new Error('none left') }", () => {}, "gave no device"],
+    [
+      `const request = GPUAdapter.prototype.requestDevice;
+       GPUAdapter.prototype.requestDevice = async function (...given) {
+         return (window.device = await request.apply(this, given));
+       };`,
+      () => window.device.destroy(),
+      "device was lost",
+    ],
+  ]) {
+    const context = await gpu.newContext();
+    await context.addInitScript(prepare);
+    const page = await context.newPage();
+    await page.goto(site.url);
+    await page.waitForFunction(() => document.getElementById("device").dataset.state, null, PATIENCE);
+    await page.evaluate(act);
+    await page.locator("#notice:visible").waitFor(PATIENCE);
+    const said = await page.locator("#notice").textContent();
+    assert.ok(said.includes(words), said);
+    await context.close();
+  }
+});
+
 test("a screenshot", { skip: !process.env.FREEGUIDE_SCREENSHOT }, async () => {
   const { page } = await open(gpu, site.url, { colorScheme: "light" });
   await page.waitForFunction(() => document.body.dataset.digits === "idle", null, PATIENCE);
