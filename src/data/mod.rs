@@ -16,11 +16,13 @@ mod folder;
 mod idx;
 mod image;
 pub mod loader;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod prefetch;
 pub mod transform;
 
 pub use self::image::Image;
 pub use loader::{Batch, Crop, Loader, LoaderOptions};
+#[cfg(not(target_arch = "wasm32"))]
 pub use prefetch::Prefetch;
 pub use transform::CropOffset;
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use crate::error::Result;
 
 use super::device::Gpu;
+#[cfg(not(target_arch = "wasm32"))]
 use super::recording::Dispatch;
 use super::source::{self, Dialect};
 

@@ -13,6 +13,7 @@ use super::device::Gpu;
 pub struct Readback {
     gpu: Gpu,
     staging: wgpu::Buffer,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only waiting takes it"))]
     submission: Option<wgpu::SubmissionIndex>,
     mapped: oneshot::Receiver<Result<(), wgpu::BufferAsyncError>>,
 }

@@ -3,11 +3,14 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+#[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
 use crate::diffusion::guiders::{Against, Guiders, moments};
 use crate::diffusion::{Guidance, StepCoefficients};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Plan, Profile};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::Profile;
+use crate::gpu::{Gpu, Plan};
 use crate::model::Model;
 use crate::ops::{self, GUIDER_ROW};
 use crate::random::Stream;
@@ -25,6 +28,7 @@ pub struct GuidedSampler {
     options: SamplerOptions,
     guiders: Guiders,
     steps: Vec<StepCoefficients>,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only what waits reads it"))]
     shape: [usize; 4],
     null_label: u32,
     /// The labels of all evaluations but the first; none where a weaker network takes the second.
@@ -173,6 +177,7 @@ impl GuidedSampler {
     }
 
     /// Runs a guided step with a timestamp around each kernel.
+    #[cfg(not(target_arch = "wasm32"))]
     pub fn profile_step(&self) -> Result<Profile> {
         self.all.profile()
     }

@@ -14,9 +14,11 @@ mod guided_step;
 mod guiding;
 mod moves;
 mod networks;
+#[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
 mod sampler;
+#[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -24,7 +26,9 @@ pub use from_classes::FromClassesSampler;
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub use guiding::GuidedSampler;
 pub use networks::Networks;
+#[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions};
 pub use sampler::{Sampler, to_u8};
+#[cfg(not(target_arch = "wasm32"))]
 pub use upsampling::Upsampling;

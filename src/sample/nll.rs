@@ -171,7 +171,6 @@ impl Nll {
     }
 
     /// Measures more pictures; `on_run` is told of every evaluation and may stop it with an error. Waits for the device.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn add(&mut self, batch: &Batch, mut on_run: impl FnMut() -> Result<()>) -> Result<()> {
         let steps = self.schedule.len();
         let count = batch.labels.len();

@@ -25,6 +25,7 @@ use super::options::{Request, SamplerOptions};
 pub struct Sampler {
     gpu: Gpu,
     options: SamplerOptions,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only what waits reads it"))]
     shape: [usize; 4],
     null_label: u32,
     has_classes: bool,
@@ -33,6 +34,7 @@ pub struct Sampler {
     start: Plan,
     step: Plan,
     moves: usize,
+    #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only what waits reads it"))]
     z: Buffer,
     labels: Buffer,
     wanted: Buffer,

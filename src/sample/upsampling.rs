@@ -62,7 +62,6 @@ impl Upsampling {
     /// # Errors
     /// [`Error::Config`] when a picture has not the recorded size, or there are not as many as requests; whatever the
     /// device objects to.
-    #[cfg(not(target_arch = "wasm32"))]
     pub fn upsample(
         &self,
         images: &[Image],

@@ -3,10 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use wgpu::naga::front::wgsl;
-use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
-
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::source::{self, Dialect};
 use crate::gpu::{Access, Kernel};
 use crate::wgsl;
@@ -19,7 +17,8 @@ const NAMES: &str = "eps_c, eps_u, z, w, alpha, sigma, log_snr, progress (all f3
 
 static KERNELS: Mutex<Option<HashMap<String, &'static Kernel>>> = Mutex::new(None);
 
-/// Checks an expression without a device.
+/// Checks an expression without a device. In a browser, whose own compiler alone reads WGSL, only that it is an expression
+/// and nothing more; what else is wrong with it shows as an error of the device.
 ///
 /// # Errors
 /// [`Error::Config`] saying what is wrong with it and where.
@@ -43,17 +42,27 @@ pub fn check_expression(text: &str) -> Result<()> {
     if depth != 0 {
         return Err(error("its brackets do not match".into()));
     }
-    let whole = source::join(&shader(text), Dialect::default());
+    #[cfg(not(target_arch = "wasm32"))]
+    validate(&source::join(&shader(text), Dialect::default())).map_err(error)?;
+    Ok(())
+}
+
+/// What is wrong with a whole shader, on one line.
+#[cfg(not(target_arch = "wasm32"))]
+fn validate(whole: &str) -> std::result::Result<(), String> {
+    use wgpu::naga::front::wgsl;
+    use wgpu::naga::valid::{Capabilities, ValidationFlags, Validator};
+
     let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
-    let module = wgsl::parse_str(&whole).map_err(|wrong| {
+    let module = wgsl::parse_str(whole).map_err(|wrong| {
         let detail = wrong.labels().next().map_or_else(String::new, |(span, label)| {
             let named = span.to_range().and_then(|range| whole.get(range)).unwrap_or_default();
             format!(" (at `{}`: {label})", first_line(named.to_owned()))
         });
-        error(format!("{}{detail}", wrong.message()))
+        format!("{}{detail}", wrong.message())
     })?;
     let validated = Validator::new(ValidationFlags::all(), Capabilities::empty()).validate(&module);
-    validated.map(drop).map_err(|wrong| error(first_line(wrong.into_inner().to_string())))
+    validated.map(drop).map_err(|wrong| first_line(wrong.into_inner().to_string()))
 }
 
 /// The shader of an expression.
