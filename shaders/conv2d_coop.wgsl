@@ -215,8 +215,9 @@ fn product(
     // A matrix of each subgroup at a time; what stands beside it in a row is written together. Of the staged rows of the
     // subgroups beside each other an invocation writes an eight, always of the same columns, or with SPLIT two fours.
     let width = select(2u, 4u, SPLIT) * ACROSS;
-    let line = thread % (32u * ACROSS) / width;
-    let column = thread % width * select(8u, 4u, SPLIT);
+    let piece = subgroup % ACROSS * 32u + lane;
+    let line = piece / width;
+    let column = piece % width * select(8u, 4u, SPLIT);
     let slot = subgroup / ACROSS * 16u * STAGE_STRIDE;
     let from_slot = slot + line * STAGE_STRIDE + column / 4u;
 #unroll j in 0..4
@@ -231,11 +232,9 @@ fn product(
 #unroll i in 0..4
         if (ROWS > ${i}u) {
             workgroupBarrier();
-            {
-                let at = slot + subgroup % ACROSS * 4u;
-                let stride = STAGE_STRIDE;
-                coopStoreT(c${i}_${j}, &stage[at], stride);
-            }
+            let at = slot + subgroup % ACROSS * 4u;
+            let stride = STAGE_STRIDE;
+            coopStoreT(c${i}_${j}, &stage[at], stride);
             workgroupBarrier();
             if (SPLIT) {
                 let to = split * m_blocks * TILE_M + to${i};

@@ -203,16 +203,15 @@ fn halo(
 #end
     }
 
-    // A matrix of each subgroup at a time, in turns where not all can be staged; what stands beside it in a row is written
-    // together. Of the staged rows of the subgroups beside each other an invocation writes an eight, always of the same
-    // columns, or with SPLIT two fours.
+    // A matrix of each subgroup at a time, in turns where not all can be staged. Of the rows of the subgroups beside each
+    // other an invocation writes an eight, always of the same columns, or with SPLIT two fours.
     let width = select(2u, 4u, SPLIT) * ACROSS;
-    let line = thread % (32u * ACROSS) / width;
-    let column = thread % width * select(8u, 4u, SPLIT);
+    let piece = subgroup % ACROSS * 32u + lane;
+    let line = piece / width;
+    let column = piece % width * select(8u, 4u, SPLIT);
     let slot = subgroup / ACROSS % STAGED * 16u * STAGE_STRIDE;
     let from_slot = slot + line * STAGE_STRIDE + column / 4u;
     let m_x = m % LINE + line;
-    let m_y = m / LINE;
     let n = image + select(0u, m_x / 8u, PAIRS);
     let ox = select(left + m_x, m_x % 8u, PAIRS);
 #unroll j in 0..4
@@ -220,10 +219,9 @@ fn halo(
         let k_at = k0 + ${j}u * 16u * ACROSS + column;
         let added = bias_of(k_at);
 #unroll i in 0..4
-        let oy${i} = top + m_y + ${i}u;
+        let oy${i} = top + m / LINE + ${i}u;
         let to${i} = (n * HEIGHT + oy${i}) * WIDTH + ox;
-        let store${i} =
-            ROWS > ${i}u && there && n < p.batch && oy${i} < HEIGHT && ox < WIDTH && k_at < OUT_C;
+        let store${i} = ROWS > ${i}u && there && n < p.batch && oy${i} < HEIGHT && ox < WIDTH && k_at < OUT_C;
         let more${i} = residual_of(store${i}, to${i}, k_at);
 #end
 #unroll i in 0..4
@@ -238,7 +236,7 @@ fn halo(
                 }
                 workgroupBarrier();
                 if (SPLIT && mine) {
-                    let to = ((split * tiles + place) * TILE_H + m_y + ${i}u) * TILE_W + m_x;
+                    let to = ((split * tiles + place) * TILE_H + m / LINE + ${i}u) * TILE_W + m_x;
                     write_four(from_slot, there, to, k_at);
                     write_four(from_slot + 8u * STAGE_STRIDE, there, to + 8u, k_at);
                 } else if (mine) {

@@ -2,11 +2,10 @@
 // From f32 sums to f16 elements: cooperative matrices cannot be converted, so they pass through workgroup memory.
 // Library file; who imports it declares `bias`, `residual`, `y`, `p` and `SPLIT`.
 //
-// Subgroups beside each other hold every ACROSS'th matrix of a row, so that those they stage at the same time are
-// neighbours: what is written of a row is in pieces of 32·ACROSS bytes. In pieces of 32 a 1x1 convolution of 16x32x32x384 to
-// 1152 takes 84 us on an H100, in pieces of 64 or 128 bytes 78, and 76 if what is not added is known to the compiler. A
-// residual is fetched for several matrices before they are staged: a 3x3 convolution of 16x64x64x192 takes 125 us with one
-// instead of 172.
+// Subgroups beside each other hold every ACROSS'th matrix of a row, so that those they stage at the same time are neighbours
+// and what is written of a row is in pieces of 32·ACROSS bytes. On an H100 a 1x1 convolution of 16x32x32x384 to 1152 takes 84
+// us in pieces of 32 bytes, 78 in pieces of 64 or 128, and 76 if the compiler knows that nothing else is added. A residual is
+// fetched for several matrices before they are staged: a 3x3 convolution of 16x64x64x192 takes 125 us with one, not 172.
 
 override RESIDUAL: bool = false;   // whether `residual` is added; not with SPLIT
 override ACCUMULATE: bool = false; // whether what stands in y is; not with SPLIT
