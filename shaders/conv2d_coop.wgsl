@@ -144,9 +144,9 @@ fn product(
 #end
 #end
 
-    // What its subgroup sums: rows from m on, columns from k on of the tile.
+    // What its subgroup sums: rows from m on; columns from k on, a matrix's, of every 16·ACROSS.
     let m = subgroup / ACROSS * (16u * ROWS);
-    let k = subgroup % ACROSS * (16u * COLS);
+    let k = subgroup % ACROSS * 16u;
 #unroll i in 0..4
 #unroll j in 0..4
     var c${i}_${j} = coop_mat16x16<f32, C>();
@@ -197,7 +197,7 @@ fn product(
 #end
 #unroll j in 0..4
                 if (COLS > ${j}u) {
-                    let at = W_START + ${h}u * 16u * N_STRIDE + k / 8u + ${j}u * 2u;
+                    let at = W_START + ${h}u * 16u * N_STRIDE + k / 8u + ${j}u * 2u * ACROSS;
                     let b = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * at], 2u * N_STRIDE);
 #unroll i in 0..4
                     if (ROWS > ${i}u) {
@@ -212,34 +212,39 @@ fn product(
 #end
     }
 
-    // A matrix at a time; of the subgroups SLOTS take turns.
-    let slot = subgroup % SLOTS * SLOT_SIZE;
-    let each = select(2u, 4u, SPLIT); // eights, or fours, of a staged row
-#unroll i in 0..4
+    // A matrix of each subgroup at a time; what stands beside it in a row is written together. Of the staged rows of the
+    // subgroups beside each other an invocation writes an eight, always of the same columns, or with SPLIT two fours.
+    let width = select(2u, 4u, SPLIT) * ACROSS;
+    let piece = subgroup % ACROSS * 32u + lane;
+    let line = piece / width;
+    let column = piece % width * select(8u, 4u, SPLIT);
+    let slot = subgroup / ACROSS * 16u * STAGE_STRIDE;
+    let from_slot = slot + line * STAGE_STRIDE + column / 4u;
 #unroll j in 0..4
-    if (ROWS > ${i}u && COLS > ${j}u) {
-        for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
+    if (COLS > ${j}u) {
+        let k_at = k0 + ${j}u * 16u * ACROSS + column;
+        let added = bias_of(k_at);
+#unroll i in 0..4
+        let to${i} = m0 + m + ${i}u * 16u + line;
+        let store${i} = ROWS > ${i}u && there && to${i} < pixels && k_at < OUT_C;
+        let more${i} = residual_of(store${i}, to${i}, k_at);
+#end
+#unroll i in 0..4
+        if (ROWS > ${i}u) {
             workgroupBarrier();
-            if (subgroup / SLOTS == turn) {
-                let stride = 4u;
-                coopStoreT(c${i}_${j}, &stage[slot], stride);
-            }
+            let at = slot + subgroup % ACROSS * 4u;
+            let stride = STAGE_STRIDE;
+            coopStoreT(c${i}_${j}, &stage[at], stride);
             workgroupBarrier();
-            if (subgroup / SLOTS == turn) {
-                for (var at = lane; at < 16u * each; at += 32u) {
-                    let k_first = k0 + k + ${j}u * 16u;
-                    let row = m0 + m + ${i}u * 16u + at / each;
-                    let from_slot = slot + at / each * 4u;
-                    if (SPLIT) {
-                        let to = split * m_blocks * TILE_M + row;
-                        write_four(from_slot + at % each, there, to, k_first + at % each * 4u);
-                        continue;
-                    }
-                    write_eight(from_slot + at % each * 2u, there && row < pixels, row, k_first + at % each * 8u);
-                }
+            if (SPLIT) {
+                let to = split * m_blocks * TILE_M + to${i};
+                write_four(from_slot, there, to, k_at);
+                write_four(from_slot + 8u * STAGE_STRIDE, there, to + 8u, k_at);
+            } else {
+                write_eight(from_slot, store${i}, to${i}, k_at, added, more${i});
             }
         }
-    }
 #end
+    }
 #end
 }

@@ -117,9 +117,9 @@ fn halo(
 #end
 #end
 
-    // What its subgroup sums: matrices below each other from m on, columns from k on of the tile.
+    // What its subgroup sums: matrices below each other from m on; columns from k on, a matrix's, of every 16·ACROSS.
     let m = subgroup / ACROSS / BESIDE * ROWS * LINE + subgroup / ACROSS % BESIDE * 16u;
-    let k = subgroup % ACROSS * (16u * COLS);
+    let k = subgroup % ACROSS * 16u;
 #unroll i in 0..4
 #unroll j in 0..4
     var c${i}_${j} = coop_mat16x16<f32, C>();
@@ -178,7 +178,7 @@ fn halo(
 #end
 #unroll j in 0..4
             if (COLS > ${j}u) {
-                let b_at = W_START + ${kx}u * ((TAPS - 3u) / 2u) * 16u * N_STRIDE + k / 8u + ${j}u * 2u;
+                let b_at = W_START + ${kx}u * ((TAPS - 3u) / 2u) * 16u * N_STRIDE + k / 8u + ${j}u * 2u * ACROSS;
                 let b0 = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * b_at], 2u * N_STRIDE);
                 let b1 = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * (b_at + 16u * N_STRIDE)], 2u * N_STRIDE);
                 let b2 = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * (b_at + 32u * N_STRIDE)], 2u * N_STRIDE);
@@ -203,42 +203,48 @@ fn halo(
 #end
     }
 
-    let m_x = m % LINE;
-    let m_y = m / LINE;
-    // A matrix at a time; of the subgroups SLOTS take turns.
-    let slot = subgroup % SLOTS * SLOT_SIZE;
-    let each = select(2u, 4u, SPLIT); // eights, or fours, of a staged row
-#unroll i in 0..4
+    // A matrix of each subgroup at a time, in turns where not all can be staged. Of the rows of the subgroups beside each
+    // other an invocation writes an eight, always of the same columns, or with SPLIT two fours.
+    let width = select(2u, 4u, SPLIT) * ACROSS;
+    let piece = subgroup % ACROSS * 32u + lane;
+    let line = piece / width;
+    let column = piece % width * select(8u, 4u, SPLIT);
+    let slot = subgroup / ACROSS % STAGED * 16u * STAGE_STRIDE;
+    let from_slot = slot + line * STAGE_STRIDE + column / 4u;
+    let m_x = m % LINE + line;
+    let n = image + select(0u, m_x / 8u, PAIRS);
+    let ox = select(left + m_x, m_x % 8u, PAIRS);
 #unroll j in 0..4
-    if (ROWS > ${i}u && COLS > ${j}u) {
-        for (var turn = 0u; turn < DOWN * ACROSS / SLOTS; turn++) {
-            workgroupBarrier();
-            if (subgroup / SLOTS == turn) {
-                let stride = 4u;
-                coopStoreT(c${i}_${j}, &stage[slot], stride);
-            }
-            workgroupBarrier();
-            if (subgroup / SLOTS == turn) {
-                for (var at = lane; at < 16u * each; at += 32u) {
-                    let k_first = k0 + k + ${j}u * 16u;
-                    let column = m_x + at / each;
-                    let line = m_y + ${i}u;
-                    let from_slot = slot + at / each * 4u;
-                    if (SPLIT) {
-                        let row = ((split * tiles + place) * TILE_H + line) * TILE_W + column;
-                        write_four(from_slot + at % each, there, row, k_first + at % each * 4u);
-                        continue;
-                    }
-                    let n = image + select(0u, column / 8u, PAIRS);
-                    let ox = select(left + column, column % 8u, PAIRS);
-                    let oy = top + line;
-                    let seen = there && n < p.batch && oy < HEIGHT && ox < WIDTH;
-                    let row = (n * HEIGHT + oy) * WIDTH + ox;
-                    write_eight(from_slot + at % each * 2u, seen, row, k_first + at % each * 8u);
+    if (COLS > ${j}u) {
+        let k_at = k0 + ${j}u * 16u * ACROSS + column;
+        let added = bias_of(k_at);
+#unroll i in 0..4
+        let oy${i} = top + m / LINE + ${i}u;
+        let to${i} = (n * HEIGHT + oy${i}) * WIDTH + ox;
+        let store${i} = ROWS > ${i}u && there && n < p.batch && oy${i} < HEIGHT && ox < WIDTH && k_at < OUT_C;
+        let more${i} = residual_of(store${i}, to${i}, k_at);
+#end
+#unroll i in 0..4
+        if (ROWS > ${i}u) {
+            for (var turn = 0u; turn < DOWN / STAGED; turn++) {
+                let mine = subgroup / ACROSS / STAGED == turn;
+                workgroupBarrier();
+                if (mine) {
+                    let at = slot + subgroup % ACROSS * 4u;
+                    let stride = STAGE_STRIDE;
+                    coopStoreT(c${i}_${j}, &stage[at], stride);
+                }
+                workgroupBarrier();
+                if (SPLIT && mine) {
+                    let to = ((split * tiles + place) * TILE_H + m / LINE + ${i}u) * TILE_W + m_x;
+                    write_four(from_slot, there, to, k_at);
+                    write_four(from_slot + 8u * STAGE_STRIDE, there, to + 8u, k_at);
+                } else if (mine) {
+                    write_eight(from_slot, store${i}, to${i}, k_at, added, more${i});
                 }
             }
         }
-    }
 #end
+    }
 #end
 }

@@ -9,7 +9,7 @@
 // Needs whole packs of channels; see norm_tile.wgsl. At most 256 groups a slab.
 //
 // In bounds, for the compiler adds no checks here: a workgroup's first pixel is below P, so its count is 1 at the least and
-// pixels are below it or clamped to it; a lane's pack is of its slab, so channels are below C; groups are below slab_groups;
+// pixels are tested to be below it or are its last; a lane's pack is of its slab, so channels are below C; groups are below slab_groups;
 // rows times packs is at most SIZE, packs at most PACKS; blocks are clamped to those there are.
 
 @group(0) @binding(0) var<storage, read> x_pack: array<pack>;                 // [N, P, C]
@@ -145,8 +145,16 @@ fn combine(first_group: u32, lane: u32) {
     workgroupBarrier();
 }
 
+override AHEAD: u32 = 2u; // pixels of a lane that are under way at once: at most 4
+
 @compute @workgroup_size(192)
-fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn apply(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) ids: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    // Last to first: of what the statistics read last most is still in the cache.
+    let wid = ids - 1u - id;
     let n = wid.z;
     let s = share(wid, lane, q.tile, q);
     let quads = q.channels / 4u;
@@ -161,9 +169,12 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
         bias${v} = bias${v} * scale + modulation4((n * 2u + 1u) * quads + quad${v}, q.scale_shift);
     }
     #end
-    let row = min(s.row, s.count - 1u);
-    var a = x_pack[s.base + row * s.stride];
-    var b = x_pack[s.base + min(row + q.rows, s.count - 1u) * s.stride];
+    #unroll j in 0..4
+    var x${j} = pack();
+    if (AHEAD > ${j}u && s.row + ${j}u * q.rows < s.count) {
+        x${j} = x_pack[s.base + (s.row + ${j}u * q.rows) * s.stride];
+    }
+    #end
 
     combine(n * q.groups + wid.y * q.slab_groups, lane);
     var group = s.channel / q.width;
@@ -190,20 +201,22 @@ fn apply(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index)
         coefficients4[at + 3u * quads] = bias${v};
     }
     #end
-    for (var pixel = s.row; pixel < s.count; pixel += 2u * q.rows) {
-        // Two pixels at once, and the next two under way; past the end it is the last one again.
-        let next = pixel + 2u * q.rows;
-        let next_a = x_pack[s.base + min(next, s.count - 1u) * s.stride];
-        let next_b = x_pack[s.base + min(next + q.rows, s.count - 1u) * s.stride];
-        #unroll v in 0..${vectors}
-        put${v}(&a, activated((part${v}(a) - mean${v}) * gain${v} + bias${v}, q.silu));
-        put${v}(&b, activated((part${v}(b) - mean${v}) * gain${v} + bias${v}, q.silu));
-        #end
-        y_pack[s.base + pixel * s.stride] = a;
-        if (pixel + q.rows < s.count) {
-            y_pack[s.base + (pixel + q.rows) * s.stride] = b;
+    for (var pixel = s.row; pixel < s.count; pixel += AHEAD * q.rows) {
+        #unroll j in 0..4
+        if (AHEAD > ${j}u) {
+            let at${j} = pixel + ${j}u * q.rows;
+            var y${j} = x${j};
+            let next${j} = at${j} + AHEAD * q.rows;
+            if (next${j} < s.count) {
+                x${j} = x_pack[s.base + next${j} * s.stride];
+            }
+            #unroll v in 0..${vectors}
+            put${v}(&y${j}, activated((part${v}(y${j}) - mean${v}) * gain${v} + bias${v}, q.silu));
+            #end
+            if (at${j} < s.count) {
+                y_pack[s.base + at${j} * s.stride] = y${j};
+            }
         }
-        a = next_a;
-        b = next_b;
+        #end
     }
 }

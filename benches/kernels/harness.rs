@@ -125,7 +125,13 @@ impl Bench {
             }
             let samples = if samples.is_empty() { warming } else { samples };
             let (bench, rung) = (format!("{family}/{name}"), timed.variants());
-            self.rows.push(Row { bench, shape, dtype, rung, seconds: median(samples), work });
+            let host = (family == "sampler").then(|| timed.host_seconds());
+            self.rows.push(Row { bench, shape: shape.clone(), dtype, rung, seconds: median(samples), work });
+            // What of a step the host has to do.
+            if let Some(seconds) = host {
+                let (bench, rung) = (format!("{family}/host"), "-".to_owned());
+                self.rows.push(Row { bench, shape, dtype, rung, seconds, work: Work::Images(1) });
+            }
         }
         self.gpu.trim();
     }
@@ -140,6 +146,21 @@ impl Bench {
         // The first half warms up.
         let half = samples.len() / 2;
         median(samples.split_off(half))
+    }
+
+    /// Whether a benchmark of this name is to be run: outside of criterion, which asks nobody.
+    pub fn wants(&self, name: &str) -> bool {
+        let args = || std::env::args().skip(1);
+        let mut filters = args().filter(|arg| !arg.starts_with('-')).peekable();
+        let measured =
+            args().any(|arg| arg == "--bench") && !args().any(|arg| arg == "--test" || arg == "--list");
+        let fits = |filter: String| filter.split('|').any(|part| part.starts_with(name));
+        measured && (filters.peek().is_none() || filters.any(fits))
+    }
+
+    /// A row measured outside of criterion.
+    pub fn keep(&mut self, row: Row) {
+        self.rows.push(row);
     }
 
     /// Prints the table and, where asked to, keeps it.

@@ -28,8 +28,8 @@ impl Planned for TrainStep {
 }
 
 /// A network, the batches it is evaluated in, and the batch it is trained with.
-struct Case {
-    name: &'static str,
+pub struct Case {
+    pub name: &'static str,
     preset: &'static str,
     batches: &'static [usize],
     train: usize,
@@ -43,9 +43,14 @@ const ON_GPU: &[Case] = &[
     Case { name: "cifar", preset: "cifar10", batches: &[1, 128], train: 128 },
 ];
 
+/// The largest network for such a device.
+pub fn largest(software: bool) -> &'static Case {
+    if software { &ON_SOFTWARE[0] } else { &ON_GPU[1] }
+}
+
 impl Case {
     /// The network as it is trained in these benchmarks: one microbatch a step.
-    fn options(&self, dtype: DType) -> Result<TrainOptions> {
+    pub fn options(&self, dtype: DType) -> Result<TrainOptions> {
         let digits = Dataset::open("digits", None)?;
         let mut options = Preset::named(self.preset)?.options(&digits, 0);
         let unet = &mut options.unet;
@@ -72,7 +77,7 @@ impl Case {
 }
 
 /// The network with random weights everywhere: initial ones have layers of zeros.
-fn network(gpu: &Gpu, options: &TrainOptions) -> Result<(UNet, Arena)> {
+pub fn network(gpu: &Gpu, options: &TrainOptions) -> Result<(UNet, Arena)> {
     let unet = UNet::new(&options.unet)?;
     let arena = unet.parameters().arena(gpu, "weights", 1)?;
     let specs = unet.parameters().specs().iter().enumerate();
@@ -94,9 +99,9 @@ fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType,
     unet.forward(&mut r.cx, &weights, &z, &time, Some(&labels), &Pass::inference(dtype)).map(drop)
 }
 
-fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Result<Timed> {
-    let (unet, arena) = network(gpu, options)?;
-    let sampler_options = SamplerOptions {
+/// 64 guided ancestral steps.
+pub fn guided(batch: usize, dtype: DType) -> SamplerOptions {
+    SamplerOptions {
         batch,
         steps: 64,
         method: Default::default(),
@@ -106,10 +111,14 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
         two_pass: false,
         dtype,
         fast: false,
-    };
+    }
+}
+
+fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Result<Timed> {
+    let (unet, arena) = network(gpu, options)?;
     let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
     let weights = arena.weights(unet.parameters(), 0);
-    let sampler = Sampler::new(gpu, &unet, &weights, &schedule, sampler_options)?;
+    let sampler = Sampler::new(gpu, &unet, &weights, &schedule, guided(batch, dtype))?;
     let requests: Vec<Request> =
         (0..batch).map(|i| Request { class: Some(i as u32 % 10), seed: i as u64 }).collect();
     sampler.start(&requests, Guidance::from_weight(1.0)?)?;

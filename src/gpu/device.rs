@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use super::adapter::{DeviceChoice, choose, instance};
 use super::buffer::Pool;
 use super::kernel::Pipelines;
+use super::processors;
 
 /// A ladder of kernel variants; each adapter stands on one rung, and a dispatch's label names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -60,6 +61,8 @@ pub struct Capabilities {
     pub limits: wgpu::Limits,
     /// The kernels that run on it.
     pub rung: Rung,
+    /// Its multiprocessors, or a guess: tiles are chosen by it.
+    pub processors: u32,
 }
 
 impl Capabilities {
@@ -84,6 +87,7 @@ impl Capabilities {
             timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
             limits,
             rung,
+            processors: processors::of(&info.name),
         }
     }
 }

@@ -16,6 +16,7 @@ mod kernel;
 mod liveness;
 mod pipeline_cache;
 mod plan;
+mod processors;
 #[cfg(not(target_arch = "wasm32"))]
 mod profiler;
 mod readback;

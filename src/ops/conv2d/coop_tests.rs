@@ -130,10 +130,15 @@ fn emulated_matrices_agree_with_f64() {
         ([3, 8, 8, 48], 3, 48, 1, halo([4, 1], [2, 1], 1, 3), 3),
         ([2, 3, 16, 32], 3, 32, 1, halo([1, 2], [2, 1], 1, 9), 1),
         ([2, 3, 16, 3], 3, 6, 1, halo([1, 1], [2, 1], 1, 3), 1),
+        ([1, 5, 32, 32], 3, 80, 1, halo([1, 2], [4, 2], 2, 3), 1),
+        // Sums of one row of subgroups are staged at a time.
+        ([2, 9, 16, 16], 3, 112, 1, halo([4, 4], [2, 2], 1, 3), 1),
         ([1, 1, 70, 48], 1, 48, 1, product([2, 2], [1, 2], true), 1),
         ([2, 3, 5, 48], 3, 32, 1, product([1, 1], [2, 1], false), 2),
         ([2, 3, 5, 48], 3, 32, 2, product([1, 2], [2, 1], true), 1),
         ([2, 3, 5, 20], 1, 30, 1, product([1, 1], [2, 2], false), 1),
+        ([1, 1, 70, 80], 1, 144, 1, product([2, 2], [2, 2], true), 1),
+        ([2, 3, 5, 80], 3, 80, 2, product([2, 1], [2, 4], true), 2),
     ];
     for (x, kernel, filters, stride, kind, splits) in cases {
         let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);

@@ -80,7 +80,7 @@ pub(super) fn gather(
         Rung::Cpu => cpu(cx, direction, tensors, params),
         Rung::Tiled | Rung::Coop => {
             let copies = u64::from(params.spread * params.spread);
-            let tile = Tile::choose(params.phase_pixels(), params.out_c.into(), copies);
+            let tile = Tile::choose(&Tile::GATHER, params.phase_pixels(), params.out_c.into(), copies);
             tiled(cx, direction, tensors, params, tile, true);
         }
         Rung::Naive => {

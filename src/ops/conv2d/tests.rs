@@ -278,7 +278,9 @@ fn weights_may_be_f16() {
 
 #[test]
 fn tiles_are_chosen_by_size_and_waste() {
-    let chosen = |rows, columns, copies| Tile::choose(rows, columns, copies).to_string();
+    let of = |all: &[Tile], rows, columns, copies| Tile::choose(all, rows, columns, copies).to_string();
+    let chosen = |rows, columns, copies| of(&Tile::ALL, rows, columns, copies);
+    assert_eq!(of(&Tile::GATHER, 65536, 384, 1), "128x64x16");
     assert_eq!(chosen(65536, 128, 1), "128x128x16");
     assert_eq!(chosen(65536, 192, 1), "128x64x16", "128x128 would waste a quarter");
     assert_eq!(chosen(4096, 192, 1), "64x64x16", "larger tiles would be too few");

@@ -64,7 +64,7 @@ pub(super) fn weight_gradient(
         }
         Rung::Tiled | Rung::Coop => {
             let copies = pixels.div_ceil(SHORTEST) as u64;
-            let tile = Tile::choose((kernel * kernel * in_c).into(), out_c.into(), copies);
+            let tile = Tile::choose(&Tile::ALL, (kernel * kernel * in_c).into(), out_c.into(), copies);
             tiled(cx, x, dy, dw, params, tile)
         }
         Rung::Naive => Splits::one(pixels).sum(cx, dw, |cx, out, accumulate| {

@@ -20,7 +20,7 @@ use super::{Params, cast_weights};
 #[cfg(test)]
 pub(super) use tile::Product;
 pub(super) use tile::{Choice, Halo, Kind, Tile, tile};
-use tile::{PROCESSORS, depth, takes};
+use tile::{depth, takes};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
@@ -128,10 +128,12 @@ pub(super) fn gather(
     let kernel = &kernel[if partial.is_some() { 0 } else { direction as usize }];
     let launch = cx.launch(kernel).bind(x).bind(w).bind(bias).bind(residual).bind(out).params(&told);
     let launch = tile.set(launch, channels).constant("SPLIT", flag(partial.is_some()));
+    let added = |wanted: u32| flag(wanted != 0 && partial.is_none());
+    let launch = launch.constant("RESIDUAL", added(params.has_residual));
+    let launch = launch.constant("ACCUMULATE", added(params.accumulate));
     let launch = match choice.kind {
         Kind::Halo(halo) => {
-            let slots = halo.slots(&params).expect("it was checked to fit");
-            let launch = launch.constant("SLOTS", slots.into());
+            let launch = halo.stage(&params).expect("it was checked to fit").set(launch);
             let launch = launch.constant("WIDTH", params.in_w.into()).constant("HEIGHT", params.in_h.into());
             let launch = launch.constant("PAIRS", flag(Halo::pairs(&params)));
             let launch = launch.constant("MARGIN", Halo::margin(&params).into());
@@ -139,10 +141,9 @@ pub(super) fn gather(
             launch.variant(format_args!("coop halo {halo}"))
         }
         Kind::Product(product) => {
-            let slots = product.slots().expect("it was checked to fit");
-            let launch = launch.constant("SLOTS", slots.into());
+            let launch = product.stage().expect("it was checked to fit").set(launch);
             let launch = launch.constant("KERNEL", params.kernel.into()).constant("DEEP", flag(product.deep));
-            launch.variant(format_args!("coop {tile}x32"))
+            launch.variant(format_args!("coop {product}"))
         }
     };
     launch.groups(groups_over(u64::from(blocks) * u64::from(out_c.div_ceil(tile.n())) * u64::from(splits)));
@@ -249,8 +250,9 @@ pub(super) fn weight_choices(cx: &Context, x: &Tensor, params: &Params) -> Vec<(
 /// The one that should be fastest.
 pub(super) fn best_weights(cx: &Context, x: &Tensor, params: &Params) -> Option<(Tile, Splits)> {
     let (rows, columns) = (depth(params), u64::from(params.out_c));
+    let processors = f64::from(cx.capabilities().processors);
     let seconds = |(tile, splits): &(Tile, Splits)| {
-        let turns = ((tile.groups(rows, columns) * splits.count as u64) as f64 / PROCESSORS).ceil();
+        let turns = ((tile.groups(rows, columns) * splits.count as u64) as f64 / processors).ceil();
         // Two workgroups share a multiprocessor: one computes while the other waits.
         let turns = turns - 0.15 * (turns / 2.0).floor() * 2.0;
         let products = f64::from(tile.m() * tile.n()) * splits.chunk as f64;

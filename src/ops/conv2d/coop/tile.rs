@@ -22,16 +22,27 @@ pub(in super::super) const fn tile([rows, cols]: [u32; 2], [down, across]: [u32;
     Tile { rows, cols, down, across }
 }
 
-/// Multiprocessors of the GPU that tiles are chosen for: an H200's. On others the choice may not be the best.
-pub(super) const PROCESSORS: f64 = 132.0;
+/// Multiprocessors of the GPUs whose rates are given below, an H100 and an H200.
+const MEASURED: f64 = 132.0;
 
 /// Above this much workgroup memory only one workgroup stays on a multiprocessor, so that nothing runs while it waits;
 /// eight subgroups may bear that.
 const SHARED_BYTES: u32 = 24 * 1024;
 const MOST_BYTES: u32 = 48 * 1024;
 
-/// A matrix of f32 sums on its way to f16, in workgroup memory.
-const STAGED_BYTES: u32 = 16 * 16 * 4;
+/// How f32 sums are staged in workgroup memory on their way to f16: of the subgroups below each other, how many do at the
+/// same time, and how many fours of padding a row has.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Stage {
+    down: u32,
+    padding: u32,
+}
+
+impl Stage {
+    pub(super) fn set(self, launch: Launch<'_>) -> Launch<'_> {
+        launch.constant("STAGED", self.down.into()).constant("PADDING", self.padding.into())
+    }
+}
 
 impl Tile {
     pub(super) fn m(self) -> u32 {
@@ -50,11 +61,11 @@ impl Tile {
         rows.div_ceil(self.m().into()) * columns.div_ceil(self.n().into())
     }
 
-    /// How many subgroups at a time stage a matrix in what `bytes` leave of `most`.
-    fn slots(self, bytes: u32, most: u32) -> Option<u32> {
-        let fits =
-            |slots: &u32| self.subgroups().is_multiple_of(*slots) && bytes + slots * STAGED_BYTES <= most;
-        [8, 4, 2, 1].into_iter().find(fits)
+    /// The stage for as many subgroups as can be that fits in what `bytes` leave of `most`.
+    fn stage(self, bytes: u32, most: u32) -> Option<Stage> {
+        let rows = (1..=self.down).rev().filter(|down| self.down.is_multiple_of(*down));
+        let mut all = rows.flat_map(|down| [2, 0].map(|padding| Stage { down, padding }));
+        all.find(|stage| bytes + 256 * stage.down * (4 * self.across + stage.padding) <= most)
     }
 
     pub(super) fn set<'a>(self, launch: Launch<'a>, [in_c, out_c]: [u32; 2]) -> Launch<'a> {
@@ -133,12 +144,12 @@ impl Halo {
     }
 
     /// `None` where the tile does not fit: its invocations hold six eights of pixels and of weights, a kx's each.
-    pub(super) fn slots(self, params: &Params) -> Option<u32> {
+    pub(super) fn stage(self, params: &Params) -> Option<Stage> {
         let threads = 32 * self.tile.subgroups();
         let held = 2 * self.pixels_held(params) <= 6 * threads && self.tile.n() <= threads;
         let copies = !Self::pairs(params) || self.taps == 3;
         let most = if self.is_shared() { SHARED_BYTES } else { MOST_BYTES };
-        if held && copies { self.tile.slots(self.bytes(params), most) } else { None }
+        if held && copies { self.tile.stage(self.bytes(params), most) } else { None }
     }
 }
 
@@ -162,11 +173,19 @@ impl Product {
         self.tile.subgroups() == 4
     }
 
-    pub(super) fn slots(self) -> Option<u32> {
+    /// That of all subgroups at once; `None` where it or the tile does not fit.
+    pub(super) fn stage(self) -> Option<Stage> {
         let bytes = 16 * (5 * self.tile.m() + 32 * (self.tile.n() / 8 + 1));
         let threads = 32 * self.tile.subgroups();
         let most = if self.is_shared() { SHARED_BYTES } else { MOST_BYTES };
-        if self.tile.m().max(self.tile.n()) <= threads { self.tile.slots(bytes, most) } else { None }
+        let stage = self.tile.stage(bytes, most).filter(|stage| stage.down == self.tile.down);
+        stage.filter(|_| self.tile.m().max(self.tile.n()) <= threads)
+    }
+}
+
+impl std::fmt::Display for Product {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x32", self.tile)
     }
 }
 
@@ -202,22 +221,25 @@ const HALOS: [(Tile, u32, u32, f64); 13] = [
     (tile([2, 2], [2, 2]), 1, 3, 205.0),
 ];
 
-/// And of the product: whether two steps are fetched ahead, and its TFLOP/s at a depth of 384.
+/// And of the product: whether two steps are fetched ahead, and its TFLOP/s but for the time in which sums are written.
 const PRODUCTS: [(Tile, bool, f64); 8] = [
-    (tile([4, 4], [2, 2]), false, 184.0),
-    (tile([4, 4], [2, 4]), false, 200.0),
-    (tile([4, 4], [4, 2]), true, 186.0),
-    (tile([4, 3], [2, 4]), false, 190.0),
-    (tile([4, 3], [2, 2]), false, 182.0),
-    (tile([4, 2], [2, 2]), true, 148.0),
-    (tile([2, 3], [2, 2]), true, 132.0),
-    (tile([2, 2], [2, 2]), true, 108.0),
+    (tile([4, 3], [2, 2]), false, 254.0),
+    (tile([4, 3], [2, 4]), false, 252.0),
+    (tile([4, 4], [2, 2]), false, 236.0),
+    (tile([4, 4], [2, 4]), false, 270.0),
+    (tile([4, 4], [4, 2]), true, 255.0),
+    (tile([4, 2], [2, 2]), true, 190.0),
+    (tile([2, 3], [2, 2]), true, 165.0),
+    (tile([2, 2], [2, 2]), true, 135.0),
 ];
 
 /// Of two workgroups' rate on a multiprocessor, what one alone reaches.
 const ALONE: f64 = 0.78;
 /// Seconds until the first and after the last multiplication of a launch.
 const START: f64 = 3e-6;
+/// And in which a multiprocessor writes a sum of the product: fitted, like the rates above, to tiles of 64 to 256 on an
+/// H100. The rates of the other kernel have it in them.
+const WRITE: f64 = 1e-10;
 
 impl Choice {
     /// Every tile that fits, of the kernel for these shapes; none where no kernel on cooperative matrices takes them.
@@ -234,7 +256,7 @@ impl Choice {
         }
         let kinds: Vec<(Kind, f64)> = if Halo::suits(params) {
             let halos = HALOS.map(|(tile, beside, taps, rate)| (Halo { tile, beside, taps }, rate));
-            let halos = halos.into_iter().filter(|(halo, _)| halo.slots(params).is_some());
+            let halos = halos.into_iter().filter(|(halo, _)| halo.stage(params).is_some());
             halos.map(|(halo, rate)| (Kind::Halo(halo), rate)).collect()
         } else {
             let products = PRODUCTS.map(|(tile, deep, rate)| (Product { tile, deep }, rate));
@@ -249,9 +271,9 @@ impl Choice {
 
     /// The one that should be fastest.
     pub(in super::super) fn best(cx: &Context, x: &Tensor, params: &Params) -> Option<Choice> {
-        let all = Self::rated(cx, x, params)
-            .into_iter()
-            .map(|(choice, rate)| (choice, choice.seconds(params, rate)));
+        let processors = f64::from(cx.capabilities().processors);
+        let all = Self::rated(cx, x, params).into_iter();
+        let all = all.map(|(choice, rate)| (choice, choice.seconds(params, rate, processors)));
         all.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(choice, _)| choice)
     }
 
@@ -270,7 +292,9 @@ impl Choice {
         }
     }
 
-    fn seconds(self, params: &Params, rate: f64) -> f64 {
+    /// On a GPU with so many multiprocessors, each as fast as those that were measured: other clocks change all choices'
+    /// seconds alike.
+    fn seconds(self, params: &Params, rate: f64, processors: f64) -> f64 {
         let tile = self.tile();
         let shared = match self.kind {
             Kind::Halo(halo) => halo.is_shared(),
@@ -279,20 +303,24 @@ impl Choice {
         let groups = f64::from(self.blocks(params) * params.out_c.div_ceil(tile.n()) * self.splits);
         let flops = 2.0 * f64::from(tile.m() * tile.n()) * depth(params) as f64 / f64::from(self.splits);
         // Of one workgroup that has a multiprocessor, or half of it, to itself.
-        let once = flops * PROCESSORS / (rate * 1e12);
+        let writing = match self.kind {
+            Kind::Halo(_) => 0.0,
+            Kind::Product(_) => f64::from(tile.m() * tile.n()) * WRITE,
+        };
+        let once = flops * MEASURED / (rate * 1e12) + writing;
         let turns = if shared {
-            let full = (groups / (2.0 * PROCESSORS)).floor();
-            let rest = groups - full * 2.0 * PROCESSORS;
+            let full = (groups / (2.0 * processors)).floor();
+            let rest = groups - full * 2.0 * processors;
             let last = if rest == 0.0 {
                 0.0
-            } else if rest <= PROCESSORS {
+            } else if rest <= processors {
                 1.0 / ALONE
             } else {
                 2.0
             };
             2.0 * full + last
         } else {
-            (groups / PROCESSORS).ceil()
+            (groups / processors).ceil()
         };
         // Partial sums are written and read, by a kernel of its own.
         let outputs = params.pixels() as f64 * f64::from(params.out_c) * 4.0 * f64::from(self.splits);
