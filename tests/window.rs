@@ -2,6 +2,8 @@
 //!
 //! `.ci/programs window` installs what it needs and runs it. The screen is left as a PNG in `target/tmp`.
 
+#![cfg(target_os = "linux")]
+
 mod common;
 
 use std::io::{BufRead, BufReader};
