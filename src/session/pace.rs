@@ -2,9 +2,9 @@
 //!
 //! With timestamps: every dispatch of a plan is timed alone once, in small slices, and from then on slices are packed by
 //! those times. A dispatch alone takes longer than one among others, the more so the smaller it is; so each slice's own
-//! time corrects the times of the dispatches in it, fully where they were too short and by half where they were too long:
-//! slices come to the budget from below. A part of every correction goes to a factor common to all dispatches, for clocks
-//! that change and neighbours on the GPU. What was never timed is judged by the same kernel's dispatches of other sizes,
+//! time corrects the times of the dispatches in it: by a part, so that they come to be means of what a busy GPU makes
+//! uneven, and at once where a slice took half as long again as expected. A part of every correction goes to a factor common
+//! to all dispatches, for clocks that change and neighbours on the GPU. What was never timed is judged by the same kernel's dispatches of other sizes,
 //! and a kernel never seen by a part of the budget.
 //!
 //! Without: by the host's calls. As long as they come as quickly as the quickest of late, slices grow by an eighth; when one
@@ -20,8 +20,10 @@ use super::timer::Pass;
 const UNSEEN: f64 = 0.25;
 /// What a guess from other sizes of a kernel is multiplied by.
 const MARGIN: f64 = 2.0;
-/// The part of a correction that is made where a slice was shorter than expected; where it was longer, all is.
-const SHORTER: f64 = 0.5;
+/// The part of a correction that is made at a time.
+const SMOOTHING: f64 = 0.3;
+/// A slice that took so many times what was expected is no unevenness: all of the correction is made.
+const SLOWER: f64 = 1.5;
 /// The part of a correction that every dispatch shares.
 const COMMON: f64 = 0.25;
 /// The most that one slice corrects: it may have met a hiccup.
@@ -114,7 +116,7 @@ impl Costs {
         let estimated: f64 = self.factor * costs.iter().filter_map(|cost| cost.seconds).sum::<f64>();
         if estimated > 0.0 {
             let wrong = (seconds / estimated).clamp(1.0 / MOST, MOST);
-            let corrected = wrong.powf(if wrong < 1.0 { SHORTER } else { 1.0 });
+            let corrected = wrong.powf(if wrong > SLOWER { 1.0 } else { SMOOTHING });
             self.factor *= corrected.powf(COMMON);
             let own = corrected.powf(1.0 - COMMON);
             costs.iter_mut().filter_map(|cost| cost.seconds.as_mut()).for_each(|seconds| *seconds *= own);
@@ -253,14 +255,32 @@ mod tests {
         }
     }
 
+    /// Clocks that waver by two fifths: a step that fits on the average is not cut for the worst case.
+    #[test]
+    fn wavering_clocks_do_not_cut_steps_that_fit() {
+        let mut at = 0u32;
+        let mut wavering = move || {
+            at += 1;
+            1.0 + 0.25 * f64::from(at * 7919 % 1000) / 1000.0 + 0.15 * f64::from(at % 50) / 50.0
+        };
+        let (mut costs, device) = unet(0.76 * BUDGET);
+        (0..10).for_each(|_| drop(device.step(&mut costs, &mut wavering)));
+        let steps = 200;
+        let calls: Vec<f64> = (0..steps).flat_map(|_| device.step(&mut costs, &mut wavering)).collect();
+        assert!(calls.len() <= steps + steps / 10, "{} calls for {steps} steps", calls.len());
+        assert!(longest(&calls) <= 1.08 * BUDGET, "{}", longest(&calls));
+    }
+
     #[test]
     fn a_slower_device_overshoots_for_few_calls() {
         let (mut costs, device) = unet(30.5 * BUDGET);
         (0..10).for_each(|_| drop(device.step(&mut costs, || 1.0)));
         let calls = device.step(&mut costs, || 1.8);
-        let over = calls.iter().filter(|seconds| **seconds > 1.1 * BUDGET).count();
-        assert!(over <= 6, "{over} calls: {calls:?}");
-        assert!(longest(&device.step(&mut costs, || 1.8)) <= 1.1 * BUDGET);
+        let over = calls.iter().filter(|seconds| **seconds > 1.3 * BUDGET).count();
+        assert!(over <= 4, "{over} calls: {calls:?}");
+        assert!(longest(&device.step(&mut costs, || 1.8)) <= 1.3 * BUDGET);
+        (0..3).for_each(|_| drop(device.step(&mut costs, || 1.8)));
+        assert!(longest(&device.step(&mut costs, || 1.8)) <= 1.05 * BUDGET);
         // And when it is itself again, slices grow back.
         (0..8).for_each(|_| drop(device.step(&mut costs, || 1.0)));
         assert!(device.step(&mut costs, || 1.0).len() <= 32);
