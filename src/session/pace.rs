@@ -242,7 +242,7 @@ mod tests {
         let mut uneven = move || {
             at += 1;
             // Up to a twentieth more, and every fortieth call half as long again.
-            1.0 + f64::from(at * 7919 % 1000) / 20_000.0 + if at % 40 == 0 { 0.5 } else { 0.0 }
+            1.0 + f64::from(at * 7919 % 1000) / 20_000.0 + if at.is_multiple_of(40) { 0.5 } else { 0.0 }
         };
         for (step, most) in [(0.9 * BUDGET, 1.3), (5.2 * BUDGET, 6.9)] {
             let (mut costs, device) = unet(step);
