@@ -52,6 +52,10 @@ pub mod toy;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod train;
 
+// For `examples/egui.rs`, which is a part of the program too.
+#[cfg(feature = "demo")]
+extern crate self as freeguide;
+
 pub use error::{Error, Result};
 pub use wgpu;
 

@@ -14,11 +14,22 @@ use freeguide::{Error, Result, ops, wgpu};
 
 /// A device as a host program makes it: with all that helps, or without anything.
 fn host_device(all: bool) -> (wgpu::Device, wgpu::Queue) {
+    if all {
+        device(wanted_features, wanted_limits)
+    } else {
+        device(|_| wgpu::Features::empty(), |_| wgpu::Limits::default())
+    }
+}
+
+fn device(
+    features: impl Fn(&wgpu::Adapter) -> wgpu::Features,
+    limits: impl Fn(&wgpu::Adapter) -> wgpu::Limits,
+) -> (wgpu::Device, wgpu::Queue) {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let adapter = pollster::block_on(instance.request_adapter(&Default::default())).expect("an adapter");
     let descriptor = wgpu::DeviceDescriptor {
-        required_features: if all { wanted_features(&adapter) } else { wgpu::Features::empty() },
-        required_limits: if all { wanted_limits(&adapter) } else { wgpu::Limits::default() },
+        required_features: features(&adapter),
+        required_limits: limits(&adapter),
         ..Default::default()
     };
     pollster::block_on(adapter.request_device(&descriptor)).expect("a device")
@@ -92,6 +103,25 @@ fn a_destroyed_device_is_an_error_and_not_a_panic() {
         let trainer = train(&common::gpu(), &options, dir.path());
         assert_eq!(trainer.records().len(), 8);
     }
+}
+
+/// Downlevel devices have half the storage buffers a stage that a training takes: an error that says so, or it works.
+#[test]
+fn downlevel_defaults_train_or_say_why_not() {
+    let (device, queue) = device(|_| wgpu::Features::empty(), |_| wgpu::Limits::downlevel_defaults());
+    let gpu = Gpu::from_device(&device, &queue);
+    let dir = tempfile::tempdir().unwrap();
+    let trained = Trainer::open(&gpu, common::digits(), &tiny(16), dir.path())
+        .and_then(|mut trainer| trainer.run(|| false, |_, _| Ok(())));
+    if let Err(error) = trained {
+        let Error::Limit { limit, needed, allowed, .. } = &error else { panic!("{error}") };
+        let allows = u64::from(wgpu::Limits::downlevel_defaults().max_storage_buffers_per_shader_stage);
+        assert_eq!((*limit, *allowed), ("max_storage_buffers_per_shader_stage", allows), "{error}");
+        assert!(needed > allowed, "{error}");
+    }
+    // Neither is a reason to leave the device.
+    let kept = gpu.buffer_with("small", &[1, 2, 3, 4]).unwrap();
+    assert_eq!(gpu.read(&kept, 0..4).unwrap(), [1, 2, 3, 4]);
 }
 
 #[test]

@@ -176,7 +176,8 @@ fn downlevel_defaults_work_or_say_why_not() {
     host.expect_no_complaints();
 }
 
-/// The first stands half way through a step while the second runs, is dropped, and its memory is used again.
+/// Each stands half way through a step while the others run; one is dropped there, one cancelled and started anew, and
+/// memory is used again.
 #[test]
 fn two_sessions_do_not_meet() {
     let host = Host::full();
@@ -189,10 +190,13 @@ fn two_sessions_do_not_meet() {
     let mut dropped = host.session(&model, Some(0.05));
     dropped.start(&request(1, 3)).unwrap();
     let mut dropped = Some(dropped);
+    let mut cancelled = host.session(&model, Some(0.05));
+    cancelled.start(&request(2, 4)).unwrap();
     let mut calls = 0;
     while !(a.progress().finished && b.progress().finished) {
         let mut encoder = host.encoder();
         a.step(&mut encoder).unwrap();
+        cancelled.step(&mut encoder).unwrap();
         if let Some(dropped) = &mut dropped {
             dropped.step(&mut encoder).unwrap();
         }
@@ -201,12 +205,18 @@ fn two_sessions_do_not_meet() {
         if calls == 40 {
             // Before the encoder that holds its commands is submitted.
             dropped = None;
+            assert!(!cancelled.progress().finished);
+            cancelled.cancel();
+        }
+        if calls == 45 {
+            cancelled.start(&request(3, 1)).unwrap();
         }
         host.queue.submit([encoder.finish()]);
         host.wait();
         calls += 1;
     }
-    assert!(calls > 40 && dropped.is_none(), "{calls} calls");
+    assert!(calls > 45 && dropped.is_none(), "{calls} calls");
+    assert_eq!(host.finish(&mut cancelled).pixels, want_a.pixels);
     assert_eq!(host.picture(&a).pixels, want_a.pixels);
     assert_eq!(host.picture(&b).pixels, want_b.pixels);
     host.expect_no_complaints();
@@ -243,6 +253,37 @@ fn a_cancelled_or_replaced_request_leaves_no_trace() {
     assert!(error.to_string().contains("never submitted"), "{error}");
     session.start(&request(7, 1)).unwrap();
     assert_eq!(host.finish(&mut session).pixels, sampled(&model, 7, 1).pixels);
+    host.expect_no_complaints();
+}
+
+/// A window that is dragged larger and smaller while its picture forms.
+#[test]
+fn a_resized_target_changes_nothing() {
+    let host = Host::full();
+    let model = host.model();
+    let mut session = host.session(&model, Some(0.2));
+    session.start(&request(4, 6)).unwrap();
+    let (mut frame, mut last) = (0, None);
+    while !session.progress().finished {
+        let size = [8 * (1 + frame % 5), 8 * (1 + frame % 3)];
+        let texture = host.texture(size, TextureFormat::Rgba8Unorm, TextureUsages::RENDER_ATTACHMENT);
+        let mut encoder = host.encoder();
+        session.step(&mut encoder).unwrap();
+        session.render_to(&mut encoder, &texture.create_view(&Default::default())).unwrap();
+        host.queue.submit([encoder.finish()]);
+        host.wait();
+        last = Some((texture, size));
+        frame += 1;
+    }
+    let want = sampled(&model, 4, 6);
+    assert_eq!(host.picture(&session).pixels, want.pixels);
+    // The last frame shows it, at the size that the target then had.
+    let (texture, [width, height]) = last.unwrap();
+    for (i, texel) in host.read(&texture, 4).chunks(4).enumerate() {
+        let [x, y] = [i as u32 % width * 8 / width, i as u32 / width * 8 / height];
+        let want = want.pixels[(8 * y + x) as usize];
+        assert!(texel[0].abs_diff(want) <= 1, "{texel:?} at {i}, expected {want}");
+    }
     host.expect_no_complaints();
 }
 
@@ -343,10 +384,17 @@ fn textures_of_any_size_and_format() {
 #[test]
 fn a_device_lost_half_way_is_an_error_and_not_a_panic() {
     for budget in [None, Some(0.05)] {
-        let host = Host::full();
+        let (host, other) = (Host::full(), Host::full());
         let model = host.model();
         let mut session = host.session(&model, budget);
         session.start(&request(7, 1)).unwrap();
+        // A session of another device of the program, under way too.
+        let unharmed = other.model();
+        let mut unharmed_session = other.session(&unharmed, budget);
+        unharmed_session.start(&request(7, 1)).unwrap();
+        let mut encoder = other.encoder();
+        unharmed_session.step(&mut encoder).unwrap();
+        other.queue.submit([encoder.finish()]);
         let texture = host.texture([16, 16], TextureFormat::Rgba8Unorm, TextureUsages::RENDER_ATTACHMENT);
         let view = texture.create_view(&Default::default());
         let frame = |session: &mut Session| -> freeguide::Result<()> {
@@ -369,6 +417,8 @@ fn a_device_lost_half_way_is_an_error_and_not_a_panic() {
         let _ = session.start(&request(7, 1));
         assert!(frame(&mut session).is_err());
         assert!(Session::new(&host.device, &host.queue, &model, Default::default()).is_err());
+        assert_eq!(other.finish(&mut unharmed_session).pixels, sampled(&unharmed, 7, 1).pixels);
+        other.expect_no_complaints();
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod compiled;
 mod convert;
+mod demo;
 mod devices;
 mod distill;
 mod drawing;
@@ -58,6 +59,7 @@ enum Command {
     Info(info::Args),
     Convert(convert::Args),
     Toy(toy::Args),
+    Demo(demo::Args),
     Devices(devices::Args),
 }
 
@@ -78,6 +80,7 @@ pub fn main() -> ExitCode {
         Command::Info(args) => info::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Toy(args) => toy::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Devices(args) => devices::run(&args),
     };
     compiled::save();

@@ -84,6 +84,13 @@ fn request(class: u32, w: f64, seed: u64) -> Request {
     Request { class: Some(class), guidance, seed, ..Request::default() }
 }
 
+/// Hosts keep sessions where several threads see them: bevy in its resources.
+#[test]
+fn sessions_go_between_threads() {
+    fn sure<T: Send + Sync>() {}
+    sure::<Session>();
+}
+
 #[test]
 fn a_session_draws_what_the_sampler_draws() {
     let model = model(gpu(), learned());

@@ -75,6 +75,7 @@ fn help_is_what_it_was() {
         "info",
         "convert",
         "toy",
+        "demo",
         "devices",
         "nll",
         "train-classifier",
@@ -138,6 +139,8 @@ fn wrong_arguments_exit_with_2_and_wrong_values_with_1() {
         (&["sample", "--model", &out, "--seeds", "5-1"], &["5-1"]),
         (&["sweep", "--model", &out, "--w", "0:1"], &["0:1", "FROM:TO:STEP"]),
         (&["info", &out], &["no such file"]),
+        #[cfg(not(feature = "demo"))]
+        (&["demo"], &["built without its window", "cargo run --release --features demo -- demo"]),
     ] {
         let finished = run(arguments).expect(1);
         assert!(finished.stderr.contains("error: "), "{}", finished.stderr);
