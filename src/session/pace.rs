@@ -3,9 +3,9 @@
 //! With timestamps: every dispatch of a plan is timed alone once, in small slices, and from then on slices are packed by
 //! those times. A dispatch alone takes longer than one among others, the more so the smaller it is; so each slice's own
 //! time corrects the times of the dispatches in it: by a part, so that they come to be means of what a busy GPU makes
-//! uneven, and at once where a slice took half as long again as expected. A part of every correction goes to a factor common
-//! to all dispatches, for clocks that change and neighbours on the GPU. What was never timed is judged by the same kernel's dispatches of other sizes,
-//! and a kernel never seen by a part of the budget.
+//! uneven, and at once where a slice took half as long again as expected. A part of every correction goes to a factor
+//! common to all dispatches, for clocks that change and neighbours on the GPU. What was never timed is judged by the same
+//! kernel's dispatches of other sizes, and a kernel never seen by a part of the budget.
 //!
 //! Without: by the host's calls. As long as they come as quickly as the quickest of late, slices grow by an eighth; when one
 //! comes later than that by more than the budget, they halve.
