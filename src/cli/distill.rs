@@ -23,8 +23,9 @@ pub struct Args {
     /// Where the student goes; those of halved steps go into its folders steps-N.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The guidance weights w that the student learns, the least and the largest.
-    #[arg(long, value_name = "FROM:TO", default_value = "0:4", allow_negative_numbers = true)]
+    /// The guidance weights w that the student learns, the least and the largest. It is taught an eighth of the range beyond
+    /// both, so that the ends are learnt as well as the middle.
+    #[arg(long, value_name = "FROM:TO", default_value = "0:4", allow_hyphen_values = true)]
     w: String,
     /// Then halve the steps again and again, down to so many.
     #[arg(long, value_name = "N")]
@@ -188,7 +189,24 @@ fn student(
 
 #[cfg(test)]
 mod tests {
-    use super::halvings;
+    use clap::Parser;
+
+    use super::{Args, halvings};
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[test]
+    fn weights_may_be_negative() {
+        let line = ["distill", "--teacher", "t", "--out", "s", "--w", "-0.5:4"];
+        assert_eq!(
+            Command::try_parse_from(line).ok().map(|command| command.args.w),
+            Some("-0.5:4".to_owned())
+        );
+    }
 
     #[test]
     fn steps_halve_down_to_what_is_asked_for() {

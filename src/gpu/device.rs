@@ -313,6 +313,23 @@ impl Gpu {
         self.check()
     }
 
+    /// A mark behind everything submitted so far, for [`Gpu::wait_for`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn mark(&self) -> wgpu::SubmissionIndex {
+        self.0.queue.submit([])
+    }
+
+    /// Waits until everything submitted before a [`Gpu::mark`] is done; what came after it goes on meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::Device`] when the device is lost.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn wait_for(&self, mark: wgpu::SubmissionIndex) -> Result<()> {
+        let polled = self.0.device.poll(wgpu::PollType::Wait { submission_index: Some(mark), timeout: None });
+        polled.map_err(|error| self.fail(error.to_string()))?;
+        self.check()
+    }
+
     /// Runs `make` and turns what the device objects to into an error instead of a panic.
     #[cfg(not(target_arch = "wasm32"))]
     pub(crate) fn scoped<T>(&self, what: &str, bytes: u64, make: impl FnOnce() -> Result<T>) -> Result<T> {

@@ -1,5 +1,7 @@
 //! Pictures, batch by batch: what all recorded samplers do in the same way.
 
+use std::collections::VecDeque;
+
 use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
@@ -7,8 +9,9 @@ use crate::gpu::{Buffer, Gpu};
 use super::options::Request;
 use super::sampler::to_u8;
 
-/// Steps submitted before the host waits, so that progress and Ctrl-C mean something.
-const AHEAD: usize = 4;
+/// Steps submitted beyond the one that the host waits for: the device is never without work, and progress and Ctrl-C still
+/// mean something.
+const AHEAD: usize = 3;
 
 /// A sampler, as far as running it is concerned.
 pub(super) struct Batches<'a> {
@@ -53,10 +56,14 @@ impl Batches<'_> {
         let mut all = Vec::with_capacity(requests.len() * self.shape[1..].iter().product::<usize>());
         for batch in requests.chunks(self.shape[0]) {
             start(batch)?;
-            for done in 1..=self.steps {
+            let mut under_way = VecDeque::new();
+            for _ in 0..self.steps {
                 step()?;
-                if done % AHEAD == 0 {
-                    self.gpu.wait()?;
+                under_way.push_back(self.gpu.mark());
+                if under_way.len() > AHEAD
+                    && let Some(oldest) = under_way.pop_front()
+                {
+                    self.gpu.wait_for(oldest)?;
                 }
                 on_step()?;
             }
