@@ -12,6 +12,9 @@ use freeguide::wgpu;
 
 use crate::report::{self, Row};
 
+/// As many submissions as a sampler has under way.
+const IN_A_ROW: usize = 4;
+
 /// Below the time after which some systems take a GPU for hung, and long enough for clocks to rise.
 const SUBMISSION_SECONDS: f64 = 0.1;
 
@@ -188,9 +191,6 @@ pub struct Timed {
     estimate: f64,
     begun: Instant,
 }
-
-/// Steps of a sampler that are submitted before the host waits.
-const IN_A_ROW: usize = 4;
 
 impl Timed {
     /// A recording.

@@ -91,9 +91,9 @@ fn of_latent_and_picture(level: &Level, prediction: Prediction) -> (f64, f64) {
 
 /// How far beyond its bounds weights are taught, in parts of the range. A network is smooth in w and what it says at a bound is
 /// drawn towards the weights beside it: without a margin a student of [0, 4] makes samples at w = 0 as if w were larger.
-pub const MARGIN: f64 = 0.125;
+const MARGIN: f64 = 0.125;
 
-/// The guidance weight that an image of the run `seed` is trained at: uniform between two bounds and [`MARGIN`] of their
+/// The guidance weight that an image of the run `seed` is trained at: uniform between two bounds and an eighth of their
 /// distance beyond either.
 pub fn guidance_weight(seed: u64, image_index: u64, [low, high]: [f64; 2]) -> f64 {
     let u = f64::from(words(seed, 0, image_index, Stream::Guidance)[0]) * 2f64.powi(-32);
