@@ -43,21 +43,18 @@ fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
     var sum${v} = vec4<f32>();
     var squares${v} = vec4<f32>();
     #end
-    for (var pixel = s.row; pixel < s.count;) {
+    for (var pixel = s.row; pixel < s.count; pixel += 8u * p.rows) {
         #unroll j in 0..8
         #unroll v in 0..${vectors}
         let d${j}_${v} = part${v}(x${j}) - origin${v};
         sum${v} += d${j}_${v};
         squares${v} += d${j}_${v} * d${j}_${v};
         #end
-        #end
-        pixel += 8u * p.rows;
-        if (pixel < s.count) {
-            #unroll j in 0..8
-            let next${j} = pixel + ${j}u * p.rows;
+        if (pixel + 8u * p.rows < s.count) {
+            let next${j} = pixel + (8u + ${j}u) * p.rows;
             x${j} = x_pack[s.base + select(0u, next${j}, next${j} < s.count) * s.stride];
-            #end
         }
+        #end
     }
     #unroll v in 0..${vectors}
     #unroll k in 0..4
@@ -87,59 +84,53 @@ fn statistics(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
         let c0 = g * p.width;
         let origin = columns[(c0 % LANES) * STRIDE + c0 / LANES].x;
         var sum = 0.0;
-        for (var c = c0; c < c0 + p.width; c++) {
-            sum += columns[(c % LANES) * STRIDE + c / LANES].x - origin;
-        }
-        let mean = origin + sum / f32(p.width);
         var squares = 0.0;
         for (var c = c0; c < c0 + p.width; c++) {
             let of_channel = columns[(c % LANES) * STRIDE + c / LANES];
-            let d = of_channel.x - mean;
+            let d = of_channel.x - origin;
+            sum += d;
             squares += of_channel.y + count * d * d;
         }
+        let shift = sum / f32(p.width);
         let group = wid.z * p.groups + wid.y * p.slab_groups + g;
-        partial[group * p.blocks + wid.x] = vec2<f32>(mean, squares);
+        partial[group * p.blocks + wid.x] = vec2<f32>(origin + shift, max(squares - count * sum * shift, 0.0));
     }
 }
 
 const PARTS: u32 = 4u; // lanes that put a group's blocks together
-var<workgroup> parts: array<f32, SIZE>;
+var<workgroup> parts: array<vec2<f32>, SIZE>;
 var<workgroup> of_groups: array<vec2<f32>, 256>; // mean, rstd
 
-// The sum over the lanes of a group.
-fn over_parts(lane: u32, value: f32) -> f32 {
-    workgroupBarrier();
-    parts[lane] = value;
-    workgroupBarrier();
-    let first = lane / PARTS * PARTS;
-    return (parts[first] + parts[first + 1u]) + (parts[first + 2u] + parts[first + 3u]);
-}
-
-// Mean and rstd of the groups of a slab, which begin at `first_group` of all images' groups; of at most 32 blocks.
+// Mean and rstd of the groups of a slab, which begin at `first_group` of all images' groups. Differences from the mean of the
+// group's first block are summed.
 fn combine(first_group: u32, lane: u32) {
     for (var first = 0u; first < q.slab_groups; first += SIZE / PARTS) {
         let g = first + lane / PARTS;
         let at = (first_group + min(g, q.slab_groups - 1u)) * q.blocks;
-        // All loads under way at once. A block that is not there has no weight.
-        #unroll j in 0..8
-        let b${j} = lane % PARTS + ${j}u * PARTS;
-        let block${j} = known[at + min(b${j}, q.blocks - 1u)];
-        let pixels${j} = select(0.0, f32(min(q.block, q.pixels - b${j} * q.block)), b${j} < q.blocks);
-        #end
         let origin = known[at].x;
-        var sum = 0.0;
-        #unroll j in 0..8
-        sum += pixels${j} * (block${j}.x - origin);
-        #end
-        let mean = origin + over_parts(lane, sum) / f32(q.pixels);
-        var squares = 0.0;
-        #unroll j in 0..8
-        let d${j} = block${j}.x - mean;
-        squares += select(0.0, block${j}.y + pixels${j} * f32(q.width) * d${j} * d${j}, b${j} < q.blocks);
-        #end
-        let rstd = 1.0 / sqrt(over_parts(lane, squares) / f32(q.pixels * q.width) + q.eps);
+        var sums = vec2<f32>(); // Σd, Σ(x - origin)² over the channels of the group
+        for (var b = lane % PARTS; b < q.blocks; b += 4u * PARTS) {
+            // Four loads under way at once. A block that is not there counts for nothing.
+            #unroll j in 0..4
+            let b${j} = b + ${j}u * PARTS;
+            let block${j} = known[at + min(b${j}, q.blocks - 1u)];
+            #end
+            #unroll j in 0..4
+            if (b${j} < q.blocks) {
+                let d${j} = block${j}.x - origin;
+                let weighted${j} = f32(min(q.block, q.pixels - b${j} * q.block)) * d${j};
+                sums += vec2<f32>(weighted${j}, block${j}.y + f32(q.width) * weighted${j} * d${j});
+            }
+            #end
+        }
+        workgroupBarrier();
+        parts[lane] = sums;
+        workgroupBarrier();
         if (lane % PARTS == 0u && g < q.slab_groups) {
-            of_groups[g] = vec2<f32>(mean, rstd);
+            let total = (parts[lane] + parts[lane + 1u]) + (parts[lane + 2u] + parts[lane + 3u]);
+            let shift = total.x / f32(q.pixels);
+            let variance = max(total.y / f32(q.pixels * q.width) - shift * shift, 0.0);
+            of_groups[g] = vec2<f32>(origin + shift, 1.0 / sqrt(variance + q.eps));
         }
     }
     workgroupBarrier();
@@ -205,13 +196,14 @@ fn apply(
         #unroll j in 0..4
         if (AHEAD > ${j}u) {
             let at${j} = pixel + ${j}u * q.rows;
-            var y${j} = x${j};
+            let old${j} = x${j};
             let next${j} = at${j} + AHEAD * q.rows;
             if (next${j} < s.count) {
                 x${j} = x_pack[s.base + next${j} * s.stride];
             }
+            var y${j}: pack;
             #unroll v in 0..${vectors}
-            put${v}(&y${j}, activated((part${v}(y${j}) - mean${v}) * gain${v} + bias${v}, q.silu));
+            put${v}(&y${j}, activated((part${v}(old${j}) - mean${v}) * gain${v} + bias${v}, q.silu));
             #end
             if (at${j} < s.count) {
                 y_pack[s.base + at${j} * s.stride] = y${j};
