@@ -1,9 +1,14 @@
 #import index
-// Self-attention, forward and backward, in tiles of 64 rows by 32 columns; formulas as in attention.wgsl.
+// Self-attention, forward and backward, in tiles of 64 rows by 64 columns; formulas as in attention.wgsl.
 // qkv [N, T, 3, H, d] or [N, T, H, 3, d], y [N, T, H, d], lse and delta [N, H, T]; d must divide by 4.
 // Forward and for dq rows are queries and columns keys; for dk and dv the other way round. A workgroup of 128 makes
 // 64 rows of the output and up to 64 channels of them: larger heads make their scores again for every 64.
+// Of the scores a lane has rows ty + 16r and columns tx + 8j, of the output the same rows and quads tx and tx + 8 of the span.
 // Workgroup memory: exactly WebGPU's 16 KiB.
+//
+// In bounds, for the compiler adds no checks here: a workgroup's number is tested, so its first row is a token; rows and columns
+// past the last token are read as the last, quads past a row's end as its last, and neither is written. Indices of `memory`
+// are below 528 where products are made, 1024 where weights and values are shared.
 
 struct Params {
     batch: u32,
@@ -32,8 +37,9 @@ const NONE = -1e30;      // below any score
 @group(0) @binding(4) var<storage, read_write> dqkv4: array<vec4<elem>>; // [N, T, 3·H·d/4]
 @group(0) @binding(5) var<uniform> q: Params;
 
-var<workgroup> stage: array<vec4<f32>, 512>;
-var<workgroup> weights: array<vec4<f32>, 512>; // [column][ty]: rows ty, ty + 16, ty + 32, ty + 48
+var<workgroup> memory: array<vec4<f32>, 1024>;
+const COLUMNS = 264u; // where products have their columns: 4 quads of 66 rows come before
+const VALUES = 512u;  // where the values begin: 32 weights of 16 fours of rows come before
 
 // A tile's rows of q, k, v or dy.
 struct Rows {
@@ -52,88 +58,125 @@ fn load(rows: Rows, row: u32, quad: u32) -> vec4<f32> {
     return vec4<f32>(qkv4[at]);
 }
 
-// Products of 64 rows and 32 columns: result[r][j] is that of row ty + 16r and column tx + 8j.
-fn products(rows: Rows, columns: Rows, lane: u32) -> mat4x4<f32> {
-    let tx = lane % 8u;
-    let ty = lane / 8u;
-    var t = mat4x4<f32>();
-    for (var slice = 0u; slice < rows.quads; slice += 4u) {
-        // [quad][row] with rows of 66 and 34, so that neither the writes nor the reads meet in a bank.
-        let quad = lane % 4u;
-        let row = lane / 4u;
-        workgroupBarrier();
-        let inside = slice + quad < rows.quads;
-        stage[quad * 66u + row] = select(vec4<f32>(), load(rows, row, slice + quad), inside);
-        stage[quad * 66u + row + 32u] = select(vec4<f32>(), load(rows, row + 32u, slice + quad), inside);
-        stage[264u + quad * 34u + row] = load(columns, row, slice + quad);
-        workgroupBarrier();
-        for (var j = 0u; j < 4u; j++) {
-            let a = j * 66u + ty;
-            let b = 264u + j * 34u + tx;
-            let r0 = stage[a];
-            let r1 = stage[a + 16u];
-            let r2 = stage[a + 32u];
-            let r3 = stage[a + 48u];
-            let c0 = stage[b];
-            let c1 = stage[b + 8u];
-            let c2 = stage[b + 16u];
-            let c3 = stage[b + 24u];
-            t[0] += vec4<f32>(dot(r0, c0), dot(r0, c1), dot(r0, c2), dot(r0, c3));
-            t[1] += vec4<f32>(dot(r1, c0), dot(r1, c1), dot(r1, c2), dot(r1, c3));
-            t[2] += vec4<f32>(dot(r2, c0), dot(r2, c1), dot(r2, c2), dot(r2, c3));
-            t[3] += vec4<f32>(dot(r3, c0), dot(r3, c1), dot(r3, c2), dot(r3, c3));
-        }
-    }
-    return t;
+// A lane's four rows of a tile, each at columns tx + 8j: j = 0..3 in `near`, 4..7 in `far`.
+struct Scores {
+    #unroll r in 0..4
+    near${r}: vec4<f32>,
+    far${r}: vec4<f32>,
+    #end
 }
 
-// Puts the weights and the span of the values where all lanes reach them. Between its barriers nothing else is read.
-fn share(w: mat4x4<f32>, values: Rows, span: u32, lane: u32) {
+// Products of 64 rows and 64 columns, over all their quads.
+fn products(rows: Rows, columns: Rows, lane: u32) -> Scores {
+    let tx = lane % 8u;
+    let ty = lane / 8u;
+    // [quad][row] with rows of 66, so that neither the writes nor the reads meet in a bank.
+    let quad = lane % 4u;
+    let row = lane / 4u;
+    let cell = quad * 66u + row;
+    var s: Scores;
+    var a0 = load(rows, row, quad);
+    var a1 = load(rows, row + 32u, quad);
+    var b0 = load(columns, row, quad);
+    var b1 = load(columns, row + 32u, quad);
+    for (var slice = 0u; slice < rows.quads; slice += 4u) {
+        let inside = slice + quad < rows.quads;
+        workgroupBarrier();
+        memory[cell] = select(vec4<f32>(), a0, inside);
+        memory[cell + 32u] = select(vec4<f32>(), a1, inside);
+        memory[COLUMNS + cell] = b0;
+        memory[COLUMNS + cell + 32u] = b1;
+        workgroupBarrier();
+        // The next slice is under way while this one is worked on.
+        if (slice + 4u < rows.quads) {
+            a0 = load(rows, row, slice + 4u + quad);
+            a1 = load(rows, row + 32u, slice + 4u + quad);
+            b0 = load(columns, row, slice + 4u + quad);
+            b1 = load(columns, row + 32u, slice + 4u + quad);
+        }
+        for (var i = 0u; i < 4u; i++) {
+            let a = i * 66u + ty;
+            let b = COLUMNS + i * 66u + tx;
+            let near = transpose(mat4x4<f32>(memory[b], memory[b + 8u], memory[b + 16u], memory[b + 24u]));
+            let far = transpose(mat4x4<f32>(memory[b + 32u], memory[b + 40u], memory[b + 48u], memory[b + 56u]));
+            #unroll r in 0..4
+            let row${r} = memory[a + 16u * ${r}u];
+            #unroll k in 0..4
+            s.near${r} += row${r}[${k}] * near[${k}];
+            s.far${r} += row${r}[${k}] * far[${k}];
+            #end
+            #end
+        }
+    }
+    return s;
+}
+
+// A lane's part of 32 rows of the values' span: rows lane / 16 + 8j.
+fn fetch(values: Rows, first: u32, span: u32, lane: u32) -> mat4x4<f32> {
+    let row = first + lane / 16u;
+    let quad = span * SPAN + lane % 16u;
+    return mat4x4<f32>(
+        load(values, row, quad),
+        load(values, row + 8u, quad),
+        load(values, row + 16u, quad),
+        load(values, row + 24u, quad),
+    );
+}
+
+// Puts the weights of 32 columns and their values where all lanes reach them. Between its barriers nothing else is read.
+fn share(w: mat4x4<f32>, values: mat4x4<f32>, lane: u32) {
     let tx = lane % 8u;
     let ty = lane / 8u;
     let by_column = transpose(w);
-    for (var j = 0u; j < 4u; j++) {
-        weights[(tx + 8u * j) * 16u + (ty ^ tx)] = by_column[j];
-    }
     workgroupBarrier();
-    for (var j = 0u; j < 4u; j++) {
-        let column = lane / 16u + j * 8u;
-        stage[column * 16u + lane % 16u] = load(values, column, span * SPAN + lane % 16u);
-    }
+    #unroll j in 0..4
+    memory[(tx + 8u * ${j}u) * 16u + (ty ^ tx)] = by_column[${j}];
+    memory[VALUES + ${j}u * 128u + lane] = values[${j}];
+    #end
     workgroupBarrier();
 }
 
-// What a lane has of the output: rows ty + 16r, quads tx and tx + 8 of the span.
+// What a lane has of the output.
 struct Sums {
-    low: mat4x4<f32>,
-    high: mat4x4<f32>,
+    #unroll r in 0..4
+    low${r}: vec4<f32>,
+    high${r}: vec4<f32>,
+    #end
 }
 
-// Adds weights · values of all 32 columns.
+// Adds weights · values of the 32 columns that are shared.
 fn add_products(sums: ptr<function, Sums>, lane: u32) {
     let tx = lane % 8u;
     let ty = lane / 8u;
-    var low = (*sums).low;
-    var high = (*sums).high;
+    var s = *sums;
     for (var column = 0u; column < 32u; column++) {
-        let w = weights[column * 16u + (ty ^ (column % 8u))];
-        let v0 = stage[column * 16u + tx];
-        let v1 = stage[column * 16u + tx + 8u];
-        low[0] += w.x * v0;
-        low[1] += w.y * v0;
-        low[2] += w.z * v0;
-        low[3] += w.w * v0;
-        high[0] += w.x * v1;
-        high[1] += w.y * v1;
-        high[2] += w.z * v1;
-        high[3] += w.w * v1;
+        let w = memory[column * 16u + (ty ^ (column % 8u))];
+        let low = memory[VALUES + column * 16u + tx];
+        let high = memory[VALUES + column * 16u + tx + 8u];
+        #unroll r in 0..4
+        s.low${r} += w[${r}] * low;
+        s.high${r} += w[${r}] * high;
+        #end
     }
-    (*sums).low = low;
-    (*sums).high = high;
+    *sums = s;
+}
+
+// Adds weights · values of 64 columns, of which those past `last` are not there.
+fn add_all(sums: ptr<function, Sums>, w: Scores, values: Rows, span: u32, lane: u32) {
+    share(mat4x4<f32>(w.near0, w.near1, w.near2, w.near3), fetch(values, 0u, span, lane), lane);
+    add_products(sums, lane);
+    if (values.last >= 32u) {
+        share(mat4x4<f32>(w.far0, w.far1, w.far2, w.far3), fetch(values, 32u, span, lane), lane);
+        add_products(sums, lane);
+    }
 }
 
 fn highest(v: vec4<f32>) -> f32 {
     return max(max(v.x, v.y), max(v.z, v.w));
+}
+
+fn total_of(v: vec4<f32>) -> f32 {
+    return (v.x + v.y) + (v.z + v.w);
 }
 
 @compute @workgroup_size(128)
@@ -160,60 +203,90 @@ fn forward_tiles(
     let part = p.part_stride * quads;
     let q_part = h * p.head_stride * quads;
     let queries = Rows(false, (image + first_row) * step + q_part, step, p.tokens - 1u - first_row, quads);
+    let column = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u);
 
     var most = vec4<f32>(NONE);
     var total = vec4<f32>(); // over this lane's columns alone until the end
     var sums: Sums;
-    for (var first = 0u; first < p.tokens; first += 32u) {
+    for (var first = 0u; first < p.tokens; first += 64u) {
         let last = p.tokens - 1u - first;
         let keys = Rows(false, (image + first) * step + q_part + part, step, last, quads);
         let values = Rows(false, keys.at + part, step, last, quads);
-        var w = products(queries, keys, lane) * p.scale;
-        let inside = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u) <= vec4<u32>(last);
-        for (var r = 0u; r < 4u; r++) {
-            w[r] = select(vec4<f32>(NONE), w[r], inside);
-        }
+        var w = products(queries, keys, lane);
+        let near = column <= vec4<u32>(last);
+        let far = column + 32u <= vec4<u32>(last);
+        #unroll r in 0..4
+        w.near${r} = select(vec4<f32>(NONE), w.near${r} * p.scale, near);
+        w.far${r} = select(vec4<f32>(NONE), w.far${r} * p.scale, far);
+        let most${r} = highest(max(w.near${r}, w.far${r}));
+        #end
         // The rows' maxima over the eight lanes that share them.
         workgroupBarrier();
-        stage[tx * 16u + ty] = vec4<f32>(highest(w[0]), highest(w[1]), highest(w[2]), highest(w[3]));
+        memory[tx * 16u + ty] = vec4<f32>(most0, most1, most2, most3);
         workgroupBarrier();
         var higher = most;
-        for (var j = 0u; j < 8u; j++) {
-            higher = max(higher, stage[j * 16u + ty]);
-        }
+        #unroll j in 0..8
+        higher = max(higher, memory[${j}u * 16u + ty]);
+        #end
         let fade = exp(most - higher);
         most = higher;
-        for (var r = 0u; r < 4u; r++) {
-            w[r] = exp(w[r] - higher[r]);
-            sums.low[r] *= fade[r];
-            sums.high[r] *= fade[r];
-        }
-        total = total * fade + transpose(w) * vec4<f32>(1.0);
-        share(w, values, span, lane);
-        add_products(&sums, lane);
+        #unroll r in 0..4
+        w.near${r} = exp(w.near${r} - higher[${r}]);
+        w.far${r} = exp(w.far${r} - higher[${r}]);
+        total[${r}] = total[${r}] * fade[${r}] + total_of(w.near${r} + w.far${r});
+        sums.low${r} *= fade[${r}];
+        sums.high${r} *= fade[${r}];
+        #end
+        add_all(&sums, w, values, span, lane);
     }
     workgroupBarrier();
-    stage[tx * 16u + ty] = total;
+    memory[tx * 16u + ty] = total;
     workgroupBarrier();
     total = vec4<f32>();
     for (var j = 0u; j < 8u; j++) {
-        total += stage[j * 16u + ty];
+        total += memory[j * 16u + ty];
     }
-    for (var r = 0u; r < 4u; r++) {
-        let row = first_row + ty + 16u * r;
-        if (row < p.tokens) {
-            let at = ((image + row) * p.heads + h) * quads + span * SPAN + tx;
-            if (span * SPAN + tx < quads) {
-                y4[at] = vec4<elem>(sums.low[r] / total[r]);
-            }
-            if (span * SPAN + tx + 8u < quads) {
-                y4[at + 8u] = vec4<elem>(sums.high[r] / total[r]);
-            }
-            if (span == 0u && tx == 0u) {
-                lse[nh * p.tokens + row] = most[r] + log(total[r]);
-            }
+    #unroll r in 0..4
+    let row${r} = first_row + ty + 16u * ${r}u;
+    if (row${r} < p.tokens) {
+        let at = ((image + row${r}) * p.heads + h) * quads + span * SPAN + tx;
+        if (span * SPAN + tx < quads) {
+            y4[at] = vec4<elem>(sums.low${r} / total[${r}]);
+        }
+        if (span * SPAN + tx + 8u < quads) {
+            y4[at + 8u] = vec4<elem>(sums.high${r} / total[${r}]);
+        }
+        if (span == 0u && tx == 0u) {
+            lse[nh * p.tokens + row${r}] = most[${r}] + log(total[${r}]);
         }
     }
+    #end
+}
+
+// What the scores of four columns are made into, with the log-sum-exps and deltas of their queries.
+fn weights_of(scores: vec4<f32>, dp: vec4<f32>, of_lse: vec4<f32>, delta: vec4<f32>, inside: vec4<bool>) -> vec4<f32> {
+    var w = exp(scores * q.scale - of_lse);
+    if (PART != 2u) {
+        w *= q.scale * (dp - delta);
+    }
+    return select(vec4<f32>(), w, inside);
+}
+
+// Of four queries, whose places in known_lse and known_delta these are.
+fn lse4(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(known_lse[at.x], known_lse[at.y], known_lse[at.z], known_lse[at.w]);
+}
+
+fn delta4(at: vec4<u32>) -> vec4<f32> {
+    return vec4<f32>(known_delta[at.x], known_delta[at.y], known_delta[at.z], known_delta[at.w]);
+}
+
+fn put(at: u32, gradient: vec4<f32>) {
+    var g = gradient;
+    if (q.accumulate != 0u) {
+        g += vec4<f32>(dqkv4[at]);
+    }
+    dqkv4[at] = vec4<elem>(g);
 }
 
 @compute @workgroup_size(128)
@@ -249,55 +322,55 @@ fn backward_tiles(
         dp_rows = Rows(true, (image + first_row) * dy_step + h * quads, dy_step, last_row, quads);
     }
     let stat = nh * q.tokens;
+    let row = min(vec4<u32>(ty, ty + 16u, ty + 32u, ty + 48u), vec4<u32>(last_row));
+    let lse_of_rows = lse4(stat + first_row + row);
+    let delta_of_rows = delta4(stat + first_row + row);
+    let column = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u);
 
     var sums: Sums;
-    for (var first = 0u; first < q.tokens; first += 32u) {
+    for (var first = 0u; first < q.tokens; first += 64u) {
         let last = q.tokens - 1u - first;
         let at = (image + first) * step + q_part;
         let columns = Rows(false, at + select(0u, part, of_queries), step, last, quads);
         let dy = Rows(true, (image + first) * dy_step + h * quads, dy_step, last, quads);
-        var w = products(rows, columns, lane) * q.scale;
-        var dp = mat4x4<f32>();
+        var w = products(rows, columns, lane);
+        var dp: Scores;
         if (PART == 0u) {
             dp = products(dp_rows, Rows(false, at + 2u * part, step, last, quads), lane);
         } else if (PART == 1u) {
             dp = products(dp_rows, dy, lane);
         }
-        let column = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u);
-        let inside = column <= vec4<u32>(last);
-        for (var r = 0u; r < 4u; r++) {
-            for (var j = 0u; j < 4u; j++) {
-                let row = min(ty + 16u * r, last_row);
-                let query = stat + select(first + min(column[j], last), first_row + row, of_queries);
-                w[r][j] = exp(w[r][j] - known_lse[query]);
-                if (PART != 2u) {
-                    w[r][j] *= q.scale * (dp[r][j] - known_delta[query]);
-                }
-            }
-            w[r] = select(vec4<f32>(), w[r], inside);
-        }
+        #unroll half in 0..2
+        let column${half} = column + 32u * ${half}u;
+        let inside${half} = column${half} <= vec4<u32>(last);
+        let query${half} = stat + first + min(column${half}, vec4<u32>(last));
+        let lse${half} = lse4(query${half});
+        let delta${half} = delta4(query${half});
+        #end
+        #unroll r in 0..4
+        let lse_near${r} = select(lse0, vec4<f32>(lse_of_rows[${r}]), of_queries);
+        let lse_far${r} = select(lse1, vec4<f32>(lse_of_rows[${r}]), of_queries);
+        let delta_near${r} = select(delta0, vec4<f32>(delta_of_rows[${r}]), of_queries);
+        let delta_far${r} = select(delta1, vec4<f32>(delta_of_rows[${r}]), of_queries);
+        w.near${r} = weights_of(w.near${r}, dp.near${r}, lse_near${r}, delta_near${r}, inside0);
+        w.far${r} = weights_of(w.far${r}, dp.far${r}, lse_far${r}, delta_far${r}, inside1);
+        #end
         if (PART == 2u) {
-            share(w, dy, span, lane);
+            add_all(&sums, w, dy, span, lane);
         } else {
-            share(w, columns, span, lane);
-        }
-        add_products(&sums, lane);
-    }
-    for (var r = 0u; r < 4u; r++) {
-        let row = ty + 16u * r;
-        for (var half = 0u; half < 2u; half++) {
-            let quad = span * SPAN + tx + 8u * half;
-            if (row <= last_row && quad < quads) {
-                let at = row_at + row * step + PART * part + quad;
-                var g = sums.low[r];
-                if (half == 1u) {
-                    g = sums.high[r];
-                }
-                if (q.accumulate != 0u) {
-                    g += vec4<f32>(dqkv4[at]);
-                }
-                dqkv4[at] = vec4<elem>(g);
-            }
+            add_all(&sums, w, columns, span, lane);
         }
     }
+    let quad = span * SPAN + tx;
+    #unroll r in 0..4
+    if (ty + 16u * ${r}u <= last_row) {
+        let at = row_at + (ty + 16u * ${r}u) * step + PART * part + quad;
+        if (quad < quads) {
+            put(at, sums.low${r});
+        }
+        if (quad + 8u < quads) {
+            put(at + 8u, sums.high${r});
+        }
+    }
+    #end
 }

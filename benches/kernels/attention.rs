@@ -22,10 +22,7 @@ pub fn run(bench: &mut Bench) {
     };
     for &shape in shapes {
         for &dtype in bench.dtypes() {
-            // f32 runs other kernels, slow ones on large GPUs: of them the first shape is enough.
-            if dtype == DType::F16 || shape == shapes[0] {
-                measure(bench, shape, dtype);
-            }
+            measure(bench, shape, dtype);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! the log-sum-exp of each row (Dao et al. 2022). The order of every sum depends on tokens and d alone.
 
 mod coop;
+mod tiled;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -24,20 +25,8 @@ const NAIVE_BACKWARD: Kernel =
 const ROWS_BACKWARD: Kernel =
     Kernel::new("attention_backward", wgsl!("attention"), "backward_rows", &[Read, Read, Read, Read, Update]);
 
-const TILES: Kernel =
-    Kernel::new("attention", wgsl!("attention_tiled"), "forward_tiles", &[Read, Read, Write, Write]);
-const TILES_BACKWARD: Kernel = Kernel::new(
-    "attention_backward",
-    wgsl!("attention_tiled"),
-    "backward_tiles",
-    &[Read, Read, Read, Read, Update],
-);
-
 /// Rows of an invocation of the register-tiled kernels, and quads of the output that it holds.
 const ROWS_TILE: [usize; 2] = [4, 8];
-
-/// The same of a workgroup of the tiled kernels.
-const TILES_TILE: [usize; 2] = [64, 16];
 
 /// The largest head size.
 const MOST_HEAD: usize = 256;
@@ -79,8 +68,8 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
     let y = cx.output("attention", &shape, qkv.dtype())?;
     let lse = cx.output("attention log-sum-exp", &[batch, heads, tokens], DType::F32)?;
     // Pieces of an image's and head's output: rows by channels.
-    let pieces = |[rows, span]: [usize; 2]| batch * heads * tokens.div_ceil(rows) * (head / 4).div_ceil(span);
-    let (rows, tiles) = (pieces(ROWS_TILE), pieces(TILES_TILE));
+    let [rows, span] = ROWS_TILE;
+    let pieces = batch * heads * tokens.div_ceil(rows) * (head / 4).div_ceil(span);
     let on_matrices = coop::takes(cx, qkv, &params);
     match rung {
         _ if on_matrices => coop::forward(cx, qkv, [&y, &lse], &params),
@@ -90,13 +79,9 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
         }
         Rung::Cpu => {
             let launch = cx.launch(&ROWS).bind(qkv).bind(&y).bind(&lse).params(&params);
-            launch.variant("cpu 4x4").over(rows, 16);
+            launch.variant("cpu 4x4").over(pieces, 16);
         }
-        Rung::Tiled | Rung::Coop => {
-            // qkv holds the place of dy, unread.
-            let launch = cx.launch(&TILES).bind(qkv).bind(qkv).bind(&y).bind(&lse).params(&params);
-            launch.variant("tiled 64x32").over_groups(tiles);
-        }
+        Rung::Tiled | Rung::Coop => tiled::forward(cx, qkv, [&y, &lse], &params, false),
     }
 
     // Two products of T x T x d a head forward; five backward, the scores made again among them.
@@ -114,6 +99,10 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
             let delta = cx.output("attention delta", &[batch, heads, tokens], DType::F32)?;
             let launch = cx.launch(&DELTA).bind(&y).bind(dy).bind(&delta).params(&params);
             launch.over(delta.len(), 64);
+            if rung.is_tiled() {
+                tiled::backward(cx, [&qkv, dy, &lse, &delta], &dqkv, &params, false);
+                return Ok(());
+            }
             let params = Params { accumulate: dqkv.flag(), ..params };
             if rung == Rung::Naive {
                 let launch = cx.launch(&NAIVE_BACKWARD).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
@@ -122,14 +111,9 @@ pub fn attention(cx: &mut Context, qkv: &Tensor, heads: usize, order: QkvOrder) 
             }
             // Each part of dqkv has a launch of its own; together they write all of it.
             for (part, name) in ["q", "k", "v"].into_iter().enumerate() {
-                let kernel = if rung.is_tiled() { &TILES_BACKWARD } else { &ROWS_BACKWARD };
-                let launch = cx.launch(kernel).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
+                let launch = cx.launch(&ROWS_BACKWARD).bind(&qkv).bind(dy).bind(&lse).bind(&delta);
                 let launch = launch.bind(&dqkv.tensor).params(&params).constant("PART", part as f64);
-                if rung.is_tiled() {
-                    launch.variant(format_args!("{name} tiled 64x32")).over_groups(tiles);
-                } else {
-                    launch.variant(format_args!("{name} cpu 4x4")).over(rows, 16);
-                }
+                launch.variant(format_args!("{name} cpu 4x4")).over(pieces, 16);
             }
             Ok(())
         }
@@ -179,7 +163,8 @@ fn check(qkv: &Tensor, heads: usize, order: QkvOrder) -> Result<Params> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, Golden, check_gradients, dtypes, forward_backward_on, gpu, rungs};
+    use crate::tensor::GradTarget;
+    use crate::testing::{Array, Golden, check_gradients, download, dtypes, forward_backward_on, gpu, rungs};
 
     fn run(
         rung: Rung,
@@ -285,6 +270,39 @@ mod tests {
                 let (y, dqkv) = run(rung, dtype, &qkv, &gy, heads, QkvOrder::New);
                 y.check(&format!("{rung} T {tokens} d {d} y"), &want, dtype);
                 dqkv.check(&format!("{rung} T {tokens} d {d} dqkv"), &want_grad, dtype);
+            }
+        }
+    }
+
+    #[test]
+    fn checked_tiles_agree_bit_for_bit() {
+        for [tokens, heads, d] in
+            [[17, 3, 16], [65, 2, 32], [150, 2, 64], [70, 1, 12], [33, 1, 128], [1, 2, 4]]
+        {
+            let qkv = Array::random(&[2, tokens, 3 * heads * d], 1).map(|x| 2.0 * x);
+            let gy = Array::random(&[2, tokens, heads * d], 2);
+            for dtype in dtypes() {
+                let run = |checked: bool| {
+                    let mut cx = Context::new(gpu());
+                    cx.set_rung(Rung::Tiled);
+                    let [qkv, dy] = [&qkv, &gy].map(|a| a.upload(&cx, dtype));
+                    let params = check(&qkv, heads, QkvOrder::New).unwrap();
+                    let y = cx.output("y", &gy.shape, dtype).unwrap();
+                    let [lse, delta] =
+                        [(); 2].map(|()| cx.output("of rows", &[2, heads, tokens], DType::F32).unwrap());
+                    tiled::forward(&mut cx, &qkv, [&y, &lse], &params, checked);
+                    let launch = cx.launch(&DELTA).bind(&y).bind(&dy).bind(&delta).params(&params);
+                    launch.over(delta.len(), 64);
+                    let tensor = cx.output("dqkv", qkv.shape(), dtype).unwrap();
+                    let dqkv = GradTarget { tensor, accumulate: false };
+                    tiled::backward(&mut cx, [&qkv, &dy, &lse, &delta], &dqkv, &params, checked);
+                    let kept = [&y, &lse, &dqkv.tensor];
+                    kept.iter().for_each(|tensor| cx.keep(tensor));
+                    let plan = cx.finish("attention").unwrap();
+                    plan.run().unwrap();
+                    kept.map(|tensor| download(&plan, tensor))
+                };
+                assert_eq!(run(false), run(true), "T {tokens} d {d}");
             }
         }
     }
