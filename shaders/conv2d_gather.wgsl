@@ -2,7 +2,8 @@
 #import index
 // Convolution as a gather (see conv2d.wgsl): implicit GEMM of [pixels, taps·in_c] by [taps·in_c, out_c] through
 // workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step, fetched
-// while those before are multiplied. Library file; who imports it declares `y`, at binding 5, and `store`.
+// while those before are multiplied. Split s of the sum is its steps [s·chunk, (s+1)·chunk), of which there is at least one.
+// Library file; who imports it declares what is written, at binding 5, and `store`.
 // With spread 2 the pixels of a dispatch's layer wid.z are those of one phase, (oy % spread)·spread + ox % spread, for
 // which the same taps meet an input pixel.
 // Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide. spread is 1 or 2.
@@ -124,8 +125,14 @@ fn get_x(m: u32, q: u32) -> vec4<f32> {
 
 fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     let blocks = (p.out_c + TILE_N - 1u) / TILE_N;
+    let pixels = p.batch * p.out_h * p.out_w; // of all phases: only one phase is split
+    let tiles = blocks * ((pixels + TILE_M - 1u) / TILE_M);
     let group = linear_group(wid, groups);
-    let m0 = group / blocks * TILE_M;
+    let split = group / tiles;
+    if (split >= p.splits) {
+        return;
+    }
+    let m0 = group % tiles / blocks * TILE_M;
     let k0 = group % blocks * TILE_N;
 
     let ky0 = remainder(p.pad + quotient(wid.z));
@@ -153,14 +160,16 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     // An image one pixel wide may have no tap that meets it.
     let taps_y = quotient(p.kernel + p.spread - 1u - ky0);
     let taps_x = quotient(p.kernel + p.spread - 1u - kx0);
-    let steps = taps_y * taps_x * ((p.in_c + 15u) / 16u);
+    let steps_of_tap = (p.in_c + 15u) / 16u;
+    let first = split * p.chunk;
+    let steps = min(taps_y * taps_x * steps_of_tap - first, p.chunk);
     let k = k0 + bw * 4u;
     let w_units = units(p.out_c);
     let w_at = rw * w_units + units(k);
     let w_limit = select(0u, p.in_c, k < p.out_c);
-    var ty = 0u;
-    var tx = 0u;
-    var c0 = 0u;
+    var ty = first / steps_of_tap / max(taps_x, 1u);
+    var tx = first / steps_of_tap % max(taps_x, 1u);
+    var c0 = first % steps_of_tap * 16u;
 #unroll i in 0..4
     var x_${i} = vec4(0.0);
     var w_${i} = vec4(0.0);
@@ -232,7 +241,7 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
 
 #unroll i in 0..8
     let p${i} = pixel(m0 + tm + ${i}u * TILE_M / 8u, wid.z);
-    store(p${i}, k0 + tn * 4u, a${i});
-    store(p${i}, k0 + TILE_N / 2u + tn * 4u, b${i});
+    store(split, p${i}, k0 + tn * 4u, a${i});
+    store(split, p${i}, k0 + TILE_N / 2u + tn * 4u, b${i});
 #end
 }

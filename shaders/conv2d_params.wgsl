@@ -16,7 +16,7 @@ struct Params {
     pad: u32,
     accumulate: u32, // add to what is there
     has_bias: u32,
-    chunk: u32,      // weight gradients: pixels a split
+    chunk: u32,      // steps a split; weight gradients: pixels
     splits: u32,     // and how many splits
     has_residual: u32,
 }

@@ -3,7 +3,7 @@
 
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<elem>>; // [N, out_h, out_w, out_c/4]
 
-fn store(at: Pixel, k: u32, sum: vec4<f32>) {
+fn store(split: u32, at: Pixel, k: u32, sum: vec4<f32>) {
     if (!at.valid || k >= p.out_c) {
         return;
     }

@@ -8,12 +8,15 @@ use crate::gpu::{Access, Kernel, Rung, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::{Params, Tile, cast_weights, coop};
+use super::{Params, Tile, cast_weights, coop, split};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
+/// Input channels of a tap that the tiled kernels take at once.
+pub(super) const STEP: u32 = 16;
+
 /// x and w twice, as fours and one by one.
-const TWICE: &[Access] =
+pub(super) const TWICE: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 const TWICE_ADDS: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
@@ -80,6 +83,11 @@ pub(super) fn gather(
         Rung::Cpu => cpu(cx, direction, tensors, params),
         Rung::Tiled | Rung::Coop => {
             let copies = u64::from(params.spread * params.spread);
+            let splits = split::count(&params);
+            if splits > 1 {
+                let most_bytes = cx.capabilities().limits.max_storage_buffer_binding_size;
+                return split::gather(cx, direction, tensors, params, splits, most_bytes, false);
+            }
             let tile = Tile::choose(&Tile::GATHER, params.phase_pixels(), params.out_c.into(), copies);
             tiled(cx, direction, tensors, params, tile, true);
         }
@@ -143,6 +151,7 @@ pub(super) fn tiled(
         .bind(w)
         .bind(bias)
         .bind(y);
+    let params = Params { chunk: params.steps(), splits: 1, ..params };
     let launch = tile.set(params.set_fours(launch.params(&params)));
     launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }

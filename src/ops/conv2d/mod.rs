@@ -11,6 +11,7 @@
 
 mod coop;
 mod gather;
+mod split;
 mod weight_gradient;
 
 use bytemuck::{Pod, Zeroable};
@@ -43,7 +44,7 @@ struct Params {
     pad: u32,
     accumulate: u32,
     has_bias: u32,
-    /// Weight gradients: pixels a split, and how many splits.
+    /// Steps a split, of weight gradients pixels, and how many splits.
     chunk: u32,
     splits: u32,
     has_residual: u32,
@@ -106,6 +107,11 @@ impl Params {
 
     fn fours(&self) -> bool {
         self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4)
+    }
+
+    /// Steps of a tiled gather: sixteen channels of a tap each. With a spread a phase has fewer.
+    fn steps(&self) -> u32 {
+        self.kernel * self.kernel * self.in_c.div_ceil(gather::STEP)
     }
 
     /// Multiplications and additions of the forward pass, and of either gradient.

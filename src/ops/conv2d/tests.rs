@@ -153,6 +153,8 @@ fn every_rung_agrees_with_f64_at_odd_sizes() {
         // Enough pixels for several splits in the weight gradient.
         ([8, 9, 11, 8], 3, 12, 1),
         ([8, 13, 11, 3], 3, 5, 2),
+        // Enough channels for several splits in the other two.
+        ([2, 3, 5, 196], 3, 180, 1),
     ];
     for dtype in dtypes() {
         for rung in rungs() {
@@ -207,6 +209,34 @@ fn every_tile_gives_the_same_bits() {
             checked.iter().all(|checked| *checked == small),
             "{x:?} to {filters}: checked and trusted differ"
         );
+    }
+}
+
+#[test]
+fn splits_of_a_sum_give_the_same_bits_in_any_number_of_images() {
+    let (x, filters, splits) = ([5, 6, 8, 36], 24, 3);
+    for dtype in dtypes() {
+        let case = random(Rung::Tiled, dtype, x, 3, filters, 1);
+        // Partial sums of all images, of two at a time, and of two with the checked kernel.
+        let of_image = 4 * u64::from(splits) * 6 * 8 * filters as u64;
+        let [whole, two, checked] = [(5, false), (2, false), (2, true)].map(|(images, checked)| {
+            let cx = &mut Context::new(gpu());
+            let [x, w] = [(&case.x, dtype), (&case.w, DType::F32)].map(|(a, dtype)| a.upload(cx, dtype));
+            let bias = case.bias.as_ref().unwrap().upload(cx, DType::F32);
+            let params = Params::new(&x, &w, Some(&bias), 1).unwrap();
+            let y = cx.output("out", &case.gy.shape, dtype).unwrap();
+            let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
+            split::gather(cx, Direction::Forward, tensors, params, splits, images * of_image, checked)
+                .unwrap();
+            cx.keep(&y);
+            let plan = std::mem::replace(cx, Context::new(gpu())).finish("test").unwrap();
+            plan.run().unwrap();
+            download(&plan, &y)
+        });
+        let [want, ..] = reference(&case, 1);
+        whole.check("y", &want, dtype);
+        assert!(whole == two, "{dtype:?}: two images at once differ from all");
+        assert!(whole == checked, "{dtype:?}: checked and trusted differ");
     }
 }
 
@@ -292,9 +322,13 @@ fn tiles_are_chosen_by_size_and_waste() {
 fn an_image_does_not_depend_on_its_batch() {
     for dtype in dtypes() {
         for rung in rungs() {
-            for (size, channels, filters, kernel, stride) in
-                [([8, 8], 32, 32, 3, 1), ([5, 7], 32, 20, 3, 1), ([5, 7], 8, 12, 3, 2), ([3, 3], 16, 8, 1, 1)]
-            {
+            for (size, channels, filters, kernel, stride) in [
+                ([8, 8], 32, 32, 3, 1),
+                ([5, 7], 32, 20, 3, 1),
+                ([5, 7], 8, 12, 3, 2),
+                ([3, 3], 16, 8, 1, 1),
+                ([3, 5], 180, 8, 3, 1),
+            ] {
                 let [height, width] = size;
                 let all = random(rung, dtype, [5, height, width, channels], kernel, filters, stride);
                 let part = |array: &Array, n: usize| {
