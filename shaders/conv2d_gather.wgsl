@@ -2,7 +2,7 @@
 #import index
 // Convolution as a gather (see conv2d.wgsl): implicit GEMM of [pixels, taps·in_c] by [taps·in_c, out_c] through
 // workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step, fetched
-// while those before are multiplied. Split s of the sum is its steps [s·chunk, (s+1)·chunk), of which there is at least one.
+// while those before are multiplied. With SPLIT, of stride 1, split s sums the steps [s·chunk, (s+1)·chunk), at least one.
 // Library file; who imports it declares what is written, at binding 5, and `store`.
 // With spread 2 the pixels of a dispatch's layer wid.z are those of one phase, (oy % spread)·spread + ox % spread, for
 // which the same taps meet an input pixel.
@@ -17,6 +17,7 @@
 override TILE_M: u32 = 64; // pixels: 64 or 128
 override TILE_N: u32 = 64; // channels: 64 or 128
 override FOURS: bool = true;
+override SPLIT: bool = false;
 
 // x and w are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
@@ -124,19 +125,16 @@ fn get_x(m: u32, q: u32) -> vec4<f32> {
 }
 
 fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
+    // A layer of the dispatch is a split, or a phase.
+    let split = select(0u, wid.z, SPLIT);
+    let phase = select(wid.z, 0u, SPLIT);
     let blocks = (p.out_c + TILE_N - 1u) / TILE_N;
-    let pixels = p.batch * p.out_h * p.out_w; // of all phases: only one phase is split
-    let tiles = blocks * ((pixels + TILE_M - 1u) / TILE_M);
     let group = linear_group(wid, groups);
-    let split = group / tiles;
-    if (split >= p.splits) {
-        return;
-    }
-    let m0 = group % tiles / blocks * TILE_M;
+    let m0 = group / blocks * TILE_M;
     let k0 = group % blocks * TILE_N;
 
-    let ky0 = remainder(p.pad + quotient(wid.z));
-    let kx0 = remainder(p.pad + remainder(wid.z));
+    let ky0 = remainder(p.pad + quotient(phase));
+    let kx0 = remainder(p.pad + remainder(phase));
     // What this invocation brings: fours bx of pixels mx, mx + threads/4, …; columns bw of rows rw, rw + TILE_M/16, …
     let threads = TILE_M * TILE_N / 64u;
     let bx = lane % 4u;
@@ -144,7 +142,7 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     let bw = lane % (TILE_N / 4u);
     let rw = lane / (TILE_N / 4u);
 #unroll i in 0..4
-    let row${i} = row_of(pixel(m0 + mx + ${i}u * threads / 4u, wid.z), ky0, kx0);
+    let row${i} = row_of(pixel(m0 + mx + ${i}u * threads / 4u, phase), ky0, kx0);
 #end
 
     // What it sums: pixels tm + i·TILE_M/8, channels 4·tn and TILE_N/2 + 4·tn on. 32 invocations in a row are 8 by 4 of
@@ -161,15 +159,21 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     let taps_y = quotient(p.kernel + p.spread - 1u - ky0);
     let taps_x = quotient(p.kernel + p.spread - 1u - kx0);
     let steps_of_tap = (p.in_c + 15u) / 16u;
-    let first = split * p.chunk;
-    let steps = min(taps_y * taps_x * steps_of_tap - first, p.chunk);
+    var steps = taps_y * taps_x * steps_of_tap;
     let k = k0 + bw * 4u;
     let w_units = units(p.out_c);
     let w_at = rw * w_units + units(k);
     let w_limit = select(0u, p.in_c, k < p.out_c);
-    var ty = first / steps_of_tap / max(taps_x, 1u);
-    var tx = first / steps_of_tap % max(taps_x, 1u);
-    var c0 = first % steps_of_tap * 16u;
+    var ty = 0u;
+    var tx = 0u;
+    var c0 = 0u;
+    if (SPLIT) {
+        let first = split * p.chunk;
+        steps = min(steps - first, p.chunk);
+        ty = first / steps_of_tap / taps_x;
+        tx = first / steps_of_tap % taps_x;
+        c0 = first % steps_of_tap * 16u;
+    }
 #unroll i in 0..4
     var x_${i} = vec4(0.0);
     var w_${i} = vec4(0.0);
@@ -240,7 +244,7 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     }
 
 #unroll i in 0..8
-    let p${i} = pixel(m0 + tm + ${i}u * TILE_M / 8u, wid.z);
+    let p${i} = pixel(m0 + tm + ${i}u * TILE_M / 8u, phase);
     store(split, p${i}, k0 + tn * 4u, a${i});
     store(split, p${i}, k0 + TILE_N / 2u + tn * 4u, b${i});
 #end

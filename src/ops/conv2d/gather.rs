@@ -151,7 +151,6 @@ pub(super) fn tiled(
         .bind(w)
         .bind(bias)
         .bind(y);
-    let params = Params { chunk: params.steps(), splits: 1, ..params };
     let launch = tile.set(params.set_fours(launch.params(&params)));
     launch.variant(format!("tiled {tile}")).groups([columns, rows, phases]);
 }

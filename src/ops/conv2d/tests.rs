@@ -190,7 +190,7 @@ fn every_tile_gives_the_same_bits() {
             let tensors = gather::Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
             gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile, trusted);
             let target = crate::tensor::GradTarget { tensor: dw, accumulate: false };
-            weight_gradient::tiled(cx, &x, &dy, &target, params, tile).unwrap();
+            weight_gradient::tiled(cx, [&x, &dy], &target, params, tile, trusted).unwrap();
             let outputs = [y, dx, target.tensor];
             outputs.iter().for_each(|output| cx.keep(output));
             let plan = std::mem::replace(cx, Context::new(gpu())).finish("test").unwrap();
