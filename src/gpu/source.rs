@@ -18,6 +18,7 @@ use super::kernel::Elem;
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
     ("attention_coop_parts", crate::wgsl!("attention_coop_parts")),
+    ("attention_tile", crate::wgsl!("attention_tile")),
     ("chw", crate::wgsl!("chw")),
     ("conv2d_gather", crate::wgsl!("conv2d_gather")),
     ("conv2d_params", crate::wgsl!("conv2d_params")),

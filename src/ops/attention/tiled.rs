@@ -1,5 +1,5 @@
 //! Attention in tiles of 64 rows by 64 columns, for GPUs and storage types without cooperative matrices. See
-//! `shaders/attention_tiled.wgsl` for how the work is shared out.
+//! `shaders/attention_tile.wgsl` for how the work is shared out.
 
 use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, GradTarget, Tensor};
@@ -13,12 +13,12 @@ const CHECKED: Kernel =
     Kernel::new("attention", wgsl!("attention_tiled"), "forward_tiles", &[Read, Read, Write, Write]);
 const CHECKED_BACKWARD: Kernel = Kernel::new(
     "attention_backward",
-    wgsl!("attention_tiled"),
+    wgsl!("attention_tiled_backward"),
     "backward_tiles",
     &[Read, Read, Read, Read, Update],
 );
 
-// The shader's header says why no access is out of bounds; every loop counts up to a number of the launch.
+// The shaders' headers say why no access is out of bounds; every loop counts up to a number of the launch.
 const FORWARD: Kernel = unsafe { CHECKED.trusted() };
 const BACKWARD: Kernel = unsafe { CHECKED_BACKWARD.trusted() };
 
