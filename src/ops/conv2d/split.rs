@@ -17,8 +17,8 @@ const CHECKED: Kernel = Kernel::new("conv2d", wgsl!("conv2d_tiled_split"), "gath
 // Trusted: conv2d_gather.wgsl says why no access is out of bounds; every loop counts up to a number of the launch.
 const PARTS: Kernel = unsafe { CHECKED.trusted() };
 const FINISH: [Kernel; 2] = [
-    Kernel::new("conv2d_finish", wgsl!("conv2d_tiled_split"), "finish", &[Read, Read, Write]),
-    Kernel::new("conv2d_finish", wgsl!("conv2d_tiled_split"), "finish", &[Read, Read, Update]),
+    Kernel::new("conv2d_finish", wgsl!("conv2d_tiled_split"), "finish", &[Read, Write]),
+    Kernel::new("conv2d_finish", wgsl!("conv2d_tiled_split"), "finish", &[Read, Update]),
 ];
 
 /// Tiles of one image, splits counted, that are enough; the fewest steps of a split; and the most splits, for their sums are
@@ -46,11 +46,9 @@ pub(super) fn count(params: &Params) -> u32 {
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Finish {
     fours: u32,
-    out_c: u32,
     splits: u32,
     accumulate: u32,
-    has_bias: u32,
-    unused: [u32; 3],
+    unused: u32,
 }
 
 /// A gather in `splits`, in as many images at once as have partial sums of at most `most_bytes`; `checked` as a test wants it.
@@ -114,15 +112,8 @@ fn some_images(
     let launch = launch.constant("SPLIT", 1.0).variant(format!("tiled {tile} in {splits}"));
     let [across, down, _] = groups_over(tile.groups(rows, columns));
     launch.groups([across, down, splits]);
-    let finish = Finish {
-        fours: (y.len() / 4) as u32,
-        out_c: params.out_c,
-        splits,
-        accumulate: params.accumulate,
-        has_bias: params.has_bias,
-        unused: [0; 3],
-    };
-    let launch = cx.launch(&FINISH[direction as usize]).bind(&partial).bind(bias).bind(y);
+    let finish = Finish { fours: (y.len() / 4) as u32, splits, accumulate: params.accumulate, unused: 0 };
+    let launch = cx.launch(&FINISH[direction as usize]).bind(&partial).bind(y);
     launch.elem(y.dtype()).params(&finish).variant("tiled").over(y.len() / 4, 64);
     Ok(())
 }
