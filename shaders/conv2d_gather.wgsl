@@ -4,8 +4,7 @@
 // workgroup memory, TILE_M pixels by TILE_N channels a workgroup, 8 by 8 an invocation, 16 input channels a step, fetched
 // while those before are multiplied. With SPLIT, of stride 1, split s sums the steps [s·chunk, (s+1)·chunk), at least one.
 // Library file; who imports it declares what is written, at binding 5, and `store`.
-// With spread 2 the pixels of a dispatch's layer wid.z are those of one phase, (oy % spread)·spread + ox % spread, for
-// which the same taps meet an input pixel.
+// With spread 2 the pixels of a layer wid.z are those of one phase, (oy % spread)·spread + ox % spread: the same taps meet input.
 // Any N, H, W, C, K; FOURS says that in_c and out_c are multiples of 4 and lets loads be four wide. spread is 1 or 2.
 // Laws: sums are f32; their order is (ky, kx, channel), whatever the tile and N. 16 KiB of workgroup memory at 128x128.
 //
@@ -168,11 +167,11 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     var tx = 0u;
     var c0 = 0u;
     if (SPLIT) {
-        let first = split * p.chunk;
-        steps = min(steps - first, p.chunk);
-        ty = first / steps_of_tap / taps_x;
-        tx = first / steps_of_tap % taps_x;
-        c0 = first % steps_of_tap * 16u;
+        let tap = split * p.chunk / steps_of_tap;
+        ty = tap / taps_x;
+        tx = tap % taps_x;
+        c0 = split * p.chunk % steps_of_tap * 16u;
+        steps = min(steps - split * p.chunk, p.chunk);
     }
 #unroll i in 0..4
     var x_${i} = vec4(0.0);
