@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
-    Variance,
+    SamplerKind, Variance,
 };
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
@@ -109,6 +109,9 @@ pub struct SamplingDefaults {
     /// The sampler by name, where it is not the process's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
+    /// The spacing of levels by name, where it is not the sampler's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<String>,
 }
 
 /// A model's configuration.
@@ -162,7 +165,23 @@ impl ModelConfig {
     /// [`Error::Config`] for one that this version does not know.
     pub fn method(&self) -> Result<Method> {
         let kind = self.sampling.sampler.as_deref().map(str::parse).transpose()?;
-        Ok(Method { kind, ..Method::default() })
+        let spacing = self.sampling.spacing.as_deref().map(str::parse).transpose()?;
+        Ok(Method { kind, spacing, ..Method::default() })
+    }
+
+    /// What is asked for, and the default sampler and spacing where nothing is: the sampler unless steps are named, the
+    /// spacing for samplers of its own kind, a chain's steps or a solver's levels.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::method`].
+    pub fn method_for(&self, asked: Method) -> Result<Method> {
+        let own = self.method()?;
+        let named = asked.respacing.is_some();
+        let kind = asked.kind.or(own.kind.filter(|_| !named));
+        let solver = |kind: Option<SamplerKind>| kind.is_some_and(SamplerKind::is_solver);
+        let fits = !named && kind != Some(SamplerKind::Halving) && solver(kind) == solver(own.kind);
+        let spacing = asked.spacing.or(own.spacing.filter(|_| fits));
+        Ok(Method { kind, spacing, ..asked })
     }
 
     /// The default clip.

@@ -240,10 +240,13 @@ pub fn configure(
             rescale_timesteps: flags.rescale_timesteps.unwrap_or(false),
         },
         sampling: SamplingDefaults {
-            steps: published.map_or(250, |published| published.sampling_steps),
+            // A short process has fewer.
+            steps: published
+                .map_or(250.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| published.sampling_steps),
             variance_exponent: 0.0,
             clip: "static".into(),
             sampler: None,
+            spacing: None,
         },
         class_names: class_names(flags.class_names.as_ref(), classes)?,
         data: published.map_or("unknown pictures", |published| published.data).into(),

@@ -222,6 +222,7 @@ impl Preset {
                 variance_exponent: self.sampling.1,
                 clip: "static".into(),
                 sampler: None,
+                spacing: None,
             },
         }
     }

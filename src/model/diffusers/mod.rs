@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::config::{ModelConfig, SamplingDefaults, UNET};
+use super::config::{ModelConfig, UNET};
 use super::open::{Checkpoint, read_config};
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
@@ -62,19 +62,14 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
             let settings = settings.into_iter().find(|path| path.exists()).ok_or_else(|| {
                 bad("has no scheduler/scheduler_config.json beside its folder, which says what it was trained for".into())
             })?;
-            let scheduler =
-                read::<Scheduler>(&settings)?.ours().map_err(|what| Error::format(&settings, what))?;
+            let read = scheduler::read(&settings)?;
+            notes.extend(read.notes);
             let classes = config.num_classes.unwrap_or(0);
             ModelConfig {
                 class_name: UNET.into(),
                 unet: config.clone(),
-                scheduler,
-                sampling: SamplingDefaults {
-                    steps: 250,
-                    variance_exponent: 0.0,
-                    clip: "static".into(),
-                    sampler: None,
-                },
+                scheduler: read.scheduler,
+                sampling: read.sampling,
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,
@@ -131,7 +126,7 @@ pub(super) fn write(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
         ("_class_name", serde_json::json!("DDPMPipeline")),
         ("unet", serde_json::json!(["diffusers", config::CLASS_NAME])),
     ]);
-    if let Some(scheduler) = Scheduler::of(&config.scheduler) {
+    if let Some(scheduler) = Scheduler::of(&config.scheduler, &config.sampling) {
         let folder = folder.join("scheduler");
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         put(&folder.join("scheduler_config.json"), &scheduler)?;
