@@ -8,8 +8,10 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
+use crate::ops::EmaWarmup;
 
 use super::architecture::Kind;
+use super::trained_rows::TrainedRows;
 
 /// The noise schedule a network was trained under.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -137,6 +139,15 @@ pub struct ModelConfig {
     pub images_seen: u64,
     /// The rate of the average these weights are, if they are one.
     pub ema_rate: Option<f64>,
+    /// How that average warmed up, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_warmup: Option<EmaWarmup>,
+    /// The share of the initial weights that it still holds, from 0 to 1, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_initial_share: Option<f64>,
+    /// The rows of the class embedding that the training reached, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_rows: Option<TrainedRows>,
 }
 
 /// What `config.json` calls the networks.

@@ -253,6 +253,9 @@ pub fn configure(
         unconditional_probability: 0.0,
         images_seen: 0,
         ema_rate: None,
+        ema_warmup: None,
+        ema_initial_share: None,
+        trained_rows: None,
     })
 }
 

@@ -32,6 +32,9 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
         unconditional_probability: 0.1,
         images_seen: 0,
         ema_rate: None,
+        ema_warmup: None,
+        ema_initial_share: None,
+        trained_rows: None,
     };
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }

@@ -75,6 +75,9 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
                 unconditional_probability: 0.0,
                 images_seen: 0,
                 ema_rate: None,
+                ema_warmup: None,
+                ema_initial_share: None,
+                trained_rows: None,
             }
         }
     };
