@@ -68,7 +68,7 @@ fn variances_and_respacings_change_the_picture_and_are_checked() {
     let pictures = |variance, respacing: &str| {
         let kind = Some(SamplerKind::Ancestral);
         let respacing = Some(respacing.parse().unwrap());
-        let method = Method { kind, variance, respacing, eta: None };
+        let method = Method { kind, variance, respacing, spacing: None, eta: None };
         let sampler = sampler(&gpu, &model, SamplerOptions { method, ..sampler_options(1, 1) });
         let guidance = freeguide::diffusion::Guidance::from_weight(1.0).unwrap();
         sampler.sample(&requests(1, 1), guidance, || Ok(())).unwrap().remove(0)

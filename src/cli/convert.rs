@@ -26,6 +26,9 @@ pub struct Args {
     /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where the null class is in a network of K + 1 rows: `last`, as in DiT's checkpoints. What is written says so.
+    #[arg(long, value_name = "last", value_parser = ["last"])]
+    null_class: Option<String>,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -58,7 +61,10 @@ pub fn run(args: &Args) -> Result<()> {
         Format::Diffusers => args.out.join("model_index.json"),
     };
     pictures::check_free(&marker, args.force)?;
-    let checkpoint = Checkpoint::open(&args.from, args.config.as_deref())?;
+    let mut checkpoint = Checkpoint::open(&args.from, args.config.as_deref())?;
+    if args.null_class.is_some() {
+        checkpoint.config.take_last_row_as_null()?;
+    }
     checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
     convert(&checkpoint, &args.out, format, order)?;
     println!("wrote {} ({} tensors)", args.out.display(), checkpoint.parameters()?.specs().len());

@@ -7,7 +7,7 @@ use crate::data::Dataset;
 use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::{Model, ModelConfig};
+use crate::model::{Model, ModelConfig, check_same_classes};
 use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
@@ -113,9 +113,12 @@ impl Args {
         };
         let dataset = train::open_data(data, Some(teacher.unet.sample_size))?;
         let (classes, channels) = (dataset.num_classes(), dataset.channels);
-        if teacher.unet.num_classes.is_some_and(|known| classes > known)
-            || channels != teacher.unet.in_channels
-        {
+        if teacher.unet.num_classes.is_some() {
+            let names = (&*teacher.class_names, &*dataset.class_names);
+            let note = check_same_classes(("the teacher", names.0), (data, names.1), true)?;
+            note.iter().for_each(|note| eprintln!("note: {note}"));
+        }
+        if channels != teacher.unet.in_channels {
             return Err(Error::Config(format!(
                 "{data} has {classes} classes and {channels} channels, the teacher {} and {}",
                 teacher.unet.num_classes.unwrap_or(0),

@@ -1,6 +1,6 @@
 //! How a model's pictures are drawn, for the commands that measure them.
 
-use crate::diffusion::{Guidance, Guiders, Method, SamplerKind};
+use crate::diffusion::{Guidance, Guiders, Method, SamplerKind, Spacing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::Model;
@@ -21,6 +21,9 @@ pub struct DrawingArgs {
     /// η of the sampler, as in `sample`.
     #[arg(long, value_name = "F")]
     eta: Option<f64>,
+    /// The spacing of its levels, as in `sample`.
+    #[arg(long, value_name = "NAME")]
+    spacing: Option<Spacing>,
     /// Pictures at a time. It never changes a picture.
     #[arg(long, value_name = "N")]
     batch: Option<usize>,
@@ -36,7 +39,8 @@ pub struct Drawing {
 
 impl DrawingArgs {
     pub fn read(&self) -> Result<Drawing> {
-        let method = Method { kind: no_reverse(self.sampler)?, eta: self.eta, ..Method::default() };
+        let (eta, spacing) = (self.eta, self.spacing);
+        let method = Method { kind: no_reverse(self.sampler)?, eta, spacing, ..Method::default() };
         Ok(Drawing { guiders: self.guider.parse()?, method, batch: self.batch })
     }
 }
@@ -56,7 +60,7 @@ impl Drawing {
         let defaults = SamplerOptions::of(&model.config, batch)?;
         let options = SamplerOptions {
             steps: steps.unwrap_or(defaults.steps),
-            method: Method { kind: self.method.kind.or(defaults.method.kind), ..self.method.clone() },
+            method: model.config.method_for(self.method.clone())?,
             guided: Sampler::needs_both(guidance),
             dtype,
             ..defaults
@@ -72,6 +76,9 @@ impl Drawing {
         }
         if let Some(eta) = self.method.eta {
             note += &format!(", eta {eta}");
+        }
+        if let Some(spacing) = self.method.spacing {
+            note += &format!(", spacing {spacing}");
         }
         if !self.guiders.is_empty() {
             note += &format!(", guiders {}", self.guiders);

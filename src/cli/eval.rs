@@ -6,7 +6,7 @@ use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::eval::{Collected, Measures, Report, SampledPictures, measure};
 use crate::gpu::Gpu;
-use crate::model::Model;
+use crate::model::{Model, check_same_classes};
 use crate::tensor::Precision;
 
 use super::DeviceArgs;
@@ -141,7 +141,10 @@ pub fn measured_model(
     let classes = classes.map(|classes| classes as u32);
     let mut source = SampledPictures::new(draw.count, classes, &identity, Box::new(sample));
     let collected: Collected = collected("drawing", &mut source, &*compared.network, &parts)?;
-    let same_classes = Some(compared.network.sizes().classes) == config.num_classes;
+    // By name: numbers of two lists say nothing of each other.
+    let (ours, theirs) = (&*model.config.class_names, compared.network.class_names());
+    let same = check_same_classes(("the model", ours), ("the network of the features", theirs), false);
+    let same_classes = config.num_classes.is_some() && matches!(same, Ok(None));
     let report =
         measure(&collected, compared.network.identity(), &compared.reference, same_classes, measures)?;
     std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;

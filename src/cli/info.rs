@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::generations;
-use crate::model::{Checkpoint, Kind, ModelConfig, WeightsKind};
+use crate::model::{Checkpoint, Conditions, Kind, ModelConfig, WeightsKind};
 use crate::nn::UNet;
 use crate::nn::unet::QkvLayout;
 use crate::train::TrainOptions;
@@ -109,11 +109,12 @@ fn noise(config: &ModelConfig) {
             config.unconditional_probability
         );
         println!(
-            "  sampling: {} steps, v = {}, clip {}; guidance {}",
+            "  sampling: {} steps{}, v = {}, clip {}; guidance {}",
             config.sampling.steps,
+            ways(config),
             config.sampling.variance_exponent,
             config.sampling.clip,
-            if config.can_guide() { "possible" } else { "not possible: there is no null class" }
+            Conditions::of(config).guidance()
         );
         return;
     };
@@ -125,15 +126,20 @@ fn noise(config: &ModelConfig) {
         if scheduler.rescale_timesteps { ", is told t·1000/T" } else { "" }
     );
     println!(
-        "  sampling: {} steps, clip {}; guidance {}",
-        config.sampling.steps,
+        "  sampling: {} steps{}, clip {}; guidance {}",
+        config.default_steps(),
+        ways(config),
         config.sampling.clip,
-        if config.can_guide() {
-            "possible"
-        } else {
-            "by a classifier or a second model: there is no null class"
-        }
+        Conditions::of(config).guidance()
     );
+}
+
+/// The sampler and the spacing where they are not the process's own.
+fn ways(config: &ModelConfig) -> String {
+    let sampler = config.sampling.sampler.as_ref().map(|name| format!(", {name}")).unwrap_or_default();
+    let spacing =
+        config.sampling.spacing.as_ref().map(|name| format!(", spacing {name}")).unwrap_or_default();
+    sampler + &spacing
 }
 
 /// How the condition enters, where it is not as usual.

@@ -70,7 +70,7 @@ pub fn run(
     };
     for (name, model) in models {
         let steps =
-            if args.steps.is_empty() { vec![model.config.sampling.steps] } else { args.steps.clone() };
+            if args.steps.is_empty() { vec![model.config.default_steps()] } else { args.steps.clone() };
         for steps in steps {
             for guidance in guidance {
                 let known = |point: &Point| {

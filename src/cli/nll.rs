@@ -8,7 +8,7 @@ use crate::data::{Crop, Dataset, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
 use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot, write_atomic};
-use crate::model::Model;
+use crate::model::{Model, check_same_classes};
 use crate::sample::{Nll, NllOptions};
 
 use super::{DeviceArgs, interrupt, pictures, progress, sample};
@@ -69,13 +69,11 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     let conditional = !args.unconditional && unet.num_classes.is_some();
-    if conditional && unet.num_classes.is_some_and(|classes| dataset.num_classes() > classes) {
-        return Err(Error::Config(format!(
-            "{} has {} classes, the model {}; use --unconditional",
-            args.data,
-            dataset.num_classes(),
-            unet.num_classes.unwrap_or(0)
-        )));
+    if conditional {
+        let names = (&*model.config.class_names, &*dataset.class_names);
+        let note = check_same_classes(("the model", names.0), (&args.data, names.1), true)
+            .map_err(|error| Error::Config(format!("{error}; or use --unconditional")))?;
+        note.iter().for_each(|note| eprintln!("note: {note}"));
     }
     let count = args.images.unwrap_or(dataset.len()).min(dataset.len());
     let options =

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Evaluations, Guidance, Guiders, Method, Respacing, SamplerKind, Variance};
+use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{Checkpoint, ClassifierModel, Model, ModelConfig};
+use crate::model::{Checkpoint, ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{
     ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
 };
@@ -31,10 +31,14 @@ pub struct Args {
     /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Where the null class is in a network of K + 1 rows: `last`, as in DiT's checkpoints. `convert` remembers it.
+    #[arg(long, value_name = "last", value_parser = ["last"])]
+    null_class: Option<String>,
     /// The class by number or name, `none` for no condition, `all` for every class.
     #[arg(long, value_name = "N|name|none|all", default_value = "all")]
     class: String,
-    /// Guidance weight w of the CFG paper: 0 is plain conditional, -1 unconditional [default: 1].
+    /// Guidance weight w of the CFG paper: 0 is plain conditional, -1 unconditional [default: 1; 0 of a model without a null
+    /// class].
     #[arg(long, value_name = "F", allow_negative_numbers = true, conflicts_with = "guidance_scale")]
     w: Option<f64>,
     /// The same as most tools count it: scale = 1 + w; 1 is plain conditional, 0 unconditional.
@@ -60,10 +64,14 @@ pub struct Args {
     /// Steps of a discrete process: 250 evenly, 90,60,60,20,20 so many in each fifth, ddim25 by a fixed stride.
     #[arg(long, value_name = "SPEC", conflicts_with = "steps")]
     respacing: Option<Respacing>,
+    /// How the levels lie between noise and picture: edm, karras, exponential, uniform (linspace), trailing, leading, leading+1
+    /// [default: the model's; edm for euler, heun and the like, else uniform].
+    #[arg(long, value_name = "NAME", conflicts_with = "respacing")]
+    spacing: Option<Spacing>,
     /// Variance of ancestral steps of a discrete process: small, large, learned [default: the model's].
     #[arg(long, value_name = "small|large|learned")]
     variance: Option<String>,
-    /// Exponent v of the reverse variance, from 0 (least noise) to 1 (most) [default: the model's].
+    /// Exponent v of the reverse variance in continuous time, from 0 (least noise) to 1 (most) [default: the model's].
     #[arg(long, value_name = "F")]
     v: Option<f64>,
     /// Seeds of the pictures; for several classes each class is made with each seed.
@@ -78,9 +86,9 @@ pub struct Args {
     /// A classifier of noisy pictures to guide with, from `train-classifier`.
     #[arg(long, value_name = "DIR|FILE")]
     classifier: Option<PathBuf>,
-    /// How strongly the classifier guides: the factor of its gradient.
-    #[arg(long, value_name = "F", default_value_t = 1.0, allow_negative_numbers = true)]
-    classifier_scale: f32,
+    /// How strongly the classifier guides: the factor of its gradient [default: 1].
+    #[arg(long, value_name = "F", allow_negative_numbers = true, requires = "classifier")]
+    classifier_scale: Option<f32>,
     /// Where the unconditional half of guidance comes from: the network's null class, or `from-classes`: the predictions
     /// of all classes, weighed by what the chain so far says of the class. An evaluation for each class, few of them.
     #[arg(long, value_name = "null|from-classes", default_value = "null", value_parser = ["null", "from-classes"])]
@@ -120,24 +128,32 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(from) = &args.from {
         return latents::run(args, from);
     }
+    no_reverse(args.sampler)?;
     let guiders: Guiders = args.guider.parse()?;
     let kind = Output::of(&args.out)?;
     if kind != Output::Folder {
         pictures::check_free(&args.out, args.force)?;
     }
-    let guidance = match (args.w, args.guidance_scale) {
-        (Some(w), _) => Guidance::from_weight(w)?,
-        (_, Some(scale)) => Guidance::from_scale(scale)?,
+    let asked = match (args.w, args.guidance_scale) {
+        (Some(w), _) => Some(Guidance::from_weight(w)?),
+        (_, Some(scale)) => Some(Guidance::from_scale(scale)?),
         // A classifier guides in its own way.
-        _ if args.classifier.is_some() => Guidance::from_weight(0.0)?,
-        _ => Guidance::from_weight(1.0)?,
+        _ if args.classifier.is_some() => Some(Guidance::from_weight(0.0)?),
+        _ => None,
     };
+    let told_w = args.w.is_some() || args.guidance_scale.is_some();
+    if told_w {
+        guiders.check_weight_is_read()?;
+    }
     let seeds = ranges::seeds(&args.seeds)?;
     let precision: Precision = args.precision.parse()?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    let mut checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    if args.null_class.is_some() {
+        checkpoint.config.take_last_row_as_null()?;
+    }
     checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
     let model = Model::of(&gpu, checkpoint)?;
     let config = &model.config;
@@ -146,7 +162,7 @@ pub fn run(args: &Args) -> Result<()> {
     // The classes are those of what guides, where the network itself has none.
     let config = match &classifier {
         Some(classifier) => {
-            check_classifier(config, &classifier.config)?;
+            check_classifier(config, &classifier.config)?.iter().for_each(|note| eprintln!("note: {note}"));
             &with_classes_of(config, &classifier.config)
         }
         None => config,
@@ -154,16 +170,20 @@ pub fn run(args: &Args) -> Result<()> {
     let classes = classes(config, &args.class)?;
     // Of a network trained without labels the null class alone means something.
     let unlabelled = model.config.unconditional_probability >= 1.0;
-    let told_w = args.w.is_some() || args.guidance_scale.is_some();
-    let guidance = match classes == [None] || (unlabelled && classifier.is_some() && !told_w) {
-        true => Guidance::from_weight(-1.0)?,
-        false => guidance,
+    let elsewhere = without.is_some() || args.uncond == "from-classes" || !guiders.is_empty();
+    let guidance = match asked {
+        _ if classes == [None] => Guidance::from_weight(-1.0)?,
+        _ if unlabelled && classifier.is_some() && !told_w => Guidance::from_weight(-1.0)?,
+        Some(asked) => asked,
+        None if elsewhere => Guidance::from_weight(1.0)?,
+        None => {
+            let (guidance, note) = Conditions::of(&model.config).default_guidance()?;
+            note.iter().for_each(|note| eprintln!("note: {note}"));
+            guidance
+        }
     };
-    if unlabelled && guidance.evaluations() != Evaluations::Unconditional {
-        return Err(Error::Config(format!(
-            "{} was trained without labels (--p-uncond 1), so it knows no class: --class none, or --classifier for classes",
-            args.model.display()
-        )));
+    if classes == [None] && asked.is_some_and(|asked| told_w && asked != guidance) {
+        eprintln!("note: without a class there is no guidance, and w does not matter");
     }
 
     // Class-major: all seeds of the first class, then of the next.
@@ -180,7 +200,7 @@ pub fn run(args: &Args) -> Result<()> {
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
         steps: args.steps.unwrap_or(defaults.steps),
-        method: method(args, defaults.method)?,
+        method: method(args, config)?,
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
         clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
@@ -189,7 +209,9 @@ pub fn run(args: &Args) -> Result<()> {
         fast: args.fast,
         ..defaults
     };
-    let mut parameters = parameters::parameters(args, &options, &config.process()?, guidance);
+    let process = config.process()?;
+    check_exponent(args, &options, &process)?;
+    let mut parameters = parameters::parameters(args, &options, &process, guidance);
     if options.fast {
         parameters.push(("fast".into(), format!("in batches of {batch}")));
     }
@@ -202,7 +224,7 @@ pub fn run(args: &Args) -> Result<()> {
     let guide = classifier.as_ref().map(|classifier| ClassifierGuide {
         network: &classifier.network,
         weights: classifier.weights(),
-        scale: args.classifier_scale,
+        scale: args.classifier_scale.unwrap_or(1.0),
     });
     let other = without.as_ref().map(|other| (&other.unet, other.weights()));
     let networks = Networks {
@@ -212,6 +234,9 @@ pub fn run(args: &Args) -> Result<()> {
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
         low_res: None,
     };
+    if let Some(other) = &without {
+        Conditions::of(&other.config).check_null("the unconditional half (`uncond-model`)")?;
+    }
     if other.is_some() && config.unet.guidance_range.is_some() {
         return Err(Error::Config("--uncond-model: this model is distilled, its guidance is its own".into()));
     }
@@ -241,8 +266,14 @@ pub fn run(args: &Args) -> Result<()> {
     let larger = args.upsampler.as_ref().map(|path| Model::load(&gpu, path)).transpose()?;
     let upsampling = match &larger {
         Some(model) => {
+            let names = (&*config.class_names, &*model.config.class_names);
+            if !names.0.is_empty() && !names.1.is_empty() {
+                check_same_classes(("the model", names.0), ("the upsampler", names.1), false)?
+                    .iter()
+                    .for_each(|note| eprintln!("note: {note}"));
+            }
             let options = SamplerOptions {
-                steps: args.upsampler_steps.unwrap_or(model.config.sampling.steps),
+                steps: args.upsampler_steps.unwrap_or(model.config.default_steps()),
                 dtype: precision.dtype(),
                 fast: args.fast,
                 ..SamplerOptions::of(&model.config, batch)?
@@ -318,16 +349,31 @@ pub fn variance(text: &str) -> Result<Variance> {
 }
 
 /// Which sampler is asked for; else the model's own.
-fn method(args: &Args, own: Method) -> Result<Method> {
+fn method(args: &Args, config: &ModelConfig) -> Result<Method> {
     let variance = args.variance.as_deref().map(variance).transpose()?;
-    let kind = no_reverse(args.sampler)?;
-    let respaced = args.respacing.is_some();
-    let kind = kind.or(own.kind.filter(|_| !respaced));
-    Ok(Method { kind, eta: args.eta, respacing: args.respacing.clone(), variance })
+    config.method_for(Method {
+        kind: args.sampler,
+        eta: args.eta,
+        respacing: args.respacing.clone(),
+        spacing: args.spacing,
+        variance,
+    })
+}
+
+/// Refuses an exponent that nothing would read.
+fn check_exponent(args: &Args, options: &SamplerOptions, process: &Process) -> Result<()> {
+    if args.v.is_none() || process.has_variance_exponent(&options.method, options.steps) {
+        return Ok(());
+    }
+    Err(Error::Config(format!(
+        "--v is for ancestral steps in continuous time; this is {} of a model of {} time, which does not read it",
+        process.sampler(&options.method, options.steps),
+        if process.is_continuous() { "continuous" } else { "discrete" }
+    )))
 }
 
 /// Refuses a classifier of other pictures, or of another process.
-fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<()> {
+fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<Option<String>> {
     let size = |c: &ModelConfig| (c.unet.sample_size, c.unet.in_channels);
     if size(model) != size(classifier) {
         return Err(Error::Config(format!(
@@ -349,14 +395,13 @@ fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<()>
             of(process(model))
         )));
     }
-    let named = [model, classifier].map(|c| c.class_names.len());
-    if model.unet.num_classes.is_some() && named[0] != named[1] {
-        return Err(Error::Config(format!(
-            "the classifier has {} classes, the model {}",
-            named[1], named[0]
-        )));
+    match model.unet.num_classes {
+        Some(_) => {
+            let (ours, theirs) = (&*model.class_names, &*classifier.class_names);
+            check_same_classes(("the model", ours), ("the classifier", theirs), false)
+        }
+        None => Ok(None),
     }
-    Ok(())
 }
 
 /// A model's configuration with the names of a classifier's classes where it has none itself.

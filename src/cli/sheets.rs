@@ -17,7 +17,8 @@ use super::sample::default_batch;
 pub struct Sheets<'a> {
     config: &'a ModelConfig,
     single: Drawer,
-    guided: Drawer,
+    /// For one evaluation a step more, of a model that can guide itself.
+    guided: Option<Drawer>,
 }
 
 impl<'a> Sheets<'a> {
@@ -33,16 +34,18 @@ impl<'a> Sheets<'a> {
             let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
             Sampler::new(gpu, unet, weights, &config.process()?, options).map(Drawer::Plain)
         };
-        Ok(Sheets::of(config, sampler(false)?, sampler(true)?))
+        let guided = config.can_guide().then(|| sampler(true)).transpose()?;
+        Ok(Sheets::of(config, sampler(false)?, guided))
     }
 
     /// The same with a way of drawing for each of one and two evaluations a step.
-    pub fn of(config: &'a ModelConfig, single: Drawer, guided: Drawer) -> Self {
+    pub fn of(config: &'a ModelConfig, single: Drawer, guided: Option<Drawer>) -> Self {
         Sheets { config, single, guided }
     }
 
     fn drawer(&self, guidance: Guidance) -> &Drawer {
-        if Sampler::needs_both(guidance) { &self.guided } else { &self.single }
+        // Without one of two evaluations the other says why not.
+        self.guided.as_ref().filter(|_| Sampler::needs_both(guidance)).unwrap_or(&self.single)
     }
 
     /// Steps that a sheet takes.

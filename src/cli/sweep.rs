@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::write_atomic;
 use crate::model::Model;
+use crate::sample::Sampler;
 use crate::tensor::Precision;
 
 use super::drawing::{Drawing, DrawingArgs};
@@ -116,7 +117,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mean = pixels.iter().sum::<f64>() / pixels.len() as f64;
         let variance = pixels.iter().map(|p| (p - mean).powi(2)).sum::<f64>() / pixels.len() as f64;
         let pictures = rows.len() as u64 * count;
-        let steps = args.steps.first().copied().unwrap_or(model.config.sampling.steps);
+        let steps = args.steps.first().copied().unwrap_or(model.config.default_steps());
         let (w, scale) = (guidance.weight(), guidance.scale());
         writeln!(table, "{w},{scale},{steps},{pictures},{mean:.3},{:.3}", variance.sqrt()).expect("a string");
     }
@@ -148,7 +149,8 @@ fn grid(
     let dtype = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?.dtype();
     let (steps, pictures) = (args.steps.first().copied(), model.config.class_names.len() * count as usize);
     let drawer = |w| drawing.drawer(gpu, model, Guidance::from_weight(w)?, steps, dtype, pictures);
-    let sheets = Sheets::of(&model.config, drawer(0.0)?, drawer(1.0)?);
+    let both = guidance.iter().any(|guidance| Sampler::needs_both(*guidance));
+    let sheets = Sheets::of(&model.config, drawer(0.0)?, both.then(|| drawer(1.0)).transpose()?);
     let stop = interrupt::flag();
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(guidance, count as usize));
     let rows = sheets.pictures(guidance, count, |guidance| {

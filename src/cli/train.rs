@@ -307,8 +307,14 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     let precision = trainer.options().precision;
                     let Some(unet) = trainer.unet() else { return Ok(()) };
                     let sheets = Sheets::new(gpu, unet, &trainer.average(), &config, precision)?;
+                    // What the training teaches: classes, classes under guidance, or no class.
+                    let weights = match trainer.options().unconditional_probability {
+                        0.0 => vec![0.0],
+                        1.0 => vec![-1.0],
+                        _ => vec![0.0, 2.0],
+                    };
                     let guidance: Vec<Guidance> =
-                        [0.0, 2.0].into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
+                        weights.into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
                     let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;
                     pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &[])?;
                 }

@@ -123,6 +123,7 @@ pub struct PictureClassifier {
     network: ClassifierNetwork,
     values: Vec<Vec<f32>>,
     identity: String,
+    class_names: Vec<String>,
     accuracy: f64,
     spatial: [usize; 3],
     plan: Plan,
@@ -166,6 +167,7 @@ impl PictureClassifier {
             network,
             values,
             identity,
+            class_names: Vec::new(),
             accuracy,
             spatial: [h, w, c],
             plan,
@@ -173,6 +175,12 @@ impl PictureClassifier {
             outputs,
             _arena: arena,
         })
+    }
+
+    /// The same with the names of its classes, in the order of their labels.
+    #[must_use]
+    pub fn named(self, class_names: Vec<String>) -> Self {
+        PictureClassifier { class_names, ..self }
     }
 
     /// What it got right of pictures it was not trained on, from 0 to 1.
@@ -204,6 +212,7 @@ impl PictureClassifier {
                 ("size", size.to_string()),
                 ("channels", channels.to_string()),
                 ("classes", classes.to_string()),
+                ("class_names", serde_json::json!(self.class_names).to_string()),
             ]
             .map(|(key, value)| (key.to_owned(), value)),
         );
@@ -244,7 +253,9 @@ impl PictureClassifier {
         let network = ClassifierNetwork::new(shape)?;
         let values = load_values(&file, &network.parameters, "")?;
         let accuracy = text("accuracy")?.parse().unwrap_or(0.0);
-        Self::new(gpu, network, values, text("identity")?, accuracy)
+        // Files of earlier versions have no names.
+        let names = text("class_names").ok().and_then(|names| serde_json::from_str(&names).ok());
+        Ok(Self::new(gpu, network, values, text("identity")?, accuracy)?.named(names.unwrap_or_default()))
     }
 }
 
@@ -255,6 +266,10 @@ impl FeatureNetwork for PictureClassifier {
 
     fn knows_the_labels(&self) -> bool {
         true
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
     }
 
     fn sizes(&self) -> Sizes {

@@ -82,6 +82,12 @@ pub trait FeatureNetwork {
         false
     }
 
+    /// The names of those classes, in the order of their labels, where they are known: labels are held against its classes
+    /// by name.
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
     /// The features of any number of pictures.
     ///
     /// # Errors

@@ -132,5 +132,7 @@ pub fn train_classifier(
         let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::report::most_probable);
         right += part.iter().zip(taken_for).filter(|(index, class)| dataset.label(**index) == *class).count();
     }
-    PictureClassifier::new(gpu, network, values, identity, right as f64 / held_out.len() as f64)
+    let trained =
+        PictureClassifier::new(gpu, network, values, identity, right as f64 / held_out.len() as f64)?;
+    Ok(trained.named(dataset.class_names.clone()))
 }

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
 use crate::nn::unet::NullClass;
 
+use super::architecture::Kind;
 use super::config::ModelConfig;
 use super::imagenet;
 
@@ -30,6 +31,8 @@ pub struct Conditions {
     /// Labels whose rows no training reached, rising.
     untrained: Vec<u32>,
     names: Vec<String>,
+    /// Of a distilled network, which is told w and evaluates its class alone.
+    told_weight: bool,
 }
 
 impl Conditions {
@@ -51,7 +54,8 @@ impl Conditions {
             _ => Null::Trained,
         };
         let classes = unet.num_classes.unwrap_or(0);
-        Conditions { classes, null, untrained: Vec::new(), names: Vec::new() }
+        let told_weight = unet.guidance_range.is_some();
+        Conditions { classes, null, untrained: Vec::new(), names: Vec::new(), told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
@@ -108,6 +112,10 @@ impl Conditions {
         evaluations: Evaluations,
         elsewhere: bool,
     ) -> Result<()> {
+        let evaluations = match evaluations {
+            Evaluations::Both if self.told_weight => Evaluations::Conditional,
+            evaluations => evaluations,
+        };
         for class in classes {
             // What is not evaluated need not have been trained, but it must be there.
             match (class, evaluations) {
@@ -145,14 +153,12 @@ impl Conditions {
     /// The guidance of a model when none is asked for, and a sentence where it is not w = 1 for want of a null class.
     pub fn default_guidance(&self) -> Result<(Guidance, Option<String>)> {
         let without = match self.null {
+            _ if self.told_weight => return Ok((Guidance::from_weight(1.0)?, None)),
             Null::Trained => return Ok((Guidance::from_weight(1.0)?, None)),
             Null::Absent => "no null class; `null-class last` says that the last row is it",
             Null::Untrained => "a null class that was never trained",
         };
-        Ok((
-            Guidance::from_weight(0.0)?,
-            Some(format!("w = 0, without guidance: the model has {without}")),
-        ))
+        Ok((Guidance::from_weight(0.0)?, Some(format!("w = 0, without guidance: the model has {without}"))))
     }
 
     /// What guidance is possible, in words.
@@ -161,9 +167,11 @@ impl Conditions {
         match self.null {
             _ if self.classes == 0 => "by a classifier: there are no classes".into(),
             _ if self.untrained.len() == self.classes => "by a classifier: no class was ever trained".into(),
+            _ if self.told_weight => "possible: the network is told w".into(),
             Null::Trained if self.untrained.is_empty() => "possible".into(),
             Null::Trained => {
-                let names: Vec<String> = self.untrained.iter().take(12).map(|label| self.name(*label)).collect();
+                let names: Vec<String> =
+                    self.untrained.iter().take(12).map(|label| self.name(*label)).collect();
                 let more = if self.untrained.len() > 12 { ", …" } else { "" };
                 format!("possible, but not of classes never trained: {}{more}", names.join(", "))
             }
@@ -205,6 +213,31 @@ impl Conditions {
             "class {} was never trained: there was no picture of it. Ways on: another class, or a training with pictures of it",
             self.name(class)
         )))
+    }
+}
+
+impl ModelConfig {
+    /// Takes the last of K + 1 rows of the class embedding as the null class, as DiT's checkpoints have it: no tensor changes,
+    /// there is a class fewer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a network that has a null class already, or no two rows.
+    pub fn take_last_row_as_null(&mut self) -> Result<()> {
+        match (self.unet.num_classes, self.unet.null_class) {
+            (Some(rows @ 2..), NullClass::Absent) if self.kind() == Kind::UNet => {
+                self.unet.num_classes = Some(rows - 1);
+                self.unet.null_class = NullClass::Learned;
+                self.class_names.truncate(rows - 1);
+                Ok(())
+            }
+            (Some(_), NullClass::Learned | NullClass::Zero) => {
+                Err(Error::Config("`null-class last`: the model has a null class already".into()))
+            }
+            (rows, _) => Err(Error::Config(format!(
+                "`null-class last` is for a diffusion model of two rows of classes or more, and this one has {}",
+                rows.unwrap_or(0)
+            ))),
+        }
     }
 }
 
@@ -253,7 +286,8 @@ fn same_name(a: &str, b: &str) -> bool {
 /// Whether classes bear the folders' names of ImageNet, n01440764 to n15075141, whose order is that of its labels.
 fn numbered_by_wordnet(names: &[String]) -> bool {
     let number = |name: &String| {
-        name.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
+        name.strip_prefix('n')
+            .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
     };
     names.len() == 1000 && names.iter().all(number) && names.is_sorted()
 }
@@ -266,7 +300,7 @@ mod tests {
     /// Four classes, null class and trained rows as given.
     fn conditions(null: Null, untrained: &[u32]) -> Conditions {
         let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
-        Conditions { classes: 4, null, untrained: untrained.to_vec(), names }
+        Conditions { classes: 4, null, untrained: untrained.to_vec(), names, told_weight: false }
     }
 
     fn refused(result: Result<()>) -> String {
@@ -277,16 +311,21 @@ mod tests {
     fn every_row_that_is_asked_for_is_there_and_trained() {
         use Evaluations::{Both, Conditional, Unconditional};
         let all = conditions(Null::Trained, &[]);
-        for (classes, evaluations) in [(vec![Some(3), None], Both), (vec![None], Unconditional), (vec![Some(0)], Conditional)] {
+        for (classes, evaluations) in
+            [(vec![Some(3), None], Both), (vec![None], Unconditional), (vec![Some(0)], Conditional)]
+        {
             all.check(classes, evaluations, false).unwrap();
         }
         for null in [Null::Absent, Null::Untrained] {
             let without = conditions(null, &[]);
             without.check([Some(0), Some(3)], Conditional, false).unwrap();
             without.check([Some(0)], Both, true).unwrap();
-            for (class, evaluations, elsewhere) in
-                [(None, Conditional, false), (None, Both, true), (Some(1), Both, false), (Some(1), Unconditional, false)]
-            {
+            for (class, evaluations, elsewhere) in [
+                (None, Conditional, false),
+                (None, Both, true),
+                (Some(1), Both, false),
+                (Some(1), Unconditional, false),
+            ] {
                 let message = refused(without.check([class], evaluations, elsewhere));
                 for way in ["null class", "`w` 0", "uncond-model", "from-classes", "label dropout"] {
                     assert!(message.contains(way), "{class:?} {evaluations:?}: {message}");
@@ -298,7 +337,10 @@ mod tests {
         for evaluations in [Both, Conditional, Unconditional] {
             for class in [4, u32::MAX] {
                 let message = refused(all.check([Some(0), Some(class)], evaluations, false));
-                assert!(message.contains(&format!("no class {class}")) && message.contains("0 to 3"), "{message}");
+                assert!(
+                    message.contains(&format!("no class {class}")) && message.contains("0 to 3"),
+                    "{message}"
+                );
             }
         }
         let some = conditions(Null::Trained, &[2]);
@@ -336,7 +378,9 @@ mod tests {
     #[test]
     fn classes_are_the_same_by_name() {
         let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let check = |a: &[&str], b: &[&str], fewer| check_same_classes(("ours", &list(a)), ("theirs", &list(b)), fewer);
+        let check = |a: &[&str], b: &[&str], fewer| {
+            check_same_classes(("ours", &list(a)), ("theirs", &list(b)), fewer)
+        };
         assert_eq!(check(&["ant", "bee, honey bee"], &["Ant", "bee"], false).unwrap(), None);
         assert_eq!(check(&["0", "1"], &["0", "1"], false).unwrap(), None);
         assert_eq!(check(&["ant", "bee"], &["ant"], true).unwrap(), None);
@@ -352,7 +396,10 @@ mod tests {
         // Numbers of two lists are not compared in silence.
         assert!(check(&["ant", "bee"], &["0", "1"], false).unwrap().unwrap().contains("theirs has no names"));
         let folders: Vec<String> = (0..1000).map(|i| format!("n{:08}", 1_440_764 + 7 * i)).collect();
-        assert_eq!(check_same_classes(("m", &imagenet::class_names()), ("d", &folders), false).unwrap(), None);
+        assert_eq!(
+            check_same_classes(("m", &imagenet::class_names()), ("d", &folders), false).unwrap(),
+            None
+        );
         assert!(check_same_classes(("m", &list(&["ant", "bee"])), ("d", &folders[..2]), false).is_err());
     }
 }

@@ -195,6 +195,11 @@ impl ModelConfig {
         Ok(Method { kind, spacing, ..asked })
     }
 
+    /// The default number of steps, at most those that a discrete process has.
+    pub fn default_steps(&self) -> usize {
+        self.sampling.steps.min(self.scheduler.num_train_timesteps.unwrap_or(usize::MAX))
+    }
+
     /// The default clip.
     pub fn clip(&self) -> Result<Clip> {
         self.sampling.clip.parse()
@@ -243,9 +248,9 @@ impl ModelConfig {
         }
     }
 
-    /// Whether guidance is possible: there is a class, and a way to leave it out.
+    /// Whether the model can guide itself: it was taught a class, and to do without.
     pub fn can_guide(&self) -> bool {
-        self.unet.num_classes.is_some() && self.unet.null_class != crate::nn::unet::NullClass::Absent
+        super::Conditions::of(self).can_guide()
     }
 }
 

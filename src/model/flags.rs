@@ -241,8 +241,9 @@ pub fn configure(
         },
         sampling: SamplingDefaults {
             // A short process has fewer.
-            steps: published
-                .map_or(250.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| published.sampling_steps),
+            steps: published.map_or(250.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| {
+                published.sampling_steps
+            }),
             variance_exponent: 0.0,
             clip: "static".into(),
             sampler: None,

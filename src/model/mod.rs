@@ -8,6 +8,7 @@
 
 mod architecture;
 mod checkpoint;
+mod conditions;
 mod config;
 mod convert;
 mod diffusers;
@@ -23,6 +24,7 @@ mod weights_kind;
 
 pub use architecture::{Architecture, Kind};
 pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model, write_weights};
+pub use conditions::{Conditions, check_same_classes};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert};
 pub use flags::Flags;

@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 
 use super::config::ModelConfig;
-use crate::error::{Error, Result};
 
 /// The rows that a training could reach: by its probability of leaving labels out, and by the classes of its pictures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,32 +71,6 @@ impl ModelConfig {
             (None, None) => self.unconditional_probability > 0.0,
             (None, Some(_)) => self.unconditional_probability < 1.0,
         }
-    }
-
-    /// Refuses a class, or the null class for `None`, whose row was never trained.
-    ///
-    /// # Errors
-    /// [`Error::Config`] saying why it was not.
-    pub fn check_trained(&self, class: Option<u32>) -> Result<()> {
-        if self.was_trained(class) {
-            return Ok(());
-        }
-        let p = self.unconditional_probability;
-        Err(Error::Config(match class {
-            None => format!(
-                "the null class was never trained: labels were left out with probability {p}. Give a class and \
-                 guidance weight 0, a second model that draws without classes, or train again with labels left out now \
-                 and then"
-            ),
-            Some(label) if self.trained_rows.as_ref().is_none_or(|rows| !rows.classes) => format!(
-                "class {label} was never trained: labels were left out with probability {p}. Only the null class was"
-            ),
-            Some(label) => {
-                let name = self.class_names.get(label as usize).map(|name| format!(" ({name})"));
-                let name = name.unwrap_or_default();
-                format!("class {label}{name} was never trained: {} had no picture of it", self.data)
-            }
-        }))
     }
 }
 

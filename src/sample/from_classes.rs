@@ -4,7 +4,7 @@ use crate::data::Image;
 use crate::diffusion::{ClassPosterior, Clip, Guidance, Prediction, StepCoefficients};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile};
-use crate::model::Model;
+use crate::model::{Conditions, Model};
 use crate::nn::unet::Pass;
 use crate::ops::{self, GuidedStep, Observed};
 use crate::random::Stream;
@@ -22,6 +22,7 @@ pub struct FromClassesSampler {
     gpu: Gpu,
     options: SamplerOptions,
     shape: [usize; 4],
+    conditions: Conditions,
     prior: Vec<f64>,
     start: Plan,
     step: Plan,
@@ -54,6 +55,7 @@ impl FromClassesSampler {
                 "the unconditional score from classes takes 2 to {MOST_CLASSES} classes, an evaluation each; this network has {classes}"
             ));
         }
+        Conditions::of(&model.config).check_every_class()?;
         let prior = prior.map_or_else(|| vec![1.0; classes], <[f64]>::to_vec);
         if prior.len() != classes {
             return refuse(format!("the prior has {} classes, the network {classes}", prior.len()));
@@ -136,6 +138,7 @@ impl FromClassesSampler {
             gpu,
             options,
             shape,
+            conditions: Conditions::of(&model.config),
             prior,
             start,
             step,
@@ -156,10 +159,14 @@ impl FromClassesSampler {
     /// Begins up to a batch of pictures.
     ///
     /// # Errors
-    /// [`Error::Config`] when there are more than fit.
+    /// [`Error::Config`] when there are more than fit, or for a class that is not there.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
         let all = Request::fill(requests, n)?;
+        // The unconditional half is that of all classes: no null class is asked for.
+        for class in requests.iter().filter_map(|request| request.class) {
+            self.conditions.check_class(Some(class))?;
+        }
         // A class past the last takes the unconditional prediction for both.
         let labels: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
         let seeds: Vec<[u32; 2]> = all.iter().map(Request::seed_words).collect();

@@ -32,6 +32,11 @@ pub trait Guide {
     /// # Errors
     /// Whatever operations return.
     fn value(&self, cx: &mut Context, input: &GuideInput<'_>) -> Result<Tensor>;
+
+    /// How many classes it knows, where it is for classes: a request for one past the last is refused.
+    fn classes(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl<F: Fn(&mut Context, &GuideInput<'_>) -> Result<Tensor>> Guide for F {
@@ -55,6 +60,10 @@ impl Guide for ClassifierGuide<'_> {
         let pass = Pass::inference(crate::tensor::DType::F32);
         let logits = self.network.forward(cx, &self.weights, input.z, input.times, &pass)?;
         Ok(ops::cross_entropy(cx, &logits, input.labels, -self.scale)?.loss)
+    }
+
+    fn classes(&self) -> Option<usize> {
+        Some(self.network.config().out_channels)
     }
 }
 

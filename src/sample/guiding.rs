@@ -6,12 +6,12 @@ use std::sync::{Mutex, PoisonError};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
 use crate::diffusion::guiders::{Against, Guiders, moments};
-use crate::diffusion::{Guidance, StepCoefficients};
+use crate::diffusion::{Evaluations, Guidance, StepCoefficients};
 use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::Profile;
 use crate::gpu::{Gpu, Plan};
-use crate::model::Model;
+use crate::model::{Conditions, Model, check_same_classes};
 use crate::ops::{self, GUIDER_ROW};
 use crate::random::Stream;
 use crate::tensor::{Context, DType};
@@ -31,6 +31,7 @@ pub struct GuidedSampler {
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only what waits reads it"))]
     shape: [usize; 4],
     null_label: u32,
+    conditions: Conditions,
     /// The labels of all evaluations but the first; none where a weaker network takes the second.
     other_labels: Vec<u32>,
     start: Plan,
@@ -109,6 +110,7 @@ impl GuidedSampler {
             steps: moves.steps,
             shape,
             null_label: config.null_label(),
+            conditions: Conditions::of(&model.config),
             other_labels,
             start,
             all,
@@ -138,10 +140,12 @@ impl GuidedSampler {
     /// Begins up to a batch of pictures.
     ///
     /// # Errors
-    /// [`Error::Config`] when there are more than fit, or a schedule gives a weight that is no number.
+    /// [`Error::Config`] when there are more than fit, a class is asked for that the network was not taught, or a schedule gives a weight that is no number.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
         let all = Request::fill(requests, n)?;
+        let elsewhere = self.guiders.against() != Against::Null;
+        self.conditions.check(requests.iter().map(|request| request.class), Evaluations::Both, elsewhere)?;
         let weights = self.guiders.weights(guidance.weight(), &moments(&self.steps));
         if let Some(step) = weights.iter().position(|weight| !(*weight as f32).is_finite()) {
             let what = format!("the guiders give step {step} the weight {}", weights[step]);
@@ -211,6 +215,7 @@ fn check(model: &Model, weak: Option<&Model>, guiders: &Guiders, options: &Sampl
     if options.batch == 0 {
         return refuse("a batch of 0 pictures".into());
     }
+    let conditions = Conditions::of(&model.config);
     if guiders.annealing().is_some() && model.unet.config().num_classes.is_none() {
         return refuse("annealing changes the condition's embedding, and this network has no classes".into());
     }
@@ -229,11 +234,11 @@ fn check(model: &Model, weak: Option<&Model>, guiders: &Guiders, options: &Sampl
                     "{weak} cannot guide {path}: size, channels, classes and schedule of both must be alike"
                 ));
             }
-            Ok(())
+            let name = |model: &Model| model.path.display().to_string();
+            let ours = (&*name(model), &*model.config.class_names);
+            check_same_classes(ours, (&name(weak), &weak.config.class_names), false).map(drop)
         }
-        _ if !model.config.can_guide() => refuse(
-            "these guiders need a network trained with label dropout; this one has no null class".into(),
-        ),
-        _ => Ok(()),
+        (Against::Null, _) => conditions.check_guidance("these guiders: guidance"),
+        (Against::Class(_), _) => conditions.check_every_class(),
     }
 }

@@ -9,7 +9,7 @@ use crate::data::Batch;
 use crate::diffusion::{DiscreteSchedule, LevelSource, LossRow, Process, Respacing, Variance, prior_bits};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
-use crate::model::Model;
+use crate::model::{Conditions, Model};
 use crate::nn::unet::Pass;
 use crate::ops::{self, Images, LossInputs, LossWeights};
 use crate::tensor::{Context, DType, Tensor};
@@ -62,6 +62,7 @@ pub struct Nll {
     variance: Variance,
     schedule: DiscreteSchedule,
     time_scale: f64,
+    conditions: Conditions,
     null_label: u32,
     pixels: usize,
     plan: Plan,
@@ -110,6 +111,10 @@ impl Nll {
         if options.batch == 0 {
             return Err(Error::Config("a batch of 0 evaluations".into()));
         }
+        let conditions = Conditions::of(&model.config);
+        if !options.conditional {
+            conditions.check_null("a bound without classes")?;
+        }
         let config = model.unet.config();
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
         let shape = [n, size, size, channels];
@@ -149,6 +154,7 @@ impl Nll {
             variance,
             schedule,
             time_scale,
+            conditions,
             null_label,
             pixels,
             plan,
@@ -171,9 +177,15 @@ impl Nll {
     }
 
     /// Measures more pictures; `on_run` is told of every evaluation and may stop it with an error. Waits for the device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a class that the network was not taught; what the device objects to.
     pub fn add(&mut self, batch: &Batch, mut on_run: impl FnMut() -> Result<()>) -> Result<()> {
         let steps = self.schedule.len();
         let count = batch.labels.len();
+        if self.options.conditional && self.conditions.classes() > 0 {
+            batch.labels.iter().try_for_each(|label| self.conditions.check_class(Some(*label)))?;
+        }
         let mut bits = vec![0.0; count];
         let all: Vec<(usize, usize)> = (0..count).flat_map(|i| (0..steps).map(move |t| (i, t))).collect();
         for chunk in all.chunks(self.options.batch) {

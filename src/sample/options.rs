@@ -2,7 +2,7 @@
 
 use crate::diffusion::{Clip, Method};
 use crate::error::{Error, Result};
-use crate::model::ModelConfig;
+use crate::model::{Conditions, ModelConfig};
 use crate::tensor::DType;
 
 /// What a sampler is recorded for.
@@ -26,6 +26,8 @@ pub struct SamplerOptions {
     pub dtype: DType,
     /// Divide sums as suits a small batch: sooner done, but a picture's last bits depend on the batch it was made in.
     pub fast: bool,
+    /// What the network may be told, checked when pictures are asked for; `None` for all that its architecture has.
+    pub conditions: Option<Conditions>,
 }
 
 impl SamplerOptions {
@@ -34,16 +36,18 @@ impl SamplerOptions {
     /// # Errors
     /// [`Error::Config`] when the configuration names an unknown clip or sampler.
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
+        let conditions = Conditions::of(config);
         Ok(SamplerOptions {
             batch,
-            steps: config.sampling.steps,
+            steps: config.default_steps(),
             method: config.method()?,
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
-            guided: config.can_guide(),
+            guided: conditions.can_guide(),
             two_pass: false,
             dtype: DType::F32,
             fast: false,
+            conditions: Some(conditions),
         })
     }
 }

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::Profile;
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
-use crate::model::Model;
+use crate::model::{Conditions, Model};
 use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
 use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
@@ -16,7 +16,7 @@ use crate::tensor::{Context, DType, Tensor};
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
-use super::guide::{GuideInput, log_likelihood_gradient};
+use super::guide::{Guide, GuideInput, log_likelihood_gradient};
 use super::moves::Moves;
 use super::networks::{Networks, check_low_res, check_pair};
 use super::options::{Request, SamplerOptions};
@@ -29,6 +29,12 @@ pub struct Sampler {
     shape: [usize; 4],
     null_label: u32,
     has_classes: bool,
+    conditions: Conditions,
+    /// Whether something else than the null class is the unconditional half.
+    unconditional_elsewhere: bool,
+    /// Whether something guides by a gradient, and the classes that it knows, where it is for classes.
+    by_gradient: bool,
+    guided_classes: Option<usize>,
     /// The weights that a distilled network was trained for, and where it reads one.
     distilled: Option<([f64; 2], Buffer)>,
     start: Plan,
@@ -54,13 +60,15 @@ impl Sampler {
     /// # Errors
     /// As [`Sampler::new`].
     pub fn of(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Result<Sampler> {
+        let options = SamplerOptions { conditions: Some(Conditions::of(&model.config)), ..options };
         Self::new(gpu, &model.unet, &model.weights(), &model.config.process()?, options)
     }
 
     /// Records the plans of a network.
     ///
     /// # Errors
-    /// [`Error::Config`] for no steps, v outside [0, 1], or a guided sampler of a network without a null class;
+    /// [`Error::Config`] for no steps, v outside [0, 1], or a guided sampler of a network without a null class, as
+    /// [`Conditions`] has it;
     /// whatever the device objects to.
     pub fn new(
         gpu: &Gpu,
@@ -100,15 +108,19 @@ impl Sampler {
         if let Some((other, _)) = unconditional {
             check_pair(config, other.config())?;
         }
-        if options.guided
-            && unconditional.is_none()
-            && (!has_classes || config.null_class == crate::nn::unet::NullClass::Absent)
-        {
-            return Err(Error::Config(
-                "guidance needs a network trained with label dropout; this one has no null class (use --w 0)"
-                    .into(),
-            ));
+        // Options of another model say nothing of this network.
+        let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
+        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
+        match unconditional {
+            None if options.guided && !has_classes => conditions.check_guidance("guidance")?,
+            None if options.guided => conditions.check_null("guidance")?,
+            Some((other, _)) => {
+                Conditions::of_network(other.config()).check_null("the unconditional half")?
+            }
+            None => {}
         }
+        let (by_gradient, guided_classes) = (guide.is_some(), guide.and_then(Guide::classes));
+        let unconditional_elsewhere = unconditional.is_some();
         let shape = [n, size, size, channels];
         let moves = Moves::new(&process.into(), &options, guide.is_some())?;
         let evaluated = if options.guided { 2 * n } else { n };
@@ -240,6 +252,10 @@ impl Sampler {
             shape,
             null_label,
             has_classes,
+            conditions,
+            unconditional_elsewhere,
+            by_gradient,
+            guided_classes,
             distilled,
             start,
             step,
@@ -266,11 +282,12 @@ impl Sampler {
     /// Begins up to a batch of pictures.
     ///
     /// # Errors
-    /// [`Error::Config`] when there are more than fit, or the guidance needs two evaluations and the sampler was
-    /// recorded for one.
+    /// [`Error::Config`] when there are more than fit, the guidance needs two evaluations and the sampler was recorded for
+    /// one, or a class or the null class is asked for that the network was not taught.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.options.batch;
         let all = Request::fill(requests, n)?;
+        self.check(requests, guidance)?;
         if self.distilled.is_none() && Self::needs_both(guidance) && !self.options.guided {
             let w = guidance.weight();
             return Err(Error::Config(format!(
@@ -306,6 +323,24 @@ impl Sampler {
         self.gpu.write(&self.guidance, 0, bytemuck::bytes_of(&(guidance.weight() as f32)))?;
         self.gpu.write(&self.counter, 0, bytemuck::bytes_of(&0u32))?;
         self.start.run()
+    }
+
+    /// Refuses what the network, or what guides it, was not taught.
+    fn check(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
+        let classes = requests.iter().map(|request| request.class);
+        if let Some(known) = self.guided_classes
+            && let Some(class) = classes.clone().flatten().find(|class| *class as usize >= known)
+        {
+            return Err(Error::Config(format!(
+                "there is no class {class}; the classifier knows 0 to {}",
+                known - 1
+            )));
+        }
+        // The classes of a network without any are those of what guides it.
+        if !self.has_classes && self.by_gradient {
+            return Ok(());
+        }
+        self.conditions.check(classes, guidance.evaluations(), self.unconditional_elsewhere)
     }
 
     /// How often [`Sampler::step`] makes a picture: once for each evaluation.

@@ -4,7 +4,7 @@ use crate::data::Image;
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
-use crate::model::Model;
+use crate::model::{Conditions, Model};
 
 use super::{Networks, Request, Sampler, SamplerOptions};
 
@@ -38,7 +38,8 @@ impl Upsampling {
         }
         let channels = config.low_res_channels;
         let small = gpu.buffer("small pictures", (options.batch * side * side * channels * 4) as u64)?;
-        let options = SamplerOptions { guided: false, ..options };
+        let conditions = Some(Conditions::of(&model.config));
+        let options = SamplerOptions { guided: false, conditions, ..options };
         let (weights, process) = (model.weights(), model.config.process()?);
         let low_res = Some((&small, side));
         let networks =

@@ -7,9 +7,9 @@ use crate::diffusion::{
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Plan};
-use crate::model::{Model, ModelConfig};
+use crate::model::{Conditions, Model, ModelConfig};
 
-use super::controls::{Conditions, Controls, MOST_CLASSES};
+use super::controls::{Conditions as Told, Controls, MOST_CLASSES};
 use super::options::{Progress, Render, Request, SessionOptions, Show};
 use super::pace::{Costs, Intervals};
 use super::painter::Painter;
@@ -25,6 +25,7 @@ const MS: f64 = 1e3;
 pub struct Session {
     gpu: Gpu,
     config: ModelConfig,
+    conditions: Conditions,
     schedule: ContinuousSchedule,
     options: SessionOptions,
     controls: Controls,
@@ -105,7 +106,20 @@ impl Session {
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
         let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new() };
-        Ok(Session { gpu, config, schedule, options, controls, program, painter, pace, wanted, run: None })
+        let conditions = Conditions::of(&config);
+        Ok(Session {
+            gpu,
+            config,
+            conditions,
+            schedule,
+            options,
+            controls,
+            program,
+            painter,
+            pace,
+            wanted,
+            run: None,
+        })
     }
 
     /// What it was made for.
@@ -124,7 +138,7 @@ impl Session {
     /// [`Error::Config`] for a class the model has not, guidance of a model that has no unconditional half, no steps or
     /// more than [`SessionOptions::max_steps`], or v outside [0, 1]; then the picture under way goes on.
     pub fn start(&mut self, request: &Request) -> Result<()> {
-        let steps = request.steps.unwrap_or(self.config.sampling.steps);
+        let steps = request.steps.unwrap_or(self.config.default_steps());
         if steps > self.options.max_steps {
             let most = self.options.max_steps;
             return Err(Error::Config(format!("{steps} steps in a session for {most} (max_steps)")));
@@ -150,6 +164,11 @@ impl Session {
     /// # Errors
     /// [`Error::Config`] for guidance of a model that has no unconditional half.
     pub fn set_guidance(&mut self, guidance: Guidance) -> Result<()> {
+        if self.run.is_none() {
+            // The class comes with the request, and is checked with it.
+            self.wanted.guidance = guidance;
+            return Ok(());
+        }
         self.wanted = self.checked(guidance, self.wanted.mix.clone())?;
         Ok(())
     }
@@ -189,20 +208,12 @@ impl Session {
 
     /// A condition if the model has it.
     fn checked(&self, guidance: Guidance, mix: Vec<(u32, f32)>) -> Result<Wanted> {
-        let classes = self.config.unet.num_classes.unwrap_or(0);
-        if let Some((class, _)) = mix.iter().find(|(class, _)| *class as usize >= classes) {
-            return Err(Error::Config(match classes {
-                0 => format!("class {class} of a model without classes"),
-                _ => format!("there is no class {class}; the model has 0 to {}", classes - 1),
-            }));
-        }
         let wanted = Wanted { guidance, mix };
-        if wanted.evaluations() != Evaluations::Conditional && classes > 0 && self.program.guided.is_none() {
-            return Err(Error::Config(format!(
-                "w = {} needs a model trained with label dropout; this one has no null class (w = 0 does without)",
-                guidance.weight()
-            )));
-        }
+        let classes: Vec<Option<u32>> = match &wanted.mix[..] {
+            [] => vec![None],
+            mix => mix.iter().map(|(class, _)| Some(*class)).collect(),
+        };
+        self.conditions.check(classes, wanted.evaluations(), false)?;
         Ok(wanted)
     }
 
@@ -350,7 +361,7 @@ impl Wanted {
 }
 
 /// The numbers of a condition, for K classes a step.
-fn conditions(wanted: &Wanted, null_label: u32, mixed: usize) -> Conditions {
+fn conditions(wanted: &Wanted, null_label: u32, mixed: usize) -> Told {
     let mut labels = vec![null_label; mixed + 1];
     let mut mix = vec![0.0; mixed];
     if wanted.evaluations() == Evaluations::Unconditional {
@@ -360,7 +371,7 @@ fn conditions(wanted: &Wanted, null_label: u32, mixed: usize) -> Conditions {
             (labels[at], mix[at]) = (*class, *part);
         }
     }
-    Conditions { labels, mix, guidance: wanted.guidance.weight() as f32 }
+    Told { labels, mix, guidance: wanted.guidance.weight() as f32 }
 }
 
 impl Pace {

@@ -53,6 +53,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
         two_pass: false,
         dtype: DType::F32,
         fast: false,
+        conditions: None,
     }
 }
 

@@ -8,7 +8,7 @@ use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
 use crate::error::{Error, Result};
 use crate::io::{NpzArrays, NpzValues, write_npz_arrays};
-use crate::model::{Checkpoint, Model, ModelConfig};
+use crate::model::{Checkpoint, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
 use crate::tensor::Precision;
 
@@ -45,12 +45,18 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let precision: Precision = args.precision.parse()?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    let mut checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
+    if args.null_class.is_some() {
+        checkpoint.config.take_last_row_as_null()?;
+    }
     checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
     let model = Model::of(&gpu, checkpoint)?;
     let config = &model.config;
     let given = match reverse {
-        true => of_pictures(from, config, &indices)?,
+        true => {
+            let own = args.class == "all" && config.unet.num_classes.is_some();
+            of_pictures(from, config, &indices, own)?
+        }
         false => of_latents(Path::new(from), config, &indices)?,
     };
 
@@ -63,11 +69,11 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let requests: Vec<Request> = requests
         .map(|(seed, label)| Ok(Request { class: class(*label)?, seed: *seed }))
         .collect::<Result<_>>()?;
-    let classes = config.unet.num_classes.unwrap_or(0);
-    if let Some(class) = requests.iter().filter_map(|r| r.class).find(|class| *class as usize >= classes) {
-        return Err(Error::Config(format!(
-            "{from} is of class {class}, the model has {classes}; give --class"
-        )));
+    let conditions = Conditions::of(config);
+    for request in requests.iter().filter(|request| request.class.is_some()) {
+        conditions
+            .check_class(request.class)
+            .map_err(|error| Error::Config(format!("{from}: {error} (give --class)")))?;
     }
     // The way there and the way back are each other's reverse only under one guidance; none is the safe one.
     let guidance = match (args.w, args.guidance_scale) {
@@ -79,10 +85,12 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
         steps: args.steps.unwrap_or(defaults.steps),
+        // The sampler is named here, and nothing is taken from the model's own.
         method: Method {
             kind: args.sampler,
             eta: args.eta,
             respacing: args.respacing.clone(),
+            spacing: args.spacing,
             variance: args.variance.as_deref().map(variance).transpose()?,
         },
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
@@ -92,6 +100,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
         dtype: precision.dtype(),
         ..defaults
     };
+    super::check_exponent(args, &options, &config.process()?)?;
     let sampler = Sampler::of(&gpu, &model, options)?;
     let stop = interrupt::flag();
     let bar =
@@ -122,7 +131,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
 }
 
 /// Pictures of a data set, in the model's size.
-fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64]) -> Result<Given> {
+fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64], own_labels: bool) -> Result<Given> {
     let size = config.unet.sample_size;
     let dataset = Dataset::open(from, Some(size))?;
     if dataset.channels != config.unet.in_channels {
@@ -130,6 +139,12 @@ fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64]) -> Result<Give
             "{from} has pictures of {} channels, the model makes {}",
             dataset.channels, config.unet.in_channels
         )));
+    }
+    // The data's own labels are shown to the network unless a class is given.
+    if own_labels {
+        let names = (&*config.class_names, &*dataset.class_names);
+        let note = check_same_classes(("the model", names.0), (from, names.1), true)?;
+        note.iter().for_each(|note| eprintln!("note: {note}"));
     }
     let (mut values, mut labels) = (Vec::new(), Vec::new());
     for &index in indices {

@@ -21,6 +21,8 @@ pub(super) fn parameters(
         sampler += &format!(", variance {variance}");
     }
     let steps = method.respacing.as_ref().map_or(options.steps.to_string(), Respacing::to_string);
+    let has_exponent = process.has_variance_exponent(method, options.steps);
+    let spaced = method.respacing.is_none().then(|| process.spacing(method, options.steps).to_string());
     let pairs = [
         ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
         (
@@ -31,9 +33,12 @@ pub(super) fn parameters(
         ("guidance_scale", guidance.scale().to_string()),
         ("sampler", sampler),
         ("steps", steps),
-        ("v", options.variance_exponent.to_string()),
+        ("spacing", spaced.unwrap_or_default()),
+        ("v", if has_exponent { options.variance_exponent.to_string() } else { String::new() }),
         ("clip", options.clip.to_string()),
         ("precision", if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned()),
     ];
-    pairs.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    // What does not decide the picture is left out.
+    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    pairs.map(|(key, value)| (key.to_owned(), value)).collect()
 }

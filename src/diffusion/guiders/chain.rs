@@ -62,6 +62,26 @@ impl Guiders {
         moments.iter().map(of).collect()
     }
 
+    /// Refuses a weight of the sampler's where a rule sets its own in every step, so that it would be ignored.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the rule.
+    pub fn check_weight_is_read(&self) -> Result<()> {
+        let steps = [0.0, 0.5, 1.0].map(|part| Moment { step: 0, steps: 3, log_snr: 40.0 * part - 20.0 });
+        let steps: Vec<Moment> = steps.iter().enumerate().map(|(step, at)| Moment { step, ..*at }).collect();
+        let sets_its_own = |guider: &&dyn Guider| {
+            matches!(guider.kind(), Kind::Weight | Kind::Step)
+                && steps.iter().all(|at| guider.weight(at, 0.25) == guider.weight(at, 3.5))
+        };
+        match self.iter().find(sets_its_own) {
+            None => Ok(()),
+            Some(guider) => Err(Error::Config(format!(
+                "{} sets the weight of every step itself, so that w (`w`, `guidance-scale`) would be ignored: leave one out",
+                guider.text()
+            ))),
+        }
+    }
+
     /// Whether a step of this weight needs more than the conditional evaluation.
     pub fn needs_all(&self, weight: f64) -> bool {
         let always = |guider: &dyn Guider| {

@@ -128,7 +128,9 @@ impl Process {
         }
         if method.spacing.is_some() && (method.respacing.is_some() || kind == SamplerKind::Halving) {
             return refuse(match kind {
-                SamplerKind::Halving => "--spacing: the steps of a halved student are where it was taught".into(),
+                SamplerKind::Halving => {
+                    "--spacing: the steps of a halved student are where it was taught".into()
+                }
                 _ => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
             });
         }
@@ -165,7 +167,9 @@ impl Process {
                 // N levels have N - 1 moves between them; one step goes from end to end.
                 let levels = levels(steps.max(2))?;
                 if levels.len() < 2 {
-                    return refuse(format!("{kind} goes from one level to another; ask for two steps or more"));
+                    return refuse(format!(
+                        "{kind} goes from one level to another; ask for two steps or more"
+                    ));
                 }
                 ddim_reverse(&levels)
             }

@@ -89,7 +89,8 @@ pub(super) fn log_snrs(schedule: &ContinuousSchedule, spacing: Spacing, steps: u
             Ok((1..=steps).rev().map(|i| schedule.log_snr(i as f64 / steps as f64)).collect())
         }
         Spacing::Leading(_) => Err(Error::Config(
-            "the spacing `leading` is of the steps of a discrete process, and this one is of continuous time".into(),
+            "the spacing `leading` is of the steps of a discrete process, and this one is of continuous time"
+                .into(),
         )),
     }
 }

@@ -3,7 +3,6 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::diffusion::toy::{CLASSES, class_mean};
 use crate::diffusion::{BetaSchedule, ContinuousSchedule, DiscreteSchedule, Prediction, Variance};
 
 fn discrete(schedule: BetaSchedule, total: usize, scale: f64) -> Process {
@@ -107,7 +106,8 @@ proptest! {
             }
             Err(error) => {
                 prop_assert!((steps - 1) * stride + offset >= total);
-                prop_assert!(error.to_string().contains(&format!("t = {}", (steps - 1) * stride + offset)));
+                let said = format!("t = {}", (steps - 1) * stride + offset);
+                prop_assert!(error.to_string().contains(&said), "{error}");
             }
         }
     }
@@ -146,53 +146,48 @@ fn a_spacing_beside_what_names_the_steps_is_refused() {
     let spacing = Some(Spacing::Karras);
     let respacing = Some("10".parse().unwrap());
     assert!(error(Method { respacing, spacing, ..Method::default() }).contains("--respacing"));
-    assert!(error(Method { kind: Some(SamplerKind::Halving), spacing, ..Method::default() }).contains("halved"));
+    assert!(
+        error(Method { kind: Some(SamplerKind::Halving), spacing, ..Method::default() }).contains("halved")
+    );
     let continuous = Process::from(&ContinuousSchedule::default());
     let leading = Method { spacing: Some(Spacing::Leading(0)), ..Method::default() };
     assert!(continuous.moves(&leading, 10, 0.3).unwrap_err().to_string().contains("continuous time"));
 }
 
-/// x̂ of bright pictures: a mixture whose means lie far from 0, so that it matters where a solver begins.
-fn bright(z: &[f64], level: &Level) -> Result<Vec<f64>> {
-    const SD: f64 = 0.1;
-    let (alpha, sigma) = (level.alpha, level.sigma);
-    let variance = (alpha * SD).powi(2) + sigma.powi(2);
-    let away = |class: usize| {
-        let mean = class_mean(class);
-        let mean = [0.6 + 0.4 * mean[0], 0.5 + 0.4 * mean[1]];
-        (mean, [z[0] - alpha * mean[0], z[1] - alpha * mean[1]])
-    };
-    let exponent = |class: usize| {
-        let (_, away) = away(class);
-        -0.5 * (away[0].powi(2) + away[1].powi(2)) / variance
-    };
-    let most = (0..CLASSES).map(exponent).fold(f64::NEG_INFINITY, f64::max);
-    let mut sum = [0.0; 3];
-    for class in 0..CLASSES {
-        let (mean, away) = away(class);
-        let weight = (exponent(class) - most).exp();
-        let gain = alpha * SD.powi(2) / variance;
-        sum[0] += weight * (mean[0] + gain * away[0]);
-        sum[1] += weight * (mean[1] + gain * away[1]);
-        sum[2] += weight;
-    }
-    Ok(vec![sum[0] / sum[2], sum[1] / sum[2]])
+/// Pixels of a picture.
+const PIXELS: usize = 256;
+
+/// x̂ of bright pictures: a grey from N(0.4, 0.15²) or N(0.9, 0.15²), and N(0, 0.1²) in each pixel. The noisiest
+/// levels say how bright a picture is to be, so that it matters where a solver begins.
+fn greys(z: &[f64], level: &Level) -> Result<Vec<f64>> {
+    const GREYS: [f64; 2] = [0.4, 0.9];
+    const PIXEL: f64 = 0.01;
+    let (alpha, sigma, pixels) = (level.alpha, level.sigma, z.len() as f64);
+    // Along the grey all pixels are one; across it they are themselves.
+    let together = pixels * 0.0225 + PIXEL;
+    let along = alpha.powi(2) * together + sigma.powi(2);
+    let brightness = z.iter().sum::<f64>() / pixels;
+    let exponents = GREYS.map(|grey| -0.5 * pixels * (brightness - alpha * grey).powi(2) / along);
+    let most = exponents[0].max(exponents[1]);
+    let parts = exponents.map(|exponent| (exponent - most).exp());
+    let grey = (parts[0] * GREYS[0] + parts[1] * GREYS[1]) / (parts[0] + parts[1]);
+    let bright = grey + alpha * together / along * (brightness - alpha * grey);
+    let gain = alpha * PIXEL / (alpha.powi(2) * PIXEL + sigma.powi(2));
+    Ok(z.iter().map(|z| bright + gain * (z - brightness)).collect())
+}
+
+/// Where moves take some noises.
+fn pictures(moves: &[Move]) -> Vec<f64> {
+    let noise = |i: u64| crate::random::fill_normal(7, i, crate::random::Stream::InitialNoise, PIXELS);
+    let start = |i| noise(i).into_iter().map(f64::from).collect();
+    (0..24).flat_map(|i| walk(&mut greys, moves, start(i), |_| vec![0.0; PIXELS]).unwrap()).collect()
 }
 
 /// The mean distance of the same noises' pictures to those of DDIM in 1000 steps.
-fn distance(process: &Process, kind: SamplerKind, spacing: Option<Spacing>, steps: usize) -> f64 {
-    let pictures = |kind, spacing, steps| -> Vec<f64> {
-        let method = Method { kind: Some(kind), spacing, ..Method::default() };
-        let (moves, _) = process.moves(&method, steps, 0.0).unwrap();
-        let angle = |i: usize| 0.61 + 2.399_963 * i as f64;
-        // Spread over the normal distribution: radii at its quantiles, angles at the golden section.
-        let noise = |i: usize| {
-            let radius = (-2.0 * (1.0 - (i as f64 + 0.5) / 100.0).ln()).sqrt();
-            vec![radius * angle(i).cos(), radius * angle(i).sin()]
-        };
-        (0..100).flat_map(|i| walk(&mut bright, &moves, noise(i), |_| vec![0.0; 2]).unwrap()).collect()
-    };
-    let (found, exact) = (pictures(kind, spacing, steps), pictures(SamplerKind::Ddim, None, 1000));
+fn distance(process: &Process, moves: &[Move]) -> f64 {
+    let ddim = Method { kind: Some(SamplerKind::Ddim), ..Method::default() };
+    let exact = pictures(&process.moves(&ddim, 1000, 0.0).unwrap().0);
+    let found = pictures(moves);
     found.iter().zip(&exact).map(|(a, b)| (a - b).abs()).sum::<f64>() / exact.len() as f64
 }
 
@@ -201,18 +196,17 @@ fn solvers_in_50_steps_come_to_where_ddim_comes_in_1000() {
     let linear = discrete(BetaSchedule::Linear, 1000, 1.0);
     let cosine = discrete(BetaSchedule::Cosine, 1000, 1.0);
     let continuous = Process::from(&ContinuousSchedule::default());
-    let solvers = [(SamplerKind::Euler, 0.01), (SamplerKind::Heun, 0.004), (SamplerKind::Dpmpp2m, 0.004)];
-    for (name, process) in [("linear", &linear), ("cosine", &cosine), ("continuous", &continuous)] {
-        for (kind, most) in solvers {
-            let found = distance(process, kind, None, 50);
-            println!("{name} {kind}: {found:.5}");
+    for (kind, most) in
+        [(SamplerKind::Euler, 0.01), (SamplerKind::Heun, 0.004), (SamplerKind::Dpmpp2m, 0.004)]
+    {
+        for (name, process) in [("linear", &linear), ("cosine", &cosine), ("continuous", &continuous)] {
+            let method = Method { kind: Some(kind), ..Method::default() };
+            let found = distance(process, &process.moves(&method, 50, 0.0).unwrap().0);
             assert!(found < most, "{name} {kind}: {found}");
         }
     }
-    // The test can fail: levels that stop short of the end are not enough.
-    for (kind, most) in solvers {
-        let found = distance(&linear, kind, Some(Spacing::Leading(0)), 50);
-        println!("linear {kind} leading: {found:.5}");
-        assert!(found > most, "{kind}: {found}");
-    }
+    // The distance sees where a solver begins: the same levels without the first, so that noise is taken for a latent at 80.
+    let levels = linear.levels.spaced(Spacing::Edm, 51).unwrap();
+    let late = distance(&linear, &dpmpp_2m(&levels[1..]));
+    assert!(late > 0.012, "{late}");
 }

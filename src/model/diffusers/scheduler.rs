@@ -407,22 +407,46 @@ mod tests {
             (json!({"_class_name": "DDPMScheduler"}), None, "leading", "static"),
             (json!({"_class_name": "DDPMScheduler", "clip_sample": false}), None, "leading", "none"),
             (json!({"_class_name": "DDIMScheduler", "steps_offset": 1}), Some("ddim"), "leading+1", "static"),
-            (json!({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}), Some("ddim"), "trailing", "static"),
+            (
+                json!({"_class_name": "DDIMScheduler", "timestep_spacing": "trailing"}),
+                Some("ddim"),
+                "trailing",
+                "static",
+            ),
             (json!({"_class_name": "PNDMScheduler"}), Some("ddim"), "leading", "none"),
             (json!({"_class_name": "EulerDiscreteScheduler"}), Some("euler"), "uniform", "none"),
-            (json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true}), Some("euler"), "karras", "none"),
-            (json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}), Some("dpmpp-2m-sde"), "uniform", "none"),
-            (json!({"_class_name": "DDIMScheduler", "thresholding": true}), Some("ddim"), "leading", "static"),
+            (
+                json!({"_class_name": "EulerDiscreteScheduler", "use_karras_sigmas": true}),
+                Some("euler"),
+                "karras",
+                "none",
+            ),
+            (
+                json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}),
+                Some("dpmpp-2m-sde"),
+                "uniform",
+                "none",
+            ),
+            (
+                json!({"_class_name": "DDIMScheduler", "thresholding": true}),
+                Some("ddim"),
+                "leading",
+                "static",
+            ),
             (
                 json!({"_class_name": "DDIMScheduler", "thresholding": true, "sample_max_value": 2.0, "dynamic_thresholding_ratio": 0.9}),
-                Some("ddim"), "leading", "dynamic:0.9",
+                Some("ddim"),
+                "leading",
+                "dynamic:0.9",
             ),
         ] {
             let sampling = of(value.clone()).unwrap().sampling;
             assert_eq!(sampling.sampler.as_deref(), sampler, "{value}");
             assert_eq!((sampling.spacing.as_deref(), &*sampling.clip), (Some(spacing), clip), "{value}");
         }
-        let few = of(json!({"_class_name": "DDPMScheduler", "num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2}));
+        let few = of(
+            json!({"_class_name": "DDPMScheduler", "num_train_timesteps": 100, "beta_start": 1e-3, "beta_end": 0.2}),
+        );
         assert_eq!(few.unwrap().sampling.steps, 100);
     }
 
@@ -433,13 +457,23 @@ mod tests {
             (json!({"_class_name": "DDIMScheduler", "set_alpha_to_one": false}), "set_alpha_to_one false"),
             (json!({"_class_name": "PNDMScheduler"}), "set_alpha_to_one false"),
             (json!({"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}), "solver_order 3"),
-            (json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}), "algorithm_type dpmsolver"),
-            (json!({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": true}), "use_beta_sigmas true"),
+            (
+                json!({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}),
+                "algorithm_type dpmsolver",
+            ),
+            (
+                json!({"_class_name": "EulerDiscreteScheduler", "use_beta_sigmas": true}),
+                "use_beta_sigmas true",
+            ),
             (json!({"_class_name": "EulerDiscreteScheduler", "sigma_max": 80.0}), "sigma_max 80.0"),
             (json!({"_class_name": "DDPMScheduler", "a_setting_to_come": "x"}), "a_setting_to_come \"x\""),
-            (json!({"_class_name": "DDIMScheduler", "thresholding": true, "sample_max_value": 2.0}), "sample_max_value 2"),
+            (
+                json!({"_class_name": "DDIMScheduler", "thresholding": true, "sample_max_value": 2.0}),
+                "sample_max_value 2",
+            ),
         ] {
-            assert!(notes(value.clone()).contains(said), "{value}: {}", notes(value));
+            let notes = notes(value.clone());
+            assert!(notes.contains(said), "{value}: {notes}");
         }
         // What says what is done here anyway is not worth a note.
         for value in [
@@ -450,17 +484,24 @@ mod tests {
                 "lambda_min_clipped": null, "flow_shift": 1.0, "time_shift_type": "exponential"}),
             json!({"_class_name": "UniPCMultistepScheduler", "solver_type": "bh2", "predict_x0": true}),
         ] {
-            assert!(!notes(value.clone()).contains("not followed"), "{value}: {}", notes(value));
+            let notes = notes(value.clone());
+            assert!(!notes.contains("not followed"), "{value}: {notes}");
         }
     }
 
     #[test]
     fn what_changes_the_process_is_refused() {
         for (value, named) in [
-            (json!({"_class_name": "DDPMScheduler", "rescale_betas_zero_snr": true}), "rescale_betas_zero_snr"),
+            (
+                json!({"_class_name": "DDPMScheduler", "rescale_betas_zero_snr": true}),
+                "rescale_betas_zero_snr",
+            ),
             (json!({"_class_name": "DDPMScheduler", "beta_schedule": "scaled_linear"}), "scaled_linear"),
             (json!({"_class_name": "DDPMScheduler", "timestep_spacing": "odd"}), "timestep_spacing"),
-            (json!({"_class_name": "EulerDiscreteScheduler", "prediction_type": "flow_prediction"}), "flow_prediction"),
+            (
+                json!({"_class_name": "EulerDiscreteScheduler", "prediction_type": "flow_prediction"}),
+                "flow_prediction",
+            ),
         ] {
             let message = of(value.clone()).err().unwrap();
             assert!(message.contains(named), "{value}: {message}");

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::fingerprint::Fingerprint;
 use crate::diffusion::{Prediction, TimeSampler};
 use crate::error::{Error, Result};
-use crate::model::{Model, ModelConfig};
+use crate::model::{Conditions, Model, ModelConfig};
 use crate::nn::Parameters;
 
 use super::objective::{LossKind, Objective, TrainSchedule};
@@ -159,9 +159,7 @@ impl Teacher {
 fn check(config: &ModelConfig) -> Result<()> {
     let refuse = |what: &str| Err(Error::Config(format!("this model cannot be distilled: {what}")));
     let process = config.process()?;
-    if !config.can_guide() {
-        return refuse("it has no classes, or was trained without label dropout, so nothing guides it");
-    }
+    Conditions::of(config).check_guidance("distillation")?;
     if config.unet.low_res_channels > 0 {
         return refuse("it is an upsampler");
     }
