@@ -185,7 +185,11 @@ pub(super) fn check_tensors(file: &dyn TensorSource, parameters: &Parameters, pr
     for spec in parameters.specs() {
         let name = format!("{prefix}{}", spec.name);
         if names.binary_search(&name).is_err() {
-            return Err(Error::tensor(file.path(), name, "is missing"));
+            let what = match file.opaque().get(&name) {
+                Some(kind) => format!("is of the type `{kind}`, which is not read"),
+                None => "is missing".into(),
+            };
+            return Err(Error::tensor(file.path(), name, what));
         }
         let (_, shape) = file.about(&name)?;
         let expected = spec.file_shape();

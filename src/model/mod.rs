@@ -6,7 +6,9 @@
 //!
 //! Invariants: this layer knows networks and files; it never trains and never samples.
 
+mod agreement;
 mod architecture;
+mod average;
 mod checkpoint;
 mod config;
 mod convert;
@@ -14,15 +16,19 @@ mod diffusers;
 mod digits;
 mod flags;
 mod imagenet;
+mod locate;
+mod network;
 mod open;
 mod published;
 #[cfg(test)]
 mod tests;
 
 pub use architecture::{Architecture, Kind};
+pub use average::Average;
 pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert};
 pub use flags::Flags;
-pub use open::Checkpoint;
+pub use locate::Choice;
+pub use open::{Checkpoint, Found};
 pub use published::{Heads, PUBLISHED, Published};

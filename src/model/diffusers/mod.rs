@@ -13,62 +13,80 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::config::{ModelConfig, SamplingDefaults, UNET};
+use super::agreement::{Difference, differences, told};
+use super::config::{ModelConfig, SamplingDefaults, SchedulerConfig, UNET};
 use super::open::{Checkpoint, read_config};
 use crate::error::{Error, Result};
-use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
+use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
 use crate::nn::unet::QkvLayout;
 use crate::nn::{Layout, UNet};
 use config::UNet2D;
 use names::{Place, place};
 use scheduler::Scheduler;
+pub(super) use shards::STEM;
 use source::AsGuidedDiffusion;
 pub(super) use source::reorder_qkv;
 
 /// Our own configuration, kept beside diffusers': what theirs cannot say.
 const OURS: &str = "freeguide.json";
 
-/// Opens `path` if it is a diffusers folder: a pipeline's, its `unet`, or a weights file in there.
-pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
-    let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(shards::STEM));
-    if path.is_file() && !named {
-        return Ok(None);
-    }
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let unet = if folder.join("model_index.json").exists() { folder.join("unet") } else { folder.to_owned() };
+/// What a folder makes of a file of weights in it.
+pub(super) struct Opened {
+    /// The tensors under guided-diffusion's names.
+    pub source: Box<dyn TensorSource>,
+    pub config: ModelConfig,
+    /// What the configuration was taken from.
+    pub configuration: String,
+    pub notes: Vec<String>,
+}
+
+/// Whether a file has the names of a `UNet2DModel`'s tensors.
+pub(super) fn are_names(source: &dyn TensorSource) -> bool {
+    let names = source.names();
+    let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+    any("conv_in.") && (any("down_blocks.") || any("time_embedding."))
+}
+
+/// Opens several files behind their index.
+pub(super) fn shards(index: &Path) -> Result<Box<dyn TensorSource>> {
+    shards::open(index)
+}
+
+/// The network of a file of weights, configured by what lies in its folder and the one above.
+pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Opened> {
+    let unet = weights.parent().unwrap_or(Path::new("."));
     let path = unet.join("config.json");
-    let Some(class_name) = class_name(&path)? else { return Ok(None) };
-    if class_name.starts_with("Freeguide") {
-        return Ok(None);
+    if !path.exists() {
+        let what = "has diffusers' names, whose configuration stands in config.json beside it; there is none";
+        return Err(Error::format(weights, what));
     }
     let bad = |what: String| Error::format(&path, what);
     let theirs: UNet2D = read(&path)?;
     let config = theirs.ours().map_err(bad)?;
     config.check().map_err(|error| bad(error.to_string()))?;
 
-    let mut notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
+    let notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
     let top = unet.parent().unwrap_or(Path::new("."));
+    let settings = scheduler(top, unet)?;
     let ours = [unet.join(OURS), top.join(OURS)].into_iter().find(|path| path.exists());
-    let config = match ours {
-        Some(path) => {
-            let mut ours = read_config(&path)?;
+    let (config, configuration) = match (ours, settings) {
+        (Some(kept), settings) => {
+            let mut ours = read_config(&kept)?;
             // The channels of qkv lie apart here, whatever their order was.
             ours.unet.qkv_order = QkvLayout::New;
-            notes.push(format!("configuration from {}", path.display()));
-            ours
+            agree(&kept, &ours, (&path, &theirs), settings.as_ref())?;
+            let beside = match settings {
+                Some(_) => "config.json and scheduler_config.json say",
+                None => "config.json says",
+            };
+            (ours, format!("{}, and {beside} the same", kept.display()))
         }
-        None => {
-            let settings = [top.join("scheduler/scheduler_config.json"), unet.join("scheduler_config.json")];
-            let settings = settings.into_iter().find(|path| path.exists()).ok_or_else(|| {
-                bad("has no scheduler/scheduler_config.json beside its folder, which says what it was trained for".into())
-            })?;
-            let scheduler =
-                read::<Scheduler>(&settings)?.ours().map_err(|what| Error::format(&settings, what))?;
+        (None, Some(settings)) => {
             let classes = config.num_classes.unwrap_or(0);
-            ModelConfig {
+            let config = ModelConfig {
                 class_name: UNET.into(),
-                unet: config.clone(),
-                scheduler,
+                unet: config,
+                scheduler: settings.ours,
                 sampling: SamplingDefaults {
                     steps: 250,
                     variance_exponent: 0.0,
@@ -80,12 +98,78 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
                 unconditional_probability: 0.0,
                 images_seen: 0,
                 ema_rate: None,
-            }
+            };
+            (config, format!("{} and {}", path.display(), settings.path.display()))
+        }
+        (None, None) => {
+            return Err(bad(
+                "has no scheduler/scheduler_config.json beside its folder, which says what it was trained for".into(),
+            ));
         }
     };
     let network = UNet::new(&config.unet)?;
-    let source = AsGuidedDiffusion::new(shards::open(&unet)?, network.config(), network.parameters())?;
-    Ok(Some(Checkpoint { source: Box::new(source), prefix: String::new(), config, notes }))
+    let source = AsGuidedDiffusion::new(source, network.config(), network.parameters())?;
+    Ok(Opened { source: Box::new(source), config, configuration, notes })
+}
+
+/// A scheduler's settings as they stand in a file, and as ours.
+struct Settings {
+    path: PathBuf,
+    theirs: Scheduler,
+    ours: SchedulerConfig,
+}
+
+/// The settings of a pipeline's scheduler, or of one beside a network that stands alone; where there are both, they agree.
+fn scheduler(top: &Path, unet: &Path) -> Result<Option<Settings>> {
+    let mut found: Option<Settings> = None;
+    for path in [top.join("scheduler/scheduler_config.json"), unet.join("scheduler_config.json")] {
+        if !path.exists() {
+            continue;
+        }
+        let theirs = read::<Scheduler>(&path)?;
+        let ours = theirs.ours().map_err(|what| Error::format(&path, what))?;
+        match &found {
+            Some(first) if first.ours != ours => {
+                let differ = differences(&first.theirs, &theirs, &[]);
+                let what = told(&differ, &first.path.display().to_string(), "this file").unwrap_or_default();
+                return Err(Error::format(
+                    &path,
+                    format!("contradicts another: {what}; take one of them away"),
+                ));
+            }
+            Some(_) => {}
+            None => found = Some(Settings { path, theirs, ours }),
+        }
+    }
+    Ok(found)
+}
+
+/// Checks that our own notes say what diffusers' files beside them say, as far as those can say it.
+fn agree(
+    kept: &Path,
+    ours: &ModelConfig,
+    (path, theirs): (&Path, &UNet2D),
+    settings: Option<&Settings>,
+) -> Result<()> {
+    let bad = |what: String| Error::format(kept, what);
+    let contradiction = |differ: &[Difference], beside: &Path| {
+        let what = told(differ, OURS, &beside.display().to_string()).unwrap_or_default();
+        let way_out =
+            "undo the change, make it in both, or delete freeguide.json to go by diffusers' files alone";
+        Err(bad(format!("contradicts a file beside it: {what}; {way_out}")))
+    };
+    // What their class cannot say is left out by going through it, and what it says in several ways is one.
+    let said = UNet2D::of(&ours.unet).map_err(bad)?;
+    if said.ours().map_err(bad)? != theirs.ours().map_err(|what| Error::format(path, what))? {
+        return contradiction(&differences(&said, theirs, &[]), path);
+    }
+    let Some(settings) = settings else { return Ok(()) };
+    match Scheduler::of(&ours.scheduler) {
+        Some(said) if said.ours().map_err(bad)? == settings.ours => Ok(()),
+        Some(said) => contradiction(&differences(&said, &settings.theirs, &[]), &settings.path),
+        // A schedule that theirs cannot be.
+        None => contradiction(&differences(&ours.scheduler, &settings.ours, &[]), &settings.path),
+    }
 }
 
 /// Writes a checkpoint as a diffusers folder; each tensor keeps its type and bits.
@@ -151,13 +235,4 @@ fn put(path: &Path, value: &impl Serialize) -> Result<()> {
 fn read<T: DeserializeOwned>(path: &PathBuf) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     serde_json::from_str(&text).map_err(|error| Error::format(path, error.to_string()))
-}
-
-/// The `_class_name` of a configuration that is there and has one.
-fn class_name(path: &PathBuf) -> Result<Option<String>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let value: serde_json::Value = read(path)?;
-    Ok(value.get("_class_name").and_then(|name| name.as_str()).map(str::to_owned))
 }
