@@ -3,7 +3,8 @@
 // squares: partial[first + block] = Σ g² over 16384 elements.
 // prepare: norm = sqrt(Σ partial)/scale, clip factor min(1, clip/norm), whether to skip, bias corrections, loss scale.
 // update:  g' = g·clip/scale;  m <- β1 m + (1-β1) g';  v <- β2 v + (1-β2) g'²;
-//          p <- p - lr·decay·p - lr·(m/bias1)/(sqrt(v/bias2) + eps);  ema_e <- ema_e + (1-rate_e)(p - ema_e);  g <- 0.
+//          p <- p - lr·decay·p - lr·(m/bias1)/(sqrt(v/bias2) + eps);  ema_e <- ema_e + rest_e (p - ema_e);  g <- 0.
+// rest_e = max(1 - rate_e, 9/(9 + t)) in the t-th good step, where the averages warm up; else 1 - rate_e.
 // bias_i = 1 - β_i^t by the recurrence bias <- (1-β) + β·bias, which keeps its relative precision where t is small.
 // params, grads, m, v [n], ema [E, n], all f32, n a multiple of 4, E at most 4.  Deterministic: sums in a fixed order.
 // A skipped step (a norm that is inf or NaN) changes nothing but the gradients, which become zero, and the loss scale.
@@ -33,6 +34,7 @@ struct Params {
     beta2: f32,
     rest2: f32,
     eps: f32,
+    ema_warmup: f32,     // 9 where averages warm up, else 0
     ema_rest: vec4<f32>, // 1 - rate of each average
 }
 
@@ -171,9 +173,10 @@ fn update_ema(
     if (state.skip == 0u) {
         let fresh = updated(i, q);
         params[i] = fresh;
+        let least = q.ema_warmup / (q.ema_warmup + f32(state.good_steps));
         for (var e = 0u; e < q.rates; e++) {
             let at = e * q.count + i;
-            ema[at] += q.ema_rest[e] * (fresh - ema[at]);
+            ema[at] += max(q.ema_rest[e], least) * (fresh - ema[at]);
         }
     }
     grads[i] = vec4<f32>(0.0);

@@ -94,7 +94,11 @@ fn importance_sampling_resumes_byte_for_byte() {
     let mut options = options(objective, 160);
     options.microbatch = 4;
     options.sampling.steps = 5;
-    train(&gpu, &options, straight.path());
+    let records = train(&gpu, &options, straight.path()).records().to_vec();
+    // Until every time has its ten losses all weigh the same; then the loss that is compared and the one beside it differ.
+    assert!(records.iter().all(|record| record.unweighted_loss.is_some()));
+    let weighted = records.iter().filter(|record| record.unweighted_loss != Some(record.loss)).count();
+    assert!(weighted > 0 && records[0].unweighted_loss == Some(records[0].loss), "{records:?}");
     for steps in [3, 7, 1] {
         let mut trainer = Trainer::open(&gpu, digits(), &options, stopped.path()).unwrap();
         let mut left = steps;

@@ -12,11 +12,12 @@ use freeguide::tensor::Precision;
 use freeguide::train::{Outcome, TrainOptions, Trainer};
 
 /// What a finished training of `images` images leaves behind, all of it reproducible.
-fn files(images: u64) -> [String; 6] {
+fn files(images: u64) -> [String; 7] {
     let state = format!("state-{images:012}.safetensors");
-    let names = ["train.json", "train.jsonl", "config.json", "model.safetensors", "loss.png"];
-    let [a, b, c, d, e] = names.map(str::to_owned);
-    [a, b, c, d, e, state]
+    let weights = ["model.safetensors", "model-raw.safetensors"];
+    let [a, b, c, d] = ["train.json", "train.jsonl", "config.json", "loss.png"].map(str::to_owned);
+    let [e, f] = weights.map(str::to_owned);
+    [a, b, c, d, e, f, state]
 }
 
 fn assert_same_training(images: u64, straight: &Path, resumed: &Path) {

@@ -8,6 +8,7 @@ use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::{Model, ModelConfig};
+use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
 
@@ -61,6 +62,10 @@ pub struct Args {
     /// Rates of the weights' moving averages; the first becomes the model.
     #[arg(long, value_name = "0.999,…")]
     ema: Option<String>,
+    /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
+    /// length ends with averages of its last tenth; or none.
+    #[arg(long, value_name = "ramp|none", default_value = "ramp")]
+    ema_warmup: EmaWarmup,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
     precision: String,
@@ -90,6 +95,7 @@ impl Args {
         if let Some(text) = &self.ema {
             o.ema_rates = ranges::numbers(text)?;
         }
+        o.ema_warmup = self.ema_warmup;
         o.precision = self.precision.parse::<Precision>()?;
         o.save_every = self.save_every.unwrap_or(o.save_every);
         Ok(options)

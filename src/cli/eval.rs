@@ -88,6 +88,8 @@ pub fn run(args: &Args) -> Result<()> {
         (None, None) => return Err(Error::Config("give --model or --samples".into())),
     };
     if args.json {
+        // What is read by a program is seen by a person too.
+        report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
         println!("{}", serde_json::to_string_pretty(&report).expect("a report has only names and numbers"));
     } else {
         print!("{report}");

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::generations;
-use crate::model::{Checkpoint, Kind, ModelConfig};
+use crate::model::{Checkpoint, Kind, ModelConfig, WeightsKind};
 use crate::nn::UNet;
 use crate::nn::unet::QkvLayout;
 use crate::train::TrainOptions;
@@ -62,8 +62,9 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
         0 => println!("  trained on {}", config.data),
         images => println!("  trained on {} for {images} images", config.data),
     }
-    if let Some(rate) = config.ema_rate {
-        println!("  weights: average at rate {rate}");
+    if let Some(weights) = WeightsKind::of_config(config) {
+        println!("  weights: {weights}");
+        weights.warning().iter().for_each(|warning| println!("  warning: {warning}"));
     }
     let unet = &config.unet;
     println!("  pictures: {0}x{0}, {1} channels", unet.sample_size, unet.in_channels);

@@ -88,6 +88,11 @@ pub fn run(
                     count,
                 };
                 let report = measured_model(gpu, model, &draw, &compared, &work, measures)?;
+                // They are the same at every point.
+                if points.is_empty() {
+                    report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+                    report.notes.iter().for_each(|note| eprintln!("note: {note}"));
+                }
                 let p = model.config.unconditional_probability;
                 points.push(Point::new(name, p, steps, guidance.weight(), &report));
                 let text = to_csv(&points);

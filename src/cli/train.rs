@@ -9,6 +9,7 @@ use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
+use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{
     Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
@@ -97,6 +98,10 @@ pub struct Args {
     /// Rates of the weights' moving averages; the first becomes the model.
     #[arg(long, value_name = "0.999,…", help_heading = "Optimisation")]
     ema: Option<String>,
+    /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
+    /// length ends with averages of its last tenth; or none.
+    #[arg(long, value_name = "ramp|none", default_value = "ramp", help_heading = "Optimisation")]
+    ema_warmup: EmaWarmup,
     /// Log SNR at the noisy end.
     #[arg(long, value_name = "F", default_value_t = -20.0, allow_negative_numbers = true, help_heading = "Optimisation")]
     lambda_min: f64,
@@ -209,6 +214,7 @@ impl Args {
         if let Some(text) = &self.ema {
             o.ema_rates = ranges::numbers(text)?;
         }
+        o.ema_warmup = self.ema_warmup;
         (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
         o.objective = Objective {
             schedule: self.schedule,
@@ -311,6 +317,10 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
         },
     )?;
     bar.finish_and_clear();
+    for average in trainer.averages() {
+        eprintln!("{average}");
+        average.warning().iter().for_each(|warning| eprintln!("warning: {warning}"));
+    }
     Ok(outcome)
 }
 

@@ -5,13 +5,15 @@
 
 use super::betas::BetaSchedule;
 use super::respacing::Respacing;
+use super::schedule::alpha_of_log_snr;
 use crate::{Error, Result};
 
 /// A discrete process: the kept steps, and what is told to the network at each.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiscreteSchedule {
     steps_total: usize,
-    timesteps: Vec<usize>,
+    /// What the network is told: whole numbers, but between two of them where levels were asked for that lie there.
+    timesteps: Vec<f64>,
     betas: Vec<f64>,
     alphas_cumprod: Vec<f64>,
 }
@@ -43,7 +45,7 @@ impl DiscreteSchedule {
         let alphas_cumprod = betas.iter().scan(1.0, product).collect();
         Ok(DiscreteSchedule {
             steps_total: betas.len(),
-            timesteps: (0..betas.len()).collect(),
+            timesteps: (0..betas.len()).map(|t| t as f64).collect(),
             betas,
             alphas_cumprod,
         })
@@ -66,13 +68,34 @@ impl DiscreteSchedule {
         if kept.is_empty() || !rises || kept[kept.len() - 1] >= self.len() {
             return Err(Error::Config(format!("kept steps must rise within 0 .. {}", self.len())));
         }
-        let mut before = 1.0;
-        let beta = |&t: &usize| {
-            let bar = self.alphas_cumprod[t];
-            1.0 - bar / std::mem::replace(&mut before, bar)
+        let bars = kept.iter().map(|&t| self.alphas_cumprod[t]);
+        self.through(bars, kept.iter().map(|&t| self.timesteps[t]).collect())
+    }
+
+    /// The process through `times`, rising and between 0 and T - 1; between two whole ones λ is interpolated.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when they do not rise, or one is not there.
+    pub fn at_times(&self, times: &[f64]) -> Result<Self> {
+        let last = (self.len() - 1) as f64;
+        let rises = times.windows(2).all(|pair| pair[0] < pair[1]);
+        if times.is_empty() || !rises || !times.iter().all(|time| (0.0..=last).contains(time)) {
+            return Err(Error::Config(format!("times of a process must rise within 0 to {last}")));
+        }
+        let bar = |time: &f64| alpha_of_log_snr(self.log_snr_at(*time)).powi(2);
+        let told = |time: &f64| {
+            let (below, part) = (time.floor() as usize, time.fract());
+            let above = self.timesteps[(below + 1).min(self.len() - 1)];
+            self.timesteps[below] + (above - self.timesteps[below]) * part
         };
-        let whole = Self::from_betas(kept.iter().map(beta).collect())?;
-        let timesteps = kept.iter().map(|&t| self.timesteps[t]).collect();
+        self.through(times.iter().map(bar), times.iter().map(told).collect())
+    }
+
+    /// The process of the cumulative products `bars`, whose steps are called `timesteps`.
+    fn through(&self, bars: impl Iterator<Item = f64>, timesteps: Vec<f64>) -> Result<Self> {
+        let mut before = 1.0;
+        let beta = |bar: f64| 1.0 - bar / std::mem::replace(&mut before, bar);
+        let whole = Self::from_betas(bars.map(beta).collect())?;
         Ok(DiscreteSchedule { steps_total: self.steps_total, timesteps, ..whole })
     }
 
@@ -87,8 +110,8 @@ impl DiscreteSchedule {
         self.steps_total
     }
 
-    /// What the network is told at step `t`: the original integer.
-    pub fn timestep(&self, t: usize) -> usize {
+    /// What the network is told at step `t`: the original number, whole but where [`DiscreteSchedule::at_times`] chose others.
+    pub fn timestep(&self, t: usize) -> f64 {
         self.timesteps[t]
     }
 
@@ -149,15 +172,29 @@ impl DiscreteSchedule {
         (beta * before.sqrt() / rest, (1.0 - before) * (1.0 - beta).sqrt() / rest)
     }
 
-    /// The step whose λ is nearest to `log_snr`.
-    pub fn nearest(&self, log_snr: f64) -> usize {
-        // λ falls with t.
-        let after = (0..self.len()).collect::<Vec<_>>().partition_point(|&t| self.log_snr(t) > log_snr);
-        match after {
-            0 => 0,
-            t if t == self.len() => t - 1,
-            t if self.log_snr(t - 1) - log_snr < log_snr - self.log_snr(t) => t - 1,
-            t => t,
+    /// λ at a time between 0 and T - 1: that of a whole one, and on the straight line between two (k-diffusion's rule).
+    pub fn log_snr_at(&self, time: f64) -> f64 {
+        let below = (time.max(0.0) as usize).min(self.len() - 1);
+        let (this, next) = (self.log_snr(below), self.log_snr((below + 1).min(self.len() - 1)));
+        this + (next - this) * (time - below as f64).clamp(0.0, 1.0)
+    }
+
+    /// The time whose λ is `log_snr`, between 0 and T - 1: the inverse of [`DiscreteSchedule::log_snr_at`].
+    pub fn time_of_log_snr(&self, log_snr: f64) -> f64 {
+        // λ falls with t; NaN goes to the noisy end.
+        let (mut below, mut above) = (0, self.len());
+        while below < above {
+            let middle = (below + above) / 2;
+            if self.log_snr(middle) > log_snr { below = middle + 1 } else { above = middle }
+        }
+        match below {
+            0 => 0.0,
+            t if t == self.len() => (t - 1) as f64,
+            t => {
+                let (before, this) = (self.log_snr(t - 1), self.log_snr(t));
+                // One step back, and on by the part of the way to this one.
+                (t - 1) as f64 + (before - log_snr) / (before - this)
+            }
         }
     }
 }
@@ -220,7 +257,7 @@ mod tests {
                 assert_eq!(want.len(), s.len());
                 check(&name, &want, got);
             };
-            check("timestep_map", &|t| s.timestep(t) as f64);
+            check("timestep_map", &|t| s.timestep(t));
             check("betas", &|t| s.beta(t));
             check("alphas_cumprod", &|t| s.alpha_cumprod(t));
             check("posterior_log_variance_clipped", &|t| s.posterior_log_variance(t));
@@ -232,10 +269,28 @@ mod tests {
     #[test]
     fn log_snrs_are_found_again() {
         let s = DiscreteSchedule::new(BetaSchedule::Linear, 1000).unwrap();
-        assert!((0..1000).all(|t| s.nearest(s.log_snr(t)) == t));
-        assert_eq!((s.nearest(100.0), s.nearest(-100.0)), (0, 999));
+        assert!((0..1000).all(|t| (s.time_of_log_snr(s.log_snr(t)) - t as f64).abs() < 1e-9));
+        assert_eq!((s.time_of_log_snr(100.0), s.time_of_log_snr(-100.0)), (0.0, 999.0));
         let between = 0.6 * s.log_snr(500) + 0.4 * s.log_snr(501);
-        assert_eq!(s.nearest(between), 500);
+        assert!((s.time_of_log_snr(between) - 500.4).abs() < 1e-9);
+        for time in [0.0, 0.25, 17.5, 998.75, 999.0] {
+            assert!((s.time_of_log_snr(s.log_snr_at(time)) - time).abs() < 1e-8, "{time}");
+        }
+    }
+
+    #[test]
+    fn times_between_steps_are_on_the_line_between_them() {
+        let s = DiscreteSchedule::new(BetaSchedule::Linear, 100).unwrap();
+        let some = s.at_times(&[0.0, 3.25, 99.0]).unwrap();
+        assert_eq!((some.timestep(0), some.timestep(1), some.timestep(2)), (0.0, 3.25, 99.0));
+        let line = 0.75 * s.log_snr(3) + 0.25 * s.log_snr(4);
+        assert!((some.log_snr(1) - line).abs() < 1e-9 && (some.log_snr(2) - s.log_snr(99)).abs() < 1e-9);
+        // What is told of a respaced process is interpolated too.
+        let twice = s.at(&[10, 20, 40]).unwrap().at_times(&[0.5, 2.0]).unwrap();
+        assert_eq!((twice.timestep(0), twice.timestep(1)), (15.0, 40.0));
+        for times in [&[][..], &[1.0, 1.0], &[-0.1], &[99.1], &[f64::NAN]] {
+            assert!(s.at_times(times).is_err(), "{times:?}");
+        }
     }
 
     #[test]
@@ -249,7 +304,7 @@ mod tests {
         }
         // Respacing what was respaced keeps the original timesteps.
         let twice = s.at(&[1, 4, 7, 9]).unwrap().at(&[0, 2]).unwrap();
-        assert_eq!((twice.timestep(0), twice.timestep(1), twice.steps_total()), (1, 7, 10));
+        assert_eq!((twice.timestep(0), twice.timestep(1), twice.steps_total()), (1.0, 7.0, 10));
         assert!((twice.alpha_cumprod(1) - s.alpha_cumprod(7)).abs() < 1e-15);
     }
 }

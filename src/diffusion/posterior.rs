@@ -155,15 +155,25 @@ pub fn ancestral_steps(
     if steps == 0 {
         return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
     }
+    ancestral_steps_through(&schedule.sampling_grid(steps), variance_exponent)
+}
+
+/// The same through any rising λ, at least one.
+///
+/// # Errors
+/// As [`ancestral_steps`].
+pub fn ancestral_steps_through(grid: &[f64], variance_exponent: f64) -> Result<Vec<StepCoefficients>> {
+    let Some(last) = grid.last() else {
+        return Err(Error::Config("sampling needs at least one step, and there is no level".into()));
+    };
     if !(0.0..=1.0).contains(&variance_exponent) {
         return Err(Error::Config(format!(
             "the variance exponent v is {variance_exponent}: it must lie between 0 (the posterior's variance) \
              and 1 (the forward transition's)"
         )));
     }
-    let grid = schedule.sampling_grid(steps);
     let between = grid.windows(2).map(|pair| StepCoefficients::between(pair[0], pair[1], variance_exponent));
-    Ok(between.chain([StepCoefficients::last(grid[steps - 1])]).collect())
+    Ok(between.chain([StepCoefficients::last(*last)]).collect())
 }
 
 #[cfg(test)]

@@ -26,8 +26,10 @@ pub struct InceptionScore {
 pub struct Score {
     /// The mean over splits.
     pub mean: f64,
-    /// Their standard deviation (divided by their number); 0 for one split.
+    /// Their standard deviation (divided by their number); 0 for one split, where it means nothing.
     pub deviation: f64,
+    /// How many there are.
+    pub splits: usize,
 }
 
 impl InceptionScore {
@@ -88,7 +90,7 @@ impl InceptionScore {
         let n = scores.len() as f64;
         let mean = scores.iter().sum::<f64>() / n;
         let variance = scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>() / n;
-        Ok(Score { mean, deviation: variance.sqrt() })
+        Ok(Score { mean, deviation: variance.sqrt(), splits: scores.len() })
     }
 }
 

@@ -11,8 +11,12 @@ use crate::random::{Stream, words};
 pub struct KernelDistance {
     /// The mean over subsets. Unbiased, so it may come out a little below 0.
     pub mean: f64,
-    /// The standard deviation over subsets (divided by their number).
+    /// The standard deviation over subsets (divided by their number); 0 for one subset, where it means nothing.
     pub deviation: f64,
+    /// How many subsets there are.
+    pub subsets: usize,
+    /// Pictures in each.
+    pub size: usize,
 }
 
 /// KID over `subsets` random subsets of `size` pictures of each set, or of all where there are fewer; usual are 100 of
@@ -39,7 +43,7 @@ pub fn kernel_distance(
     let n = values.len() as f64;
     let mean = values.iter().sum::<f64>() / n;
     let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / n;
-    Ok(KernelDistance { mean, deviation: variance.sqrt() })
+    Ok(KernelDistance { mean, deviation: variance.sqrt(), subsets, size })
 }
 
 /// The unbiased estimate on all of both sets:

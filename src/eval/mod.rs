@@ -16,6 +16,7 @@
 //!
 //! Invariant: the measures know no device, no network and no file.
 
+mod caution;
 mod classifier;
 #[cfg(test)]
 mod device_tests;

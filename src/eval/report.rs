@@ -4,8 +4,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::caution::Measured;
 use super::store::Collected;
-use super::{NEIGHBOURS, Reference, class_recall, frechet_distance, kernel_distance, precision_recall};
+use super::{
+    Features, Gaussian, NEIGHBOURS, Reference, class_recall, frechet_distance, kernel_distance,
+    precision_recall,
+};
 use crate::error::{Error, Result};
 
 /// Subsets and their size for KID.
@@ -37,12 +41,16 @@ pub struct Report {
     pub sfid: Option<f64>,
     /// The inception score: mean over splits of 5000.
     pub inception_score: f64,
-    /// Its standard deviation over splits.
-    pub inception_score_deviation: f64,
+    /// Its standard deviation over splits; nothing for one split.
+    pub inception_score_deviation: Option<f64>,
+    /// How many splits there are.
+    pub inception_score_splits: usize,
     /// The kernel distance: mean over subsets.
     pub kid: Option<f64>,
-    /// Its standard deviation over subsets.
+    /// Its standard deviation over subsets, which is not the error of their mean; nothing for one subset.
     pub kid_deviation: Option<f64>,
+    /// How many subsets there are, and the pictures in each.
+    pub kid_subsets: Option<(usize, usize)>,
     /// Of generated pictures, the part within the real manifold.
     pub precision: Option<f64>,
     /// Of real pictures, the part within the generated manifold.
@@ -51,6 +59,10 @@ pub struct Report {
     pub class_recall: Option<Vec<RecallOfClass>>,
     /// The part of pictures that the network takes for the class they were asked for.
     pub agreement: Option<f64>,
+    /// What makes a number above say little or nothing, a sentence each.
+    pub warnings: Vec<String>,
+    /// What to know before comparing, a sentence each.
+    pub notes: Vec<String>,
 }
 
 /// The class of the largest of a row of probabilities.
@@ -131,19 +143,31 @@ pub fn measure(
                 labels.iter().zip(&collected.taken_for).filter(|(label, taken)| label == taken).count();
             right as f64 / labels.len() as f64
         });
+    let measured = Measured {
+        pictures: collected.features.len(),
+        reference: real.map(Features::len),
+        pooled: reference.pooled.dim(),
+        spatial: reference.spatial.as_ref().map(Gaussian::dim),
+        splits: score.splits,
+        subsets: kid.map(|kid| (kid.subsets, kid.size)),
+    };
     Ok(Report {
         pictures: collected.features.len(),
         features: network.to_owned(),
         fid,
         sfid: spatial.transpose()?,
         inception_score: score.mean,
-        inception_score_deviation: score.deviation,
+        inception_score_deviation: (score.splits > 1).then_some(score.deviation),
+        inception_score_splits: score.splits,
         kid: kid.map(|kid| kid.mean),
-        kid_deviation: kid.map(|kid| kid.deviation),
+        kid_deviation: kid.filter(|kid| kid.subsets > 1).map(|kid| kid.deviation),
+        kid_subsets: measured.subsets,
         precision: both.map(|both| both.precision),
         recall: both.map(|both| both.recall),
         class_recall: classes,
         agreement,
+        warnings: measured.warnings(),
+        notes: measured.notes(),
     })
 }
 
@@ -154,9 +178,24 @@ impl fmt::Display for Report {
         if let Some(sfid) = self.sfid {
             writeln!(f, "sFID             {sfid:.4}")?;
         }
-        writeln!(f, "inception score  {:.4} ± {:.4}", self.inception_score, self.inception_score_deviation)?;
-        if let (Some(kid), Some(deviation)) = (self.kid, self.kid_deviation) {
-            writeln!(f, "KID              {kid:.6} ± {deviation:.6}")?;
+        write!(f, "inception score  {:.4}", self.inception_score)?;
+        match self.inception_score_deviation {
+            Some(deviation) => writeln!(
+                f,
+                " ± {deviation:.4} (standard deviation of {} splits)",
+                self.inception_score_splits
+            )?,
+            None => writeln!(f, " (of one split)")?,
+        }
+        if let (Some(kid), Some((subsets, size))) = (self.kid, self.kid_subsets) {
+            write!(f, "KID              {kid:.6}")?;
+            match self.kid_deviation {
+                Some(deviation) => writeln!(
+                    f,
+                    " ± {deviation:.6} (standard deviation of {subsets} subsets of {size} pictures)"
+                )?,
+                None => writeln!(f, " (of one subset)")?,
+            }
         }
         if let (Some(precision), Some(recall)) = (self.precision, self.recall) {
             writeln!(f, "precision        {precision:.4}\nrecall           {recall:.4}")?;
@@ -171,6 +210,12 @@ impl fmt::Display for Report {
                 "recall of class {:<4} {recall}  ({} real, {} generated)",
                 one.class, one.real, one.generated
             )?;
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ impl Point {
             Some(report.fid),
             report.sfid,
             Some(report.inception_score),
-            Some(report.inception_score_deviation),
+            report.inception_score_deviation,
             report.kid,
             report.precision,
             report.recall,

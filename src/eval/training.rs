@@ -118,8 +118,11 @@ pub fn train_classifier(
     }
 
     let values = average.read(gpu, &parameters, 0)?;
-    let identity =
-        format!("classifier of {} ({}), {images} pictures, seed {seed}", dataset.name, dataset.fingerprint());
+    let identity = format!(
+        "classifier of {} ({}), {images} pictures, seed {seed}, average that warmed up",
+        dataset.name,
+        dataset.fingerprint()
+    );
     let judge = PictureClassifier::new(gpu, network.clone(), values.clone(), identity.clone(), 0.0)?;
     let held_out: Vec<usize> = (HELD_OUT - 1..dataset.len()).step_by(HELD_OUT).collect();
     let mut right = 0;

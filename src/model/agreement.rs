@@ -3,12 +3,22 @@
 use serde::Serialize;
 use serde_json::Value;
 
+/// What stands for a value that is missing or null.
+const NOT_GIVEN: &str = "not given";
+
 /// A field that two configurations say otherwise.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Difference {
     /// Its name, with those it lies in, as `unet.sample_size`.
     pub field: String,
     values: [String; 2],
+}
+
+impl Difference {
+    /// Whether the second of the two says it at all.
+    pub fn is_said(&self) -> bool {
+        self.values[1] != NOT_GIVEN
+    }
 }
 
 /// The fields in which `a` and `b` differ, but those of `ignored` and what lies in them.
@@ -52,7 +62,7 @@ pub(super) fn told(differences: &[Difference], here: &str, there: &str) -> Optio
 /// A value in a line: a list of a thousand names is told by its beginning.
 fn short(value: &Value) -> String {
     const MOST: usize = 60;
-    let text = if value.is_null() { "not given".to_owned() } else { value.to_string() };
+    let text = if value.is_null() { NOT_GIVEN.to_owned() } else { value.to_string() };
     match text.char_indices().nth(MOST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

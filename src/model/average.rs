@@ -1,14 +1,13 @@
 //! Which of a training's weights a file holds: a moving average of them at some rate, or the weights themselves.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
+use super::weights_kind::WeightsKind;
 use crate::error::{Error, Result};
 use crate::io::SafetensorsFile;
-
-/// The note of a file of weights that says which they are: `0.9999`, or `raw`.
-pub(super) const NOTE: &str = "ema_rate";
 
 /// An average of the weights, or the weights as the last step left them.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -19,33 +18,35 @@ pub enum Average {
     Rate(f64),
 }
 
-impl Average {
-    /// What a file's notes say, and where they say nothing its name: earlier versions told averages by names alone.
-    pub(super) fn of_file(path: &Path, note: Option<&str>) -> Option<Average> {
-        if let Some(average) = note.and_then(|note| note.parse().ok()) {
-            return Some(average);
-        }
-        let stem = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
-        match stem.strip_prefix("model-")? {
-            "raw" => Some(Average::Raw),
-            rest => rest.strip_prefix("ema-")?.parse().ok(),
+impl From<WeightsKind> for Average {
+    fn from(kind: WeightsKind) -> Self {
+        match kind {
+            WeightsKind::Raw => Average::Raw,
+            WeightsKind::Average { rate, .. } => Average::Rate(rate),
         }
     }
+}
 
-    /// As [`Average::of_file`], of a file that has not been opened; nothing of one that cannot be.
-    pub(super) fn at(path: &Path) -> Option<Average> {
-        let file = SafetensorsFile::open(path).ok();
-        let note = file.as_ref().and_then(|file| file.metadata().get(NOTE));
-        Average::of_file(path, note.map(String::as_str))
+/// What a file's notes say of its weights, and where they say nothing its name: earlier versions told averages by names
+/// alone.
+pub(super) fn held(path: &Path, notes: &BTreeMap<String, String>) -> Option<WeightsKind> {
+    if let Some(kind) = WeightsKind::of_notes(notes) {
+        return Some(kind);
     }
-
-    /// The rate, where it is an average.
-    pub fn rate(self) -> Option<f64> {
-        match self {
+    let stem = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
+    match stem.strip_prefix("model-")? {
+        "raw" => Some(WeightsKind::Raw),
+        rest => match rest.strip_prefix("ema-")?.parse().ok()? {
             Average::Raw => None,
-            Average::Rate(rate) => Some(rate),
-        }
+            Average::Rate(rate) => Some(WeightsKind::Average { rate, initial_share: None }),
+        },
     }
+}
+
+/// As [`held`], of a file that has not been opened; of one that cannot be, what its name says.
+pub(super) fn held_at(path: &Path) -> Option<Average> {
+    let notes = SafetensorsFile::open(path).map(|file| file.metadata().clone()).unwrap_or_default();
+    held(path, &notes).map(Average::from)
 }
 
 impl FromStr for Average {
@@ -79,7 +80,10 @@ mod tests {
 
     #[test]
     fn notes_go_before_names_and_names_before_nothing() {
-        let of = |name: &str, note| Average::of_file(Path::new(name), note);
+        let of = |name: &str, note: Option<&str>| {
+            let notes = note.map(|note| ("ema_rate".to_owned(), note.to_owned()));
+            held(Path::new(name), &notes.into_iter().collect()).map(Average::from)
+        };
         assert_eq!(of("model-ema-0.9999.safetensors", None), Some(Average::Rate(0.9999)));
         assert_eq!(of("model-ema-0.9999.safetensors", Some("0.999")), Some(Average::Rate(0.999)));
         assert_eq!(of("model-raw.safetensors", None), Some(Average::Raw));

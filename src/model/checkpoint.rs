@@ -1,6 +1,6 @@
 //! Reading and writing models.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
@@ -10,6 +10,7 @@ use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
 
 use super::config::ModelConfig;
 use super::open::Checkpoint;
+use super::weights_kind::WeightsKind;
 
 /// A network with its weights on a device.
 pub struct Model {
@@ -227,12 +228,7 @@ pub fn write_model(
     parameters: &Parameters,
     values: &[Vec<f32>],
 ) -> Result<()> {
-    let tensors = model_tensors(parameters, values, "");
-    let views: Vec<TensorBytes<'_>> = tensors
-        .iter()
-        .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
-        .collect();
-    write_safetensors(path, &views, &BTreeMap::from([("format".into(), "pt".into())]))?;
+    write_weights(path, config.and_then(WeightsKind::of_config), parameters, values)?;
     if let Some(config) = config {
         let path = path.with_file_name("config.json");
         let text = serde_json::to_string_pretty(config).map_err(|e| Error::format(&path, e.to_string()))?;
@@ -241,4 +237,24 @@ pub fn write_model(
         })?;
     }
     Ok(())
+}
+
+/// Writes weights alone, which say in their notes of what kind they are.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn write_weights(
+    path: &Path,
+    kind: Option<WeightsKind>,
+    parameters: &Parameters,
+    values: &[Vec<f32>],
+) -> Result<()> {
+    let tensors = model_tensors(parameters, values, "");
+    let views: Vec<TensorBytes<'_>> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
+        .collect();
+    let mut notes = kind.map(WeightsKind::to_notes).unwrap_or_default();
+    notes.insert("format".into(), "pt".into());
+    write_safetensors(path, &views, &notes)
 }

@@ -4,12 +4,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
-    Variance,
+    SamplerKind, Variance,
 };
 use crate::error::{Error, Result};
 use crate::nn::UNetConfig;
+use crate::ops::EmaWarmup;
 
 use super::architecture::Kind;
+use super::trained_rows::TrainedRows;
 
 /// The noise schedule a network was trained under.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -109,6 +111,9 @@ pub struct SamplingDefaults {
     /// The sampler by name, where it is not the process's own choice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<String>,
+    /// The spacing of levels by name, where it is not the sampler's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spacing: Option<String>,
 }
 
 /// A model's configuration.
@@ -134,6 +139,15 @@ pub struct ModelConfig {
     pub images_seen: u64,
     /// The rate of the average these weights are, if they are one.
     pub ema_rate: Option<f64>,
+    /// How that average warmed up, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_warmup: Option<EmaWarmup>,
+    /// The share of the initial weights that it still holds, from 0 to 1, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ema_initial_share: Option<f64>,
+    /// The rows of the class embedding that the training reached, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_rows: Option<TrainedRows>,
 }
 
 /// What `config.json` calls the networks.
@@ -162,7 +176,23 @@ impl ModelConfig {
     /// [`Error::Config`] for one that this version does not know.
     pub fn method(&self) -> Result<Method> {
         let kind = self.sampling.sampler.as_deref().map(str::parse).transpose()?;
-        Ok(Method { kind, ..Method::default() })
+        let spacing = self.sampling.spacing.as_deref().map(str::parse).transpose()?;
+        Ok(Method { kind, spacing, ..Method::default() })
+    }
+
+    /// What is asked for, and the default sampler and spacing where nothing is: the sampler unless steps are named, the
+    /// spacing for samplers of its own kind, a chain's steps or a solver's levels.
+    ///
+    /// # Errors
+    /// As [`ModelConfig::method`].
+    pub fn method_for(&self, asked: Method) -> Result<Method> {
+        let own = self.method()?;
+        let named = asked.respacing.is_some();
+        let kind = asked.kind.or(own.kind.filter(|_| !named));
+        let solver = |kind: Option<SamplerKind>| kind.is_some_and(SamplerKind::is_solver);
+        let fits = !named && kind != Some(SamplerKind::Halving) && solver(kind) == solver(own.kind);
+        let spacing = asked.spacing.or(own.spacing.filter(|_| fits));
+        Ok(Method { kind, spacing, ..asked })
     }
 
     /// The default clip.

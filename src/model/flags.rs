@@ -250,16 +250,23 @@ pub fn configure(
             rescale_timesteps: flags.rescale_timesteps.unwrap_or(false),
         },
         sampling: SamplingDefaults {
-            steps: published.map_or(250, |published| published.sampling_steps),
+            // A short process has fewer.
+            steps: published.map_or(250.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| {
+                published.sampling_steps
+            }),
             variance_exponent: 0.0,
             clip: "static".into(),
             sampler: None,
+            spacing: None,
         },
         class_names: class_names(flags.class_names.as_ref(), classes)?,
         data: published.map_or("unknown pictures", |published| published.data).into(),
         unconditional_probability: 0.0,
         images_seen: 0,
         ema_rate: None,
+        ema_warmup: None,
+        ema_initial_share: None,
+        trained_rows: None,
     })
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::average::Average;
+use super::average::{Average, held_at};
 use super::diffusers::STEM as THEIRS;
 use crate::error::{Error, Result};
 
@@ -220,7 +220,7 @@ fn averages<'a>(folder: &Path, files: impl Iterator<Item = &'a PathBuf>) -> Vec<
     files
         .map(|file| {
             let usual = name(file) == format!("{OWN}.safetensors");
-            (file.clone(), Average::at(file).or_else(|| configured().filter(|_| usual)))
+            (file.clone(), held_at(file).or_else(|| configured().filter(|_| usual)))
         })
         .collect()
 }

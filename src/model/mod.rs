@@ -22,13 +22,17 @@ mod open;
 mod published;
 #[cfg(test)]
 mod tests;
+mod trained_rows;
+mod weights_kind;
 
 pub use architecture::{Architecture, Kind};
 pub use average::Average;
-pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model};
+pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model, write_weights};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert};
 pub use flags::Flags;
 pub use locate::Choice;
 pub use open::{Checkpoint, Found};
 pub use published::{Heads, PUBLISHED, Published};
+pub use trained_rows::TrainedRows;
+pub use weights_kind::WeightsKind;

@@ -13,7 +13,7 @@ use crate::nn::{Classifier, Parameters, UNet};
 
 use super::agreement::{differences, told};
 use super::architecture::{self, Kind};
-use super::average::{self, Average};
+use super::average;
 use super::checkpoint::check_tensors;
 use super::config::{CLASSIFIER, ModelConfig, UNET};
 use super::diffusers;
@@ -21,6 +21,7 @@ use super::flags::{self, Flags};
 use super::locate::{self, Choice, Place};
 use super::network::{self, Network};
 use super::published;
+use super::weights_kind::WeightsKind;
 
 /// An opened checkpoint: its tensors, and the configuration of its network. No weight has been read.
 pub struct Checkpoint {
@@ -50,7 +51,7 @@ pub struct Found {
     /// What the configuration was taken from.
     pub configuration: String,
     /// Which of a training's weights these are, where it is known.
-    pub average: Option<Average>,
+    pub weights: Option<WeightsKind>,
 }
 
 impl Found {
@@ -105,7 +106,7 @@ impl Checkpoint {
             network: None,
             network_why: "the only one".into(),
             configuration: "in memory".into(),
-            average: config.ema_rate.map(Average::Rate),
+            weights: WeightsKind::of_config(&config),
         };
         let checkpoint = Checkpoint { source, prefix: String::new(), config, notes: Vec::new(), found };
         checkpoint.check()?;
@@ -181,7 +182,8 @@ pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
 pub(super) const CONFIG_NOTE: &str = "freeguide_config";
 
 /// What of a configuration tells of a training and decides no picture: an average's differs from its neighbour's.
-const TELLS: [&str; 3] = ["ema_rate", "images_seen", "data"];
+const TELLS: [&str; 6] =
+    ["ema_rate", "ema_warmup", "ema_initial_share", "trained_rows", "images_seen", "data"];
 
 fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
     let config: ModelConfig =
@@ -215,7 +217,7 @@ fn of_diffusers(weights: Weights, place: Place, choice: &Choice) -> Result<Check
         network: None,
         network_why: "the only one in the file".into(),
         configuration: opened.configuration,
-        average: opened.config.ema_rate.map(Average::Rate),
+        weights: WeightsKind::of_config(&opened.config),
     };
     let notes = [place.notes, opened.notes].concat();
     Ok(Checkpoint { source: opened.source, prefix: String::new(), config: opened.config, notes, found })
@@ -238,7 +240,7 @@ fn of_guided_diffusion(weights: Weights, place: Place, choice: &Choice) -> Resul
             None
         }
     };
-    let held = Average::of_file(&file, carried.get(average::NOTE).map(String::as_str));
+    let held = average::held(&file, &carried);
     let (prefix, config, configuration) = match known {
         Some((config, from)) => {
             // Without its first tensor a file of a known network is told what it lacks.
@@ -256,18 +258,23 @@ fn of_guided_diffusion(weights: Weights, place: Place, choice: &Choice) -> Resul
     // What `config.json` says of an average is said of the model; a file of another name says it for itself.
     let is_models =
         file.file_name().is_some_and(|name| name == "model.safetensors") || carried.contains_key(CONFIG_NOTE);
-    let held = held.or(config.ema_rate.filter(|_| is_models).map(Average::Rate));
+    let held = held.or(WeightsKind::of_config(&config).filter(|_| is_models));
     if let Some(asked) = place.average {
-        locate::check_average(&file, held, asked)?;
+        locate::check_average(&file, held.map(Into::into), asked)?;
     }
-    let config = ModelConfig { ema_rate: held.and_then(Average::rate), ..config };
+    let (ema_rate, ema_initial_share) = match held {
+        Some(WeightsKind::Average { rate, initial_share }) => (Some(rate), initial_share),
+        _ => (None, None),
+    };
+    let ema_warmup = config.ema_warmup.filter(|_| ema_rate.is_some());
+    let config = ModelConfig { ema_rate, ema_initial_share, ema_warmup, ..config };
     let found = Found {
         file,
         file_why: place.why,
         network: network.as_ref().and_then(|network| network.name.clone()),
         network_why: network.map_or_else(|| "the whole file".into(), |network| network.why),
         configuration,
-        average: held,
+        weights: held,
     };
     Ok(Checkpoint { source, prefix, config, notes, found })
 }

@@ -1,8 +1,9 @@
 //! AdamW with decoupled weight decay, gradient clipping, loss scaling and moving averages, fused over flat arenas.
 //!
 //!   g' = g·min(1, clip/‖g‖);  m ← β1 m + (1-β1) g';  v ← β2 v + (1-β2) g'²;
-//!   p ← p - lr·decay·p - lr·(m/(1-β1^t))/(√(v/(1-β2^t)) + eps);  ema ← rate·ema + (1-rate)·p.
+//!   p ← p - lr·decay·p - lr·(m/(1-β1^t))/(√(v/(1-β2^t)) + eps);  ema ← rate_t·ema + (1-rate_t)·p.
 //!
+//! rate_t rises to the average's rate as [`EmaWarmup`] says.
 //! Source: Loshchilov & Hutter, arXiv 1711.05101, as `torch.optim.AdamW` has it. The gradients are zeroed on the way. All the
 //! state lies on the device, so a step needs nothing of the host but [`Controls::hyper`], and a plan of it replays.
 //! A step whose gradient norm is inf or NaN is skipped: it changes no parameter, moment or average.
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
+pub use warmup::EmaWarmup;
 
 const OP: &str = "adamw";
 
@@ -59,7 +61,8 @@ struct Params {
     beta2: f32,
     rest2: f32,
     eps: f32,
-    pad: [f32; 3],
+    ema_warmup: f32,
+    pad: [f32; 2],
     ema_rest: [f32; 4],
 }
 
@@ -72,11 +75,13 @@ pub struct AdamW {
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub eps: f64,
+    /// How the averages warm up.
+    pub ema_warmup: EmaWarmup,
 }
 
 impl Default for AdamW {
     fn default() -> Self {
-        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 }
+        AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, ema_warmup: EmaWarmup::default() }
     }
 }
 
@@ -257,6 +262,7 @@ impl AdamW {
             beta2: self.beta2 as f32,
             rest2: (1.0 - self.beta2) as f32,
             eps: self.eps as f32,
+            ema_warmup: self.ema_warmup.lag() as f32,
             ema_rest,
             ..Params::default()
         }
@@ -280,6 +286,8 @@ pub fn grad_squares(cx: &mut Context, grads: &[&Tensor]) -> Result<Tensor> {
     }
     Ok(partials)
 }
+
+mod warmup;
 
 #[cfg(test)]
 mod tests;

@@ -49,7 +49,7 @@ mod upsample_bilinear;
 mod velocity_eps;
 mod window_pool;
 
-pub use adamw::{AdamW, Arena as OptimizerArena, Controls, OptimizerState, grad_squares};
+pub use adamw::{AdamW, Arena as OptimizerArena, Controls, EmaWarmup, OptimizerState, grad_squares};
 pub use add::{add, add_into};
 pub use add_per_sample::add_per_sample;
 pub use anneal_condition::{AnnealCondition, anneal_condition, annealing_table};

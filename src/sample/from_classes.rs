@@ -1,9 +1,7 @@
 //! Guidance without an unconditional network: its score from those of all classes, p(c|z) accumulated along the chain.
 
 use crate::data::Image;
-use crate::diffusion::{
-    ClassPosterior, Clip, Guidance, LevelSource, Prediction, SamplerKind, StepCoefficients, ancestral_steps,
-};
+use crate::diffusion::{ClassPosterior, Clip, Guidance, Prediction, StepCoefficients};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile};
 use crate::model::Model;
@@ -63,9 +61,8 @@ impl FromClassesSampler {
         let prior = ClassPosterior::new(&prior)?.probabilities();
         let process = model.config.process()?;
         let kind = process.sampler(&options.method, options.steps);
-        let (LevelSource::Continuous(schedule), Prediction::Eps, SamplerKind::Ancestral) =
-            (&process.levels, process.prediction, kind)
-        else {
+        let chain = process.chain(&options.method, options.steps, options.variance_exponent)?;
+        let (Some(steps), Prediction::Eps) = (chain, process.prediction) else {
             return refuse(format!(
                 "p(c|z) is learnt from the noise of ancestral steps of a network that predicts eps in continuous time; \
                  this is {kind} of {:?}",
@@ -75,7 +72,6 @@ impl FromClassesSampler {
         if matches!(options.clip, Clip::Dynamic { .. }) {
             return refuse("a dynamic threshold scales each class's prediction in its own way; use --clip static or none".into());
         }
-        let steps = ancestral_steps(schedule, options.steps, options.variance_exponent)?;
 
         let bytes = shape.iter().product::<usize>() as u64 * 4;
         let z = gpu.buffer("z", bytes)?;

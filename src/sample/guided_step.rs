@@ -1,9 +1,7 @@
 //! The step of a guided sampler: evaluations of the network, what guiders make of them, and the sampler's own kernel.
 
 use crate::diffusion::guiders::{moments, steps_of};
-use crate::diffusion::{
-    Guiders, LevelSource, Prediction, SamplerKind, StepCoefficients, StepRow, Variance, ancestral_steps,
-};
+use crate::diffusion::{Guiders, Prediction, StepCoefficients, StepRow, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan};
 use crate::model::Model;
@@ -68,10 +66,8 @@ impl GuidedMoves {
         let kind = process.sampler(&options.method, options.steps);
         let (moves, variance) = process.moves(&options.method, options.steps, options.variance_exponent)?;
         guiders.check_sampler(kind, &moves)?;
-        if let (LevelSource::Continuous(schedule), Prediction::Eps, SamplerKind::Ancestral) =
-            (&process.levels, process.prediction, kind)
-        {
-            let steps = ancestral_steps(schedule, options.steps, options.variance_exponent)?;
+        let chain = process.chain(&options.method, options.steps, options.variance_exponent)?;
+        if let (Some(steps), Prediction::Eps) = (chain, process.prediction) {
             let (rows, _) = guiders.steps(&steps);
             return Ok(GuidedMoves { steps, rows: Rows::Ancestral(rows), convert: None });
         }

@@ -1,8 +1,6 @@
 //! A sampler's moves as the table that its step kernel reads.
 
-use crate::diffusion::{
-    LevelSource, Prediction, Process, SamplerKind, StepRow, StepScalars, Variance, ancestral_steps,
-};
+use crate::diffusion::{Prediction, Process, SamplerKind, StepRow, StepScalars, Variance};
 use crate::error::Result;
 use crate::ops;
 use crate::tensor::{Context, Tensor};
@@ -21,13 +19,9 @@ impl Moves {
     pub fn new(process: &Process, options: &SamplerOptions, by_gradient: bool) -> Result<Self> {
         let kind = process.sampler(&options.method, options.steps);
         let (moves, variance) = process.moves(&options.method, options.steps, options.variance_exponent)?;
-        match &process.levels {
-            LevelSource::Continuous(schedule)
-                if kind == SamplerKind::Ancestral
-                    && process.prediction == Prediction::Eps
-                    && !by_gradient =>
-            {
-                let steps = ancestral_steps(schedule, options.steps, options.variance_exponent)?;
+        let chain = process.chain(&options.method, options.steps, options.variance_exponent)?;
+        match chain {
+            Some(steps) if process.prediction == Prediction::Eps && !by_gradient => {
                 Ok(Moves::Guided(steps.iter().map(|step| step.scalars()).collect()))
             }
             _ => {

@@ -212,7 +212,7 @@ impl Nll {
         for &(i, t) in chunk {
             images.extend_from_slice(&batch.images[i * self.pixels..][..self.pixels]);
             scalars.push([schedule.alpha(t) as f32, schedule.sigma(t) as f32, 0.0, 0.0]);
-            times.push((schedule.timestep(t) as f64 * self.time_scale) as f32);
+            times.push((schedule.timestep(t) * self.time_scale) as f32);
             // Noise of its own for each picture and step.
             let noise = (batch.first_image + i as u64) * steps + t as u64;
             index.push([noise as u32, (noise >> 32) as u32]);
@@ -249,7 +249,7 @@ impl Nll {
             total_bits: total,
             total_bits_error: (variance / count).sqrt(),
             prior_bits: self.prior / count,
-            timesteps: (0..self.schedule.len()).map(|t| self.schedule.timestep(t)).collect(),
+            timesteps: (0..self.schedule.len()).map(|t| self.schedule.timestep(t).round() as usize).collect(),
             step_bits: mean(0),
             mse: mean(1),
             x0_mse: mean(2),

@@ -27,11 +27,20 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
         class_names: (0..unet.num_classes.unwrap_or(0)).map(|class| class.to_string()).collect(),
         unet,
         scheduler: SchedulerConfig::continuous(-20.0, 20.0),
-        sampling: SamplingDefaults { steps: 5, variance_exponent: 0.3, clip: "static".into(), sampler: None },
+        sampling: SamplingDefaults {
+            steps: 5,
+            variance_exponent: 0.3,
+            clip: "static".into(),
+            sampler: None,
+            spacing: None,
+        },
         data: "none".into(),
         unconditional_probability: 0.1,
         images_seen: 0,
         ema_rate: None,
+        ema_warmup: None,
+        ema_initial_share: None,
+        trained_rows: None,
     };
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }

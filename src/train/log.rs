@@ -14,9 +14,14 @@ use crate::io::write_atomic;
 pub struct StepRecord {
     /// Images seen, this step's included.
     pub images: u64,
-    /// Mean squared error of the predicted noise, over the batch; written as null where it is not finite.
+    /// The mean of the loss over the batch; where times are drawn by importance each sample counts by its weight, so that
+    /// it estimates what evenly drawn times would give. Written as null where it is not finite.
     #[serde(deserialize_with = "maybe_infinite")]
     pub loss: f32,
+    /// Where times are drawn by importance, the plain mean over those drawn: it is larger, as large losses are drawn more
+    /// often, and compares with no other training's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unweighted_loss: Option<f32>,
     /// Norm of the gradient before clipping; likewise, as in steps that were skipped.
     #[serde(deserialize_with = "maybe_infinite")]
     pub grad_norm: f32,
@@ -48,6 +53,7 @@ impl StepRecord {
         StepRecord {
             images,
             loss: 1.0 / images as f32,
+            unweighted_loss: None,
             grad_norm: 0.5,
             micro_norm: None,
             learning_rate: 1e-3,

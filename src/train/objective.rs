@@ -246,7 +246,7 @@ impl Draws {
                 sigma: schedule.sigma(t),
                 u,
                 log_snr: schedule.log_snr(t),
-                time: schedule.timestep(t) as f64,
+                time: schedule.timestep(t),
                 t,
                 quarter: 4 * t / schedule.len(),
                 drop_label,

@@ -10,6 +10,7 @@ use crate::gpu::Capabilities;
 use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
+use crate::ops::EmaWarmup;
 use crate::tensor::{DType, Precision};
 
 use super::distill::Distillation;
@@ -49,6 +50,9 @@ pub struct TrainOptions {
     pub unconditional_probability: f64,
     /// Rates of the exponential moving averages, the first being the model's.
     pub ema_rates: Vec<f64>,
+    /// How the averages warm up; not at all in folders of versions that say nothing of it.
+    #[serde(default = "EmaWarmup::none")]
+    pub ema_warmup: EmaWarmup,
     /// λ at the noisy end.
     pub log_snr_min: f64,
     /// λ at the clean end.
@@ -208,6 +212,7 @@ impl Preset {
             images: self.images,
             unconditional_probability: 0.1,
             ema_rates: self.ema_rates.to_vec(),
+            ema_warmup: EmaWarmup::default(),
             log_snr_min: -20.0,
             log_snr_max: 20.0,
             upsample_from: None,
@@ -222,6 +227,7 @@ impl Preset {
                 variance_exponent: self.sampling.1,
                 clip: "static".into(),
                 sampler: None,
+                spacing: None,
             },
         }
     }

@@ -11,7 +11,8 @@ impl TrainOptions {
     /// Writes `train.json` into `dir`, or compares with the one that is there.
     ///
     /// # Errors
-    /// [`Error::Config`] naming every option that differs. More images than before are no difference: the run goes on.
+    /// [`Error::Config`] naming every option that differs. More images than before are no difference: the run goes on. Nor
+    /// is how averages warm up, where an older version did not write it.
     pub fn settle(&self, dir: &Path) -> Result<()> {
         let path = dir.join("train.json");
         let mine = serde_json::to_value(self).map_err(|e| Error::format(&path, e.to_string()))?;
@@ -25,7 +26,9 @@ impl TrainOptions {
                 let old = theirs["images"].as_u64().unwrap_or(0);
                 line.starts_with("images:") && self.images > old
             };
-            differences.retain(|line| !more(line));
+            // An older version's averages did not warm up; from here on they do as they are told to.
+            let unsaid = |line: &String| line.starts_with("ema_warmup: there null,");
+            differences.retain(|line| !more(line) && !unsaid(line));
             if !differences.is_empty() {
                 return Err(Error::Config(format!(
                     "{} was begun with other options; resume with the same ones or choose another --out:\n  {}",

@@ -8,7 +8,7 @@ use crate::gpu::{Buffer, Gpu};
 use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_safetensors_to};
 use crate::model::{load_values, model_tensors};
 use crate::nn::{Arena, Parameters};
-use crate::ops::OptimizerState;
+use crate::ops::{EmaWarmup, OptimizerState};
 
 use super::importance::Importance;
 
@@ -29,6 +29,10 @@ pub struct TrainState {
     pub second_moment: Arena,
     /// One copy for each averaging rate.
     pub averages: Arena,
+    /// The share of the initial weights that each of them still holds, from 0 to 1.
+    pub initial_shares: Vec<f64>,
+    /// Steps that changed the averages: all but those that were skipped.
+    pub good_steps: u64,
     /// What the optimiser keeps on the device: count of good steps, running powers of β, loss scale.
     pub optimizer: Buffer,
     /// What the loss's gradient is multiplied by: one f32, the optimiser's to change.
@@ -63,6 +67,14 @@ impl TrainState {
         (0..rates).try_for_each(|copy| self.averages.write(gpu, copy, values))
     }
 
+    /// Told of every step that changed the averages, in order.
+    pub(super) fn step_taken(&mut self, rates: &[f64], warmup: EmaWarmup) {
+        for (share, rate) in self.initial_shares.iter_mut().zip(rates) {
+            *share *= warmup.rate_after(*rate, self.good_steps);
+        }
+        self.good_steps += 1;
+    }
+
     fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &OptimizerState) -> Result<Self> {
         Ok(TrainState {
             parameters: parameters.arena(gpu, "parameters", 1)?,
@@ -70,6 +82,8 @@ impl TrainState {
             first_moment: parameters.arena(gpu, "first moment", 1)?,
             second_moment: parameters.arena(gpu, "second moment", 1)?,
             averages: parameters.arena(gpu, "averages", rates)?,
+            initial_shares: vec![1.0; rates],
+            good_steps: optimizer.good_steps.into(),
             optimizer: gpu.buffer_with("optimizer state", bytemuck::bytes_of(optimizer))?,
             loss_scale: gpu.buffer_with("loss scale", bytemuck::bytes_of(&optimizer.loss_scale))?,
             importance: None,
@@ -98,7 +112,13 @@ impl TrainState {
                 tensors.push(((*name).into(), shape, bytemuck::cast_slice(&values).to_vec()));
             }
         }
-        let metadata = BTreeMap::from([("images".to_owned(), self.images.to_string())]);
+        let mut metadata = BTreeMap::from([("images".to_owned(), self.images.to_string())]);
+        metadata.extend(
+            rates
+                .iter()
+                .zip(&self.initial_shares)
+                .map(|(rate, share)| (share_note(*rate), share.to_string())),
+        );
         let views: Vec<TensorBytes<'_>> = tensors
             .iter()
             .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
@@ -141,7 +161,12 @@ impl TrainState {
         }
         let optimizer = bytemuck::pod_read_unaligned(&bytes[..expected]);
         let importance = read_importance(&file)?;
-        let state = Self { images, importance, ..Self::empty(gpu, parameters, rates.len(), &optimizer)? };
+        let mut state = Self { images, importance, ..Self::empty(gpu, parameters, rates.len(), &optimizer)? };
+        for (share, rate) in state.initial_shares.iter_mut().zip(rates) {
+            let noted = file.metadata().get(&share_note(*rate)).and_then(|text| text.parse().ok());
+            // States of older versions say nothing: their averages did not warm up.
+            *share = noted.unwrap_or_else(|| EmaWarmup::None.initial_share(*rate, state.good_steps));
+        }
         for (prefix, arena) in [
             ("param/", &state.parameters),
             ("first_moment/", &state.first_moment),
@@ -155,6 +180,11 @@ impl TrainState {
         }
         Ok(state)
     }
+}
+
+/// Where a state notes what its average of a rate holds of the initial weights.
+fn share_note(rate: f64) -> String {
+    format!("ema-{rate}/initial_share")
 }
 
 /// What importance sampling remembered, where the state has it.

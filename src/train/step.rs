@@ -69,6 +69,8 @@ pub struct PendingStep {
     images: u64,
     learning_rate: f64,
     times: Vec<usize>,
+    /// Of each sample, where times are drawn by importance.
+    weights: Option<Vec<f64>>,
     quarters: Vec<usize>,
     terms: Vec<Readback>,
     losses: Vec<Readback>,
@@ -92,6 +94,11 @@ impl PendingStep {
             each.extend(values);
         }
         let count = each.len();
+        let mean = (sum / count as f64) as f32;
+        let weighted = self.weights.map(|weights| {
+            let terms = weights.iter().zip(&each).map(|(weight, loss)| weight * f64::from(*loss));
+            (terms.sum::<f64>() / count as f64) as f32
+        });
         let losses = self.times.into_iter().zip(each.into_iter().map(f64::from)).collect();
         let (mut hits, mut of) = ([0; 4], [0; 4]);
         let classifies = !self.terms.is_empty();
@@ -106,7 +113,8 @@ impl PendingStep {
         let state: OptimizerState = bytemuck::pod_read_unaligned(&self.optimizer.wait()?);
         let record = StepRecord {
             images: self.images,
-            loss: (sum / count as f64) as f32,
+            loss: weighted.unwrap_or(mean),
+            unweighted_loss: weighted.and(Some(mean).filter(|mean| mean.is_finite())),
             grad_norm: state.gradient_norm,
             micro_norm: self.micro_norm.map(|norm| norm.wait(&state)).transpose()?.flatten(),
             learning_rate: self.learning_rate as f32,
@@ -187,6 +195,7 @@ impl TrainStep {
         self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
         let (mut losses, mut terms, mut micro_norm) = (Vec::new(), Vec::new(), None);
         let (mut times, mut quarters) = (Vec::with_capacity(options.batch), Vec::new());
+        let mut weights = importance.is_some().then(Vec::new);
         for at in (0..options.batch).step_by(micro) {
             let images = &batch.images[at * pixels..(at + micro) * pixels];
             let first = batch.first_image + at as u64;
@@ -198,6 +207,9 @@ impl TrainStep {
             }
             times.extend(draws.iter().map(|draw| draw.t));
             quarters.extend(draws.iter().map(|draw| draw.quarter));
+            if let Some(weights) = &mut weights {
+                weights.extend(draws.iter().map(|draw| f64::from(draw.row.weight)));
+            }
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
             // A submission of its own: of two writes before one submission only the last is seen.
             self.accumulate.run()?;
@@ -217,6 +229,7 @@ impl TrainStep {
             images: batch.first_image + options.batch as u64,
             learning_rate,
             times,
+            weights,
             quarters,
             terms,
             losses,
@@ -418,5 +431,6 @@ fn record_update(cx: &mut Context, options: &TrainOptions, state: &TrainState, h
             ema: Some(&averages[i]),
         })
         .collect();
-    AdamW::default().step(cx, &arenas, &controls, &options.ema_rates)
+    let adam = AdamW { ema_warmup: options.ema_warmup, ..AdamW::default() };
+    adam.step(cx, &arenas, &controls, &options.ema_rates)
 }

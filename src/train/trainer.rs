@@ -9,7 +9,7 @@ use crate::diffusion::TimeSampler;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{Series, loss_plot};
-use crate::model::{ModelConfig, SchedulerConfig, write_model};
+use crate::model::{ModelConfig, SchedulerConfig, TrainedRows, WeightsKind, write_model, write_weights};
 use crate::nn::{Classifier, Parameters, UNet, Weights};
 
 use super::distill::Teacher;
@@ -220,6 +220,9 @@ impl Trainer {
                 while pending.len() > keep {
                     let arrived = pending.pop_front().expect("longer than `keep`");
                     let (record, losses) = arrived.wait_for_losses()?;
+                    if !record.skipped {
+                        self.state.step_taken(&self.options.ema_rates, self.options.ema_warmup);
+                    }
                     if let Some(importance) = &mut self.state.importance {
                         importance.learn(record.images - batch_size, losses);
                     }
@@ -255,6 +258,31 @@ impl Trainer {
         self.write_models()
     }
 
+    /// The averages, and what each still holds of the initial weights: of the steps whose numbers have arrived, which are
+    /// all of them at a save and at the end.
+    pub fn averages(&self) -> Vec<WeightsKind> {
+        let shares = self.options.ema_rates.iter().zip(&self.state.initial_shares);
+        shares.map(|(&rate, &share)| WeightsKind::Average { rate, initial_share: Some(share) }).collect()
+    }
+
+    /// The rows of the class embedding that the training reaches.
+    fn trained_rows(&self) -> Option<TrainedRows> {
+        let options = &self.options;
+        let own = TrainedRows::of(
+            self.loader.dataset().labels(),
+            options.unet.num_classes?,
+            options.unconditional_probability,
+        );
+        Some(match &self.network {
+            // A student begins with its teacher's rows; a teacher that says nothing of them has them all.
+            Network::Student(_, teacher) => match &teacher.model().config.trained_rows {
+                Some(theirs) => own.or(theirs),
+                None => TrainedRows { null: true, classes: true, without_pictures: Vec::new() },
+            },
+            _ => own,
+        })
+    }
+
     /// The configuration that goes beside weights averaged at `rate`.
     pub fn config(&self, rate: f64) -> ModelConfig {
         let options = &self.options;
@@ -278,20 +306,32 @@ impl Trainer {
             unconditional_probability: options.unconditional_probability,
             images_seen: self.state.images,
             ema_rate: Some(rate),
+            ema_warmup: Some(options.ema_warmup),
+            ema_initial_share: options
+                .ema_rates
+                .iter()
+                .position(|known| *known == rate)
+                .map(|copy| self.state.initial_shares[copy]),
+            trained_rows: self.trained_rows(),
         }
     }
 
-    /// Writes the averages as models, the first one as the model, and the plot of the loss.
+    /// Writes the weights of the last step and the averages as models, the first average as the model, and the plot of
+    /// the loss.
     fn write_models(&self) -> Result<()> {
         let parameters = self.parameters();
-        for (copy, rate) in self.options.ema_rates.iter().enumerate().rev() {
+        let raw = self.state.parameters.read(&self.gpu, parameters, 0)?;
+        write_weights(&self.dir.join("model-raw.safetensors"), Some(WeightsKind::Raw), parameters, &raw)?;
+        drop(raw);
+        for (copy, kind) in self.averages().into_iter().enumerate().rev() {
+            let rate = &self.options.ema_rates[copy];
             let values = self.state.averages.read(&self.gpu, parameters, copy)?;
             if copy == 0 {
                 let config = self.config(*rate);
                 write_model(&self.dir.join("model.safetensors"), Some(&config), parameters, &values)?;
             } else {
                 let path = self.dir.join(format!("model-ema-{rate}.safetensors"));
-                write_model(&path, None, parameters, &values)?;
+                write_weights(&path, Some(kind), parameters, &values)?;
             }
         }
         let points = self.log.records().iter().map(|record| (record.images as f64, f64::from(record.loss)));

@@ -422,6 +422,10 @@ fn info_tells_of_models_and_of_trainings() {
         &["parameters", "trained on digits for 16 images", "8x8, 1 channels", "guidance possible"],
     );
     contains(&folder, &["train.json", "16 of 16 images seen", "learning rate: 0.002"]);
+    // Two steps: 9!·2!/11! of the initial weights are left.
+    contains(&folder, &["average at rate 0.99, 1.82 % of it the initial weights", "warning: 1.8 % of"]);
+    contains(&folder, &["ema warmup: \"ramp\""]);
+    assert!(place.path("model/model-raw.safetensors").exists());
     let file = run(&["info", &place.text("model/model.safetensors")]).expect(0).stdout;
     contains(&file, &["parameters", "trained on digits"]);
     assert!(!file.contains("train.json"), "{file}");

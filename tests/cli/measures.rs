@@ -25,6 +25,11 @@ fn pictures_are_measured_against_statistics_and_models_against_data() {
     // The data against its own statistics.
     let json = run(&["eval", "--samples", &set, "--reference", &stats, "--json"]).expect(0).stdout;
     let report: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(
+        report["warnings"][0].as_str().unwrap().contains("24") && report["notes"][0].is_string(),
+        "{json}"
+    );
+    assert!(report["inception_score_deviation"].is_null() && report["kid_deviation"].is_null(), "{json}");
     assert_eq!((report["pictures"].as_u64(), report["precision"].as_f64()), (Some(24), Some(1.0)));
     assert!(report["fid"].as_f64().unwrap() < 1e-6 && report["agreement"].as_f64().unwrap() > 0.9, "{json}");
     assert_eq!(names(&place.path("set.eval")), Vec::<String>::new());
@@ -34,6 +39,8 @@ fn pictures_are_measured_against_statistics_and_models_against_data() {
         .expect(0)
         .stdout;
     contains(&text, &["12 pictures, features: classifier of set", "FID", "precision", "recall of class 1"]);
+    contains(&text, &["warning: FID: the pictures are 12", "128 features is singular", "(of one split)"]);
+    contains(&text, &["note: FID of 12 pictures is larger", "KID"]);
 
     for (arguments, parts) in [
         (&["eval", "--samples", "nowhere.npz", "--reference", &stats][..], &["nowhere.npz"][..]),

@@ -19,13 +19,21 @@ pub fn euler_ancestral(levels: &[Level], eta: f64) -> Result<Vec<Move>> {
     super::ddim(levels, eta)
 }
 
-/// Heun's method (EDM, Algorithm 1): each step but the last evaluates twice, at both of its ends.
+/// The largest quotient of a step's τ that Heun's method corrects.
+const LONGEST_STEP: f64 = 100.0;
+
+/// Heun's method (EDM, Algorithm 1): each step but the last evaluates twice, at both of its ends. A step over more than two
+/// orders of magnitude, as from the end of a process to EDM's first level, is Euler's: the average of both slopes would
+/// multiply the difference of their x̂ by half of that.
 pub fn heun(levels: &[Level]) -> Vec<Move> {
     let mut moves = Vec::with_capacity(2 * levels.len());
     for pair in levels.windows(2) {
         let (from, to) = (pair[0], pair[1]);
         let there = between(from, to, 0.0);
         moves.push(there);
+        if from.ratio() > LONGEST_STEP * to.ratio() {
+            continue;
+        }
         // y' = y + (τ' - τ)(d + d')/2 with d = (y - x̂)/τ, d' = (ŷ - x̂')/τ', and y taken back out of Euler's ŷ.
         let (tau, next) = (from.ratio(), to.ratio());
         let gap = next - tau;

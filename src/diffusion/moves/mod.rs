@@ -14,6 +14,9 @@ mod edm;
 mod levels;
 mod process;
 mod row;
+mod spacing;
+#[cfg(test)]
+mod spacing_tests;
 
 pub use ancestral::ancestral;
 pub(crate) use ddim::between as ddim_between;
@@ -23,6 +26,7 @@ pub use edm::{euler, euler_ancestral, heun};
 pub use levels::{Level, LevelSource};
 pub use process::{Method, Process};
 pub use row::StepRow;
+pub use spacing::Spacing;
 
 use std::fmt;
 use std::str::FromStr;
@@ -118,7 +122,7 @@ pub enum SamplerKind {
     Halving,
     /// DDIM backwards: a picture to its latent.
     DdimReverse,
-    /// Euler's method on the probability flow, over Karras' levels.
+    /// Euler's method on the probability flow, over EDM's levels.
     Euler,
     /// The same with fresh noise in each step.
     EulerAncestral,
@@ -130,23 +134,28 @@ pub enum SamplerKind {
     Dpmpp2mSde,
 }
 
-/// Every sampler, its name on the command line, and whether it walks Karras' levels rather than the process's own steps.
-pub const SAMPLERS: &[(SamplerKind, &str, bool)] = &[
-    (SamplerKind::Ancestral, "ancestral", false),
-    (SamplerKind::Ddim, "ddim", false),
-    (SamplerKind::Halving, "halving", false),
-    (SamplerKind::DdimReverse, "ddim-reverse", false),
-    (SamplerKind::Euler, "euler", true),
-    (SamplerKind::EulerAncestral, "euler-ancestral", true),
-    (SamplerKind::Heun, "heun", true),
-    (SamplerKind::Dpmpp2m, "dpmpp-2m", true),
-    (SamplerKind::Dpmpp2mSde, "dpmpp-2m-sde", true),
+/// Every sampler, its name on the command line, and the spacing of its levels when none is asked for.
+pub const SAMPLERS: &[(SamplerKind, &str, Spacing)] = &[
+    (SamplerKind::Ancestral, "ancestral", Spacing::Uniform),
+    (SamplerKind::Ddim, "ddim", Spacing::Uniform),
+    (SamplerKind::Halving, "halving", Spacing::Trailing),
+    (SamplerKind::DdimReverse, "ddim-reverse", Spacing::Uniform),
+    (SamplerKind::Euler, "euler", Spacing::Edm),
+    (SamplerKind::EulerAncestral, "euler-ancestral", Spacing::Edm),
+    (SamplerKind::Heun, "heun", Spacing::Edm),
+    (SamplerKind::Dpmpp2m, "dpmpp-2m", Spacing::Edm),
+    (SamplerKind::Dpmpp2mSde, "dpmpp-2m-sde", Spacing::Edm),
 ];
 
 impl SamplerKind {
-    /// Whether it walks Karras' levels.
-    pub fn walks_karras_levels(self) -> bool {
-        SAMPLERS.iter().any(|(kind, _, karras)| *kind == self && *karras)
+    /// The spacing of its levels when none is asked for.
+    pub fn default_spacing(self) -> Spacing {
+        SAMPLERS.iter().find(|(kind, ..)| *kind == self).map_or(Spacing::Uniform, |(.., spacing)| *spacing)
+    }
+
+    /// Whether it is a solver of the probability flow, which goes from level to level rather than through a chain's steps.
+    pub fn is_solver(self) -> bool {
+        self.default_spacing() == Spacing::Edm
     }
 
     /// Whether a move needs the x̂ of the move before.
@@ -168,7 +177,8 @@ impl FromStr for SamplerKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let found = SAMPLERS.iter().find(|(_, name, _)| *name == text);
+        let lower = text.to_ascii_lowercase().replace('_', "-");
+        let found = SAMPLERS.iter().find(|(_, name, _)| *name == lower);
         found.map(|(kind, _, _)| *kind).ok_or_else(|| {
             let names: Vec<&str> = SAMPLERS.iter().map(|(_, name, _)| *name).collect();
             Error::Config(format!("`{text}` is no sampler; there are {}", names.join(", ")))

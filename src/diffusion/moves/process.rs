@@ -1,10 +1,12 @@
 //! A trained process, and the moves of a sampler through it.
 
+use super::spacing::{check_steps, kept, log_snrs};
 use super::{
-    Level, LevelSource, Move, SamplerKind, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde, euler,
+    Level, LevelSource, Move, SamplerKind, Spacing, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde,
+    euler,
 };
 use super::{euler_ancestral, heun};
-use crate::diffusion::posterior::StepCoefficients;
+use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::{Prediction, Variance};
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
@@ -46,6 +48,8 @@ pub struct Method {
     pub eta: Option<f64>,
     /// The steps of a discrete process, instead of a number of them.
     pub respacing: Option<Respacing>,
+    /// How the levels lie between the ends of the process; not beside `respacing`, which names them itself.
+    pub spacing: Option<Spacing>,
     /// The variance of discrete ancestral steps.
     pub variance: Option<Variance>,
 }
@@ -65,6 +69,35 @@ impl Process {
     /// The variance of ancestral steps under `method`.
     pub fn step_variance(&self, method: &Method) -> Variance {
         method.variance.unwrap_or(self.variance)
+    }
+
+    /// The spacing of the levels of a sampler under `method`.
+    pub fn spacing(&self, method: &Method, steps: usize) -> Spacing {
+        method.spacing.unwrap_or_else(|| self.sampler(method, steps).default_spacing())
+    }
+
+    /// Whether the exponent v of the reverse variance means anything: to ancestral steps in continuous time alone.
+    pub fn has_variance_exponent(&self, method: &Method, steps: usize) -> bool {
+        self.is_continuous() && self.sampler(method, steps) == SamplerKind::Ancestral
+    }
+
+    /// The steps of CFG's Algorithm 2, where that is what `method` asks for: ancestral steps in continuous time.
+    ///
+    /// # Errors
+    /// As [`Process::moves`].
+    pub fn chain(
+        &self,
+        method: &Method,
+        steps: usize,
+        variance_exponent: f64,
+    ) -> Result<Option<Vec<StepCoefficients>>> {
+        match &self.levels {
+            LevelSource::Continuous(schedule) if self.has_variance_exponent(method, steps) => {
+                let grid = log_snrs(schedule, self.spacing(method, steps), steps)?;
+                ancestral_steps_through(&grid, variance_exponent).map(Some)
+            }
+            _ => Ok(None),
+        }
     }
 
     /// The moves of a sampler in `steps` steps, and the variance that the step kernel has to put in.
@@ -87,42 +120,64 @@ impl Process {
                 "--variance is for ancestral steps of a discrete process, not for {kind} here"
             ));
         }
-        let fixed = kind.walks_karras_levels() || kind == SamplerKind::Halving;
+        let fixed = kind.is_solver() || kind == SamplerKind::Halving;
         if method.respacing.is_some() && (self.is_continuous() || fixed) {
             return refuse(format!(
                 "--respacing chooses steps of a discrete process; {kind} here takes --steps"
             ));
         }
-        let own = || -> Result<Vec<Level>> {
-            if steps == 0 {
-                return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
-            }
-            Ok(self.respaced(method, steps)?.own(steps))
+        if method.spacing.is_some() && (method.respacing.is_some() || kind == SamplerKind::Halving) {
+            return refuse(match kind {
+                SamplerKind::Halving => {
+                    "--spacing: the steps of a halved student are where it was taught".into()
+                }
+                _ => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
+            });
+        }
+        let spacing = self.spacing(method, steps);
+        let levels = |steps: usize| match &method.respacing {
+            Some(respacing) => Ok(self.respaced(respacing)?.own(steps)),
+            None => self.levels.spaced(spacing, steps),
         };
         let eta = method.eta.or(kind.default_eta()).unwrap_or(0.0);
         let moves = match kind {
-            SamplerKind::Ancestral => match self.respaced(method, steps)? {
+            SamplerKind::Ancestral => match &self.levels {
                 LevelSource::Continuous(schedule) => {
-                    continuous_ancestral(&schedule, steps, variance_exponent)?
+                    let grid = log_snrs(schedule, spacing, steps)?;
+                    continuous_ancestral(&ancestral_steps_through(&grid, variance_exponent)?)
                 }
                 LevelSource::Discrete(schedule, scale) => {
+                    let schedule = match &method.respacing {
+                        Some(respacing) => schedule.respaced(respacing)?,
+                        None => kept(schedule, spacing, steps)?,
+                    };
                     let variance = self.step_variance(method);
                     if variance.is_learned() && !self.variance.is_learned() {
                         return refuse(
                             "this network has learnt no variances; use --variance small or large".into(),
                         );
                     }
-                    return Ok((ancestral(&schedule, scale, variance), variance));
+                    return Ok((ancestral(&schedule, *scale, variance), variance));
                 }
             },
-            SamplerKind::Ddim => ddim(&own()?, eta)?,
+            SamplerKind::Ddim => ddim(&levels(steps)?, eta)?,
             SamplerKind::Halving => ddim(&self.levels.halving(steps)?, 0.0)?,
-            SamplerKind::DdimReverse => ddim_reverse(&own()?),
-            SamplerKind::Euler => euler(&self.levels.karras(steps)?),
-            SamplerKind::EulerAncestral => euler_ancestral(&self.levels.karras(steps)?, eta)?,
-            SamplerKind::Heun => heun(&self.levels.karras(steps)?),
-            SamplerKind::Dpmpp2m => dpmpp_2m(&self.levels.karras(steps)?),
-            SamplerKind::Dpmpp2mSde => dpmpp_2m_sde(&self.levels.karras(steps)?, eta)?,
+            SamplerKind::DdimReverse => {
+                check_steps(steps, None)?;
+                // N levels have N - 1 moves between them; one step goes from end to end.
+                let levels = levels(steps.max(2))?;
+                if levels.len() < 2 {
+                    return refuse(format!(
+                        "{kind} goes from one level to another; ask for two steps or more"
+                    ));
+                }
+                ddim_reverse(&levels)
+            }
+            SamplerKind::Euler => euler(&levels(steps)?),
+            SamplerKind::EulerAncestral => euler_ancestral(&levels(steps)?, eta)?,
+            SamplerKind::Heun => heun(&levels(steps)?),
+            SamplerKind::Dpmpp2m => dpmpp_2m(&levels(steps)?),
+            SamplerKind::Dpmpp2mSde => dpmpp_2m_sde(&levels(steps)?, eta)?,
         };
         Ok((moves, Variance::Small))
     }
@@ -133,21 +188,18 @@ impl Process {
     }
 
     /// The levels that are kept of a discrete process.
-    fn respaced(&self, method: &Method, steps: usize) -> Result<LevelSource> {
+    fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
         match &self.levels {
             LevelSource::Continuous(schedule) => Ok(LevelSource::Continuous(*schedule)),
             LevelSource::Discrete(schedule, scale) => {
-                let evenly = Respacing::Sections(vec![steps]);
-                let kept = schedule.respaced(method.respacing.as_ref().unwrap_or(&evenly))?;
-                Ok(LevelSource::Discrete(kept, *scale))
+                Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
             }
         }
     }
 }
 
 /// CFG's Algorithm 2 as moves.
-fn continuous_ancestral(schedule: &ContinuousSchedule, steps: usize, exponent: f64) -> Result<Vec<Move>> {
-    let steps = crate::diffusion::posterior::ancestral_steps(schedule, steps, exponent)?;
+fn continuous_ancestral(steps: &[StepCoefficients]) -> Vec<Move> {
     let one = |step: &StepCoefficients| Move {
         mean_z: step.mean_z,
         mean_x: step.mean_x,
@@ -155,7 +207,7 @@ fn continuous_ancestral(schedule: &ContinuousSchedule, steps: usize, exponent: f
         mean_gradient: step.noise_sd.powi(2),
         ..Move::at(Level::continuous(step.log_snr))
     };
-    Ok(steps.iter().map(one).collect())
+    steps.iter().map(one).collect()
 }
 
 #[cfg(test)]
@@ -192,7 +244,8 @@ mod tests {
                 let method = Method { kind: Some(*kind), ..Method::default() };
                 let (moves, _) = process.moves(&method, 20, 0.3).unwrap();
                 let expected = match kind {
-                    SamplerKind::Heun => 39,
+                    // The first step, from the process's end to EDM's first level, is Euler's.
+                    SamplerKind::Heun => 38,
                     SamplerKind::DdimReverse => 19,
                     _ => 20,
                 };

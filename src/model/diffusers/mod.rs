@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::agreement::{Difference, differences, told};
-use super::config::{ModelConfig, SamplingDefaults, SchedulerConfig, UNET};
+use super::config::{ModelConfig, UNET};
 use super::open::{Checkpoint, read_config};
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
@@ -65,9 +65,9 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
     let config = theirs.ours().map_err(bad)?;
     config.check().map_err(|error| bad(error.to_string()))?;
 
-    let notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
+    let mut notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
     let top = unet.parent().unwrap_or(Path::new("."));
-    let settings = scheduler(top, unet)?;
+    let settings = settings(top, unet)?;
     let ours = [unet.join(OURS), top.join(OURS)].into_iter().find(|path| path.exists());
     let (config, configuration) = match (ours, settings) {
         (Some(kept), settings) => {
@@ -82,22 +82,21 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
             (ours, format!("{}, and {beside} the same", kept.display()))
         }
         (None, Some(settings)) => {
+            notes.extend(settings.ours.notes);
             let classes = config.num_classes.unwrap_or(0);
             let config = ModelConfig {
                 class_name: UNET.into(),
                 unet: config,
-                scheduler: settings.ours,
-                sampling: SamplingDefaults {
-                    steps: 250,
-                    variance_exponent: 0.0,
-                    clip: "static".into(),
-                    sampler: None,
-                },
+                scheduler: settings.ours.scheduler,
+                sampling: settings.ours.sampling,
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,
                 images_seen: 0,
                 ema_rate: None,
+                ema_warmup: None,
+                ema_initial_share: None,
+                trained_rows: None,
             };
             (config, format!("{} and {}", path.display(), settings.path.display()))
         }
@@ -112,36 +111,49 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
     Ok(Opened { source: Box::new(source), config, configuration, notes })
 }
 
-/// A scheduler's settings as they stand in a file, and as ours.
+/// A scheduler's settings as they stand in a file, and what they say in our words.
 struct Settings {
     path: PathBuf,
     theirs: Scheduler,
-    ours: SchedulerConfig,
+    ours: scheduler::Read,
 }
 
 /// The settings of a pipeline's scheduler, or of one beside a network that stands alone; where there are both, they agree.
-fn scheduler(top: &Path, unet: &Path) -> Result<Option<Settings>> {
+fn settings(top: &Path, unet: &Path) -> Result<Option<Settings>> {
     let mut found: Option<Settings> = None;
     for path in [top.join("scheduler/scheduler_config.json"), unet.join("scheduler_config.json")] {
         if !path.exists() {
             continue;
         }
-        let theirs = read::<Scheduler>(&path)?;
+        let theirs = scheduler::parse(&path)?;
         let ours = theirs.ours().map_err(|what| Error::format(&path, what))?;
         match &found {
-            Some(first) if first.ours != ours => {
-                let differ = differences(&first.theirs, &theirs, &[]);
-                let what = told(&differ, &first.path.display().to_string(), "this file").unwrap_or_default();
-                return Err(Error::format(
-                    &path,
-                    format!("contradicts another: {what}; take one of them away"),
-                ));
-            }
-            Some(_) => {}
             None => found = Some(Settings { path, theirs, ours }),
+            Some(first) => {
+                let differ = said_otherwise((&first.theirs, &first.ours), (&theirs, &ours));
+                let here = first.path.display().to_string();
+                if let Some(what) = told(&differ, &here, "this file") {
+                    let what = format!("contradicts another: {what}; take one of them away");
+                    return Err(Error::format(&path, what));
+                }
+            }
         }
     }
     Ok(found)
+}
+
+/// The settings that `there` says, and otherwise than `here`: none where both come to the same.
+fn said_otherwise(
+    here: (&Scheduler, &scheduler::Read),
+    there: (&Scheduler, &scheduler::Read),
+) -> Vec<Difference> {
+    let of = |read: &scheduler::Read| (read.scheduler.clone(), read.sampling.clone());
+    if of(here.1) == of(there.1) {
+        return Vec::new();
+    }
+    let mut differ = differences(here.0, there.0, &[]);
+    differ.retain(|one| one.is_said() && (!one.field.starts_with('_') || one.field == "_class_name"));
+    differ
 }
 
 /// Checks that our own notes say what diffusers' files beside them say, as far as those can say it.
@@ -164,11 +176,16 @@ fn agree(
         return contradiction(&differences(&said, theirs, &[]), path);
     }
     let Some(settings) = settings else { return Ok(()) };
-    match Scheduler::of(&ours.scheduler) {
-        Some(said) if said.ours().map_err(bad)? == settings.ours => Ok(()),
-        Some(said) => contradiction(&differences(&said, &settings.theirs, &[]), &settings.path),
+    match Scheduler::of(&ours.scheduler, &ours.sampling) {
+        Some(said) => {
+            let read = said.ours().map_err(bad)?;
+            match &said_otherwise((&said, &read), (&settings.theirs, &settings.ours))[..] {
+                [] => Ok(()),
+                differ => contradiction(differ, &settings.path),
+            }
+        }
         // A schedule that theirs cannot be.
-        None => contradiction(&differences(&ours.scheduler, &settings.ours, &[]), &settings.path),
+        None => contradiction(&differences(&ours.scheduler, &settings.ours.scheduler, &[]), &settings.path),
     }
 }
 
@@ -215,7 +232,7 @@ pub(super) fn write(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
         ("_class_name", serde_json::json!("DDPMPipeline")),
         ("unet", serde_json::json!(["diffusers", config::CLASS_NAME])),
     ]);
-    if let Some(scheduler) = Scheduler::of(&config.scheduler) {
+    if let Some(scheduler) = Scheduler::of(&config.scheduler, &config.sampling) {
         let folder = folder.join("scheduler");
         std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         put(&folder.join("scheduler_config.json"), &scheduler)?;

@@ -61,8 +61,8 @@ fn padded(data: &[f32]) -> Vec<f32> {
 
 /// lr, beta1, beta2, eps and weight decay of the golden cases, which are kept in f64.
 const CASES: [(&str, f32, AdamW, f32); 2] = [
-    ("adamw.a", 0.01, AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8 }, 0.05),
-    ("adamw.b", 3e-4, AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-6 }, 0.0),
+    ("adamw.a", 0.01, AdamW { beta1: 0.9, beta2: 0.999, eps: 1e-8, ema_warmup: EmaWarmup::Ramp }, 0.05),
+    ("adamw.b", 3e-4, AdamW { beta1: 0.9, beta2: 0.99, eps: 1e-6, ema_warmup: EmaWarmup::Ramp }, 0.0),
 ];
 
 #[test]
@@ -104,7 +104,8 @@ fn averages_match_the_golden_cases() {
     let source = golden.array("ema.src");
     let rates = [0.9999, 0.99];
     let starts = rates.map(|rate| golden.array(&format!("ema.{rate}.start")));
-    let run = Run::new(AdamW::default(), &[padded(&starts[0].data)], &rates, false);
+    let steady = AdamW { ema_warmup: EmaWarmup::None, ..AdamW::default() };
+    let run = Run::new(steady, &[padded(&starts[0].data)], &rates, false);
     run.write(&run.arenas[0][4], &[padded(&starts[0].data), padded(&starts[1].data)].concat());
     for (update, source) in source.data.chunks(9).enumerate() {
         // At a learning rate of zero the parameters stay what is written here.
@@ -115,6 +116,54 @@ fn averages_match_the_golden_cases() {
             let want = golden.array(&format!("ema.{rate}.y")).data[update * 9..][..9].to_vec();
             let got = Array::new(&[9], got[e * 64..][..9].to_vec());
             got.check("ema", &Array::new(&[9], want), DType::F32);
+        }
+    }
+}
+
+/// The device's ramp against the formula in f64: of averages of ones over parameters that are zero all of it is the share
+/// of the initial weights.
+#[test]
+fn averages_hold_the_share_of_the_initial_weights_that_the_formula_tells() {
+    let rates = [0.5, 0.99, 0.999, 0.9999];
+    for ema_warmup in [EmaWarmup::Ramp, EmaWarmup::None] {
+        let run = Run::new(AdamW { ema_warmup, ..AdamW::default() }, &[vec![0.0; 64]], &rates, false);
+        run.write(&run.arenas[0][4], &vec![1.0; 64 * rates.len()]);
+        let mut done = 0u64;
+        for steps in [1, 2, 10, 1000] {
+            while done < steps {
+                // At a learning rate of zero the parameters stay zero.
+                run.plan.run().unwrap();
+                done += 1;
+            }
+            let got = run.get(&run.arenas[0][4]);
+            for (got, rate) in got.chunks(64).zip(rates) {
+                let want = ema_warmup.initial_share(rate, steps);
+                let close = (f64::from(got[0]) - want).abs() <= 1e-4 * want + 1e-38;
+                assert!(close, "{ema_warmup}, rate {rate}, {steps} steps: {} is not {want}", got[0]);
+                assert!(got.iter().all(|x| x == &got[0]));
+            }
+        }
+    }
+}
+
+/// And over parameters that change, step by step.
+#[test]
+fn averages_that_warm_up_follow_a_twin_in_f64() {
+    let rates = [0.3, 0.999];
+    let run = Run::new(AdamW::default(), &[vec![0.25; 64]], &rates, false);
+    let mut twin = rates.map(|_| vec![0.25f64; 64]);
+    for step in 0..30 {
+        let source = Array::random(&[64], 100 + step).data;
+        run.write(&run.arenas[0][0], &source);
+        run.step([0.0; 3], &[vec![0.0; 64]]);
+        let got = run.get(&run.arenas[0][4]);
+        for ((twin, rate), got) in twin.iter_mut().zip(rates).zip(got.chunks(64)) {
+            let rate = EmaWarmup::Ramp.rate_after(rate, step);
+            for (mean, x) in twin.iter_mut().zip(&source) {
+                *mean = rate * *mean + (1.0 - rate) * f64::from(*x);
+            }
+            let want = twin.iter().map(|x| *x as f32).collect();
+            Array::new(&[64], got.to_vec()).check("ema", &Array::new(&[64], want), DType::F32);
         }
     }
 }

@@ -147,8 +147,7 @@ fn respaced_steps_match_the_reference() {
         for spec in ["ddim25", "25"] {
             let kept = process(schedule).respaced(&spec.parse().unwrap()).unwrap();
             let key = format!("{schedule}.spaced.{spec}");
-            let told: Vec<f64> =
-                golden.f64s("t_spaced").iter().map(|&t| kept.timestep(t as usize) as f64).collect();
+            let told: Vec<f64> = golden.f64s("t_spaced").iter().map(|&t| kept.timestep(t as usize)).collect();
             assert_eq!(told, golden.f64s(&format!("{key}.t_model")));
             let chain = ancestral(&kept, 1.0, Variance::LearnedRange);
             let flow = ddim(&LevelSource::Discrete(kept, 1.0).own(0), 0.0).unwrap();

@@ -116,7 +116,7 @@ impl Teacher {
         };
         let mut sampling = config.sampling.clone();
         if let Some(steps) = steps {
-            (sampling.steps, sampling.sampler) = (steps, Some("halving".into()));
+            (sampling.steps, sampling.sampler, sampling.spacing) = (steps, Some("halving".into()), None);
         }
         let (log_snr_min, log_snr_max) = match own.is_continuous() {
             true => (config.scheduler.log_snr_min, config.scheduler.log_snr_max),

@@ -1,0 +1,358 @@
+//! What a network can be told of a picture's class: one check for every sampler, session, measure and command.
+//!
+//! A network draws well from a row of its class embedding that a training reached, and from no other: a class past the last,
+//! a null class that is not there or that no training showed, a class without a picture are refused here, with the ways on.
+
+use crate::diffusion::{Evaluations, Guidance};
+use crate::error::{Error, Result};
+use crate::nn::UNetConfig;
+use crate::nn::unet::NullClass;
+
+use super::config::ModelConfig;
+use super::imagenet;
+
+/// The row that stands for "no condition".
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Null {
+    /// There is one, as far as anyone says.
+    Trained,
+    /// There is none.
+    Absent,
+    /// No training left labels out.
+    Untrained,
+}
+
+/// The rows of a class embedding that may be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conditions {
+    classes: usize,
+    null: Null,
+    /// Labels whose rows no training reached, rising.
+    untrained: Vec<u32>,
+    names: Vec<String>,
+}
+
+impl Conditions {
+    /// Those of a model, by its architecture and what is recorded of its training.
+    pub fn of(config: &ModelConfig) -> Conditions {
+        let mut all = Conditions::of_network(&config.unet);
+        if all.null == Null::Trained && !config.was_trained(None) {
+            all.null = Null::Untrained;
+        }
+        all.untrained = (0..all.classes as u32).filter(|label| !config.was_trained(Some(*label))).collect();
+        all.names.clone_from(&config.class_names);
+        all
+    }
+
+    /// Those of a network of which only the architecture is known: every row that is there counts as trained.
+    pub fn of_network(unet: &UNetConfig) -> Conditions {
+        let null = match (unet.num_classes, unet.null_class) {
+            (Some(_), NullClass::Absent) => Null::Absent,
+            _ => Null::Trained,
+        };
+        let classes = unet.num_classes.unwrap_or(0);
+        Conditions { classes, null, untrained: Vec::new(), names: Vec::new() }
+    }
+
+    /// How many classes there are; 0 of a network without.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Whether the network can guide itself: it was taught a class, and to do without.
+    pub fn can_guide(&self) -> bool {
+        self.classes > self.untrained.len() && self.null == Null::Trained
+    }
+
+    /// Refuses a class that is not there or was never trained; for `None`, a null class of that kind.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the reason and the ways on.
+    pub fn check_class(&self, class: Option<u32>) -> Result<()> {
+        match class {
+            None => self.check_null("a picture without a class"),
+            Some(class) => {
+                self.check_label(class)?;
+                self.check_trained(class)
+            }
+        }
+    }
+
+    /// Refuses what needs the null class, as `what` does, where it cannot be asked for. A network without classes needs none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the reason and the ways on.
+    pub fn check_null(&self, what: &str) -> Result<()> {
+        let (why, last) = match self.null {
+            Null::Trained => return Ok(()),
+            Null::Absent => (
+                "the network has none",
+                "; or `null-class last`, where the last of K + 1 rows is the null class, as in DiT's checkpoints",
+            ),
+            Null::Untrained => ("its row was never trained, because no label was left out", ""),
+        };
+        Err(Error::Config(format!(
+            "{what} needs the null class, and {why}. Ways on: a class and `w` 0 (`guidance-scale` 1); `uncond-model`, a second \
+             model that draws without classes; `uncond from-classes`; a training with label dropout (`p-uncond` 0.1){last}"
+        )))
+    }
+
+    /// Refuses pictures of these classes under this guidance. `elsewhere` says that the unconditional half comes from
+    /// something else than the null class: a second model, another class.
+    ///
+    /// # Errors
+    /// As [`Conditions::check_class`].
+    pub fn check(
+        &self,
+        classes: impl IntoIterator<Item = Option<u32>>,
+        evaluations: Evaluations,
+        elsewhere: bool,
+    ) -> Result<()> {
+        for class in classes {
+            // What is not evaluated need not have been trained, but it must be there.
+            match (class, evaluations) {
+                (Some(class), Evaluations::Unconditional) => self.check_label(class)?,
+                (class, _) => self.check_class(class)?,
+            }
+        }
+        match evaluations {
+            Evaluations::Both if !elsewhere => self.check_null("guidance"),
+            Evaluations::Unconditional => self.check_null("a picture without a class"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a network that cannot guide itself, for `what`.
+    ///
+    /// # Errors
+    /// As [`Conditions::check_class`]; when there are no classes.
+    pub fn check_guidance(&self, what: &str) -> Result<()> {
+        if self.classes == 0 {
+            return Err(Error::Config(format!("{what} needs classes, and the network has none")));
+        }
+        self.check_every_class()?;
+        self.check_null(what)
+    }
+
+    /// Refuses a network with a class that was never trained.
+    ///
+    /// # Errors
+    /// As [`Conditions::check_class`].
+    pub fn check_every_class(&self) -> Result<()> {
+        self.untrained.first().map_or(Ok(()), |class| self.check_trained(*class))
+    }
+
+    /// The guidance of a model when none is asked for, and a sentence where it is not w = 1 for want of a null class.
+    pub fn default_guidance(&self) -> Result<(Guidance, Option<String>)> {
+        let without = match self.null {
+            Null::Trained => return Ok((Guidance::from_weight(1.0)?, None)),
+            Null::Absent => "no null class; `null-class last` says that the last row is it",
+            Null::Untrained => "a null class that was never trained",
+        };
+        Ok((
+            Guidance::from_weight(0.0)?,
+            Some(format!("w = 0, without guidance: the model has {without}")),
+        ))
+    }
+
+    /// What guidance is possible, in words.
+    pub fn guidance(&self) -> String {
+        let ways = "by a classifier, a second model (`uncond-model`) or `uncond from-classes`";
+        match self.null {
+            _ if self.classes == 0 => "by a classifier: there are no classes".into(),
+            _ if self.untrained.len() == self.classes => "by a classifier: no class was ever trained".into(),
+            Null::Trained if self.untrained.is_empty() => "possible".into(),
+            Null::Trained => {
+                let names: Vec<String> = self.untrained.iter().take(12).map(|label| self.name(*label)).collect();
+                let more = if self.untrained.len() > 12 { ", …" } else { "" };
+                format!("possible, but not of classes never trained: {}{more}", names.join(", "))
+            }
+            Null::Absent => format!("{ways}: there is no null class"),
+            Null::Untrained => format!("{ways}: the null class was never trained"),
+        }
+    }
+
+    fn name(&self, label: u32) -> String {
+        match self.names.get(label as usize) {
+            Some(name) if *name != label.to_string() => format!("{label} ({name})"),
+            _ => label.to_string(),
+        }
+    }
+
+    fn check_label(&self, class: u32) -> Result<()> {
+        match self.classes {
+            0 => Err(Error::Config(format!("class {class} of a model without classes"))),
+            classes if class as usize >= classes => Err(Error::Config(format!(
+                "there is no class {class}; the model has {classes}, 0 to {}. For none ask for no class",
+                classes - 1
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_trained(&self, class: u32) -> Result<()> {
+        if self.untrained.binary_search(&class).is_err() {
+            return Ok(());
+        }
+        if self.untrained.len() == self.classes {
+            return Err(Error::Config(format!(
+                "class {} was never trained: the model was trained without labels, each being left out. Ways on: no class \
+                 (`class none`, `w` -1); a `classifier` for classes; a training with fewer labels left out (`p-uncond` 0.1)",
+                self.name(class)
+            )));
+        }
+        Err(Error::Config(format!(
+            "class {} was never trained: there was no picture of it. Ways on: another class, or a training with pictures of it",
+            self.name(class)
+        )))
+    }
+}
+
+/// Refuses two lists of classes, of `ours` and `theirs`, that do not mean the same by the same numbers. With `fewer` theirs may
+/// end sooner. Where one list has numbers for names there is nothing to compare; then a sentence says so.
+///
+/// # Errors
+/// [`Error::Config`] with the first two names that differ, or both lengths.
+pub fn check_same_classes(
+    ours: (&str, &[String]),
+    theirs: (&str, &[String]),
+    fewer: bool,
+) -> Result<Option<String>> {
+    let ((our, ours), (their, theirs)) = (ours, theirs);
+    if theirs.len() > ours.len() || (theirs.len() < ours.len() && !fewer) {
+        return Err(Error::Config(format!(
+            "{their} has {} classes, {our} {}: class by class they must be the same",
+            theirs.len(),
+            ours.len()
+        )));
+    }
+    let unnamed = |list: &[String]| list.iter().enumerate().all(|(i, name)| *name == i.to_string());
+    let differ = (0..theirs.len()).find(|i| !same_name(&ours[*i], &theirs[*i]));
+    let Some(first) = differ else { return Ok(None) };
+    if let Some(nameless) = [(our, ours), (their, theirs)].into_iter().find(|(_, list)| unnamed(list)) {
+        return Ok(Some(format!(
+            "classes are taken by their numbers, because {} has no names for them: 0 is {:?} and {:?}",
+            nameless.0, ours[0], theirs[0]
+        )));
+    }
+    if numbered_by_wordnet(theirs) && ours == imagenet::class_names() {
+        return Ok(None);
+    }
+    Err(Error::Config(format!(
+        "class {first} is {:?} in {our} and {:?} in {their}: the same classes in the same order are needed",
+        ours[first], theirs[first]
+    )))
+}
+
+/// Whether two names, each of which may be several between commas, begin with the same.
+fn same_name(a: &str, b: &str) -> bool {
+    let first = |name: &str| name.split(',').next().unwrap_or_default().trim().to_lowercase();
+    first(a) == first(b)
+}
+
+/// Whether classes bear the folders' names of ImageNet, n01440764 to n15075141, whose order is that of its labels.
+fn numbered_by_wordnet(names: &[String]) -> bool {
+    let number = |name: &String| {
+        name.strip_prefix('n').is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
+    };
+    names.len() == 1000 && names.iter().all(number) && names.is_sorted()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::unet::tests::small;
+
+    /// Four classes, null class and trained rows as given.
+    fn conditions(null: Null, untrained: &[u32]) -> Conditions {
+        let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
+        Conditions { classes: 4, null, untrained: untrained.to_vec(), names }
+    }
+
+    fn refused(result: Result<()>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_row_that_is_asked_for_is_there_and_trained() {
+        use Evaluations::{Both, Conditional, Unconditional};
+        let all = conditions(Null::Trained, &[]);
+        for (classes, evaluations) in [(vec![Some(3), None], Both), (vec![None], Unconditional), (vec![Some(0)], Conditional)] {
+            all.check(classes, evaluations, false).unwrap();
+        }
+        for null in [Null::Absent, Null::Untrained] {
+            let without = conditions(null, &[]);
+            without.check([Some(0), Some(3)], Conditional, false).unwrap();
+            without.check([Some(0)], Both, true).unwrap();
+            for (class, evaluations, elsewhere) in
+                [(None, Conditional, false), (None, Both, true), (Some(1), Both, false), (Some(1), Unconditional, false)]
+            {
+                let message = refused(without.check([class], evaluations, elsewhere));
+                for way in ["null class", "`w` 0", "uncond-model", "from-classes", "label dropout"] {
+                    assert!(message.contains(way), "{class:?} {evaluations:?}: {message}");
+                }
+                assert_eq!(message.contains("null-class last"), null == Null::Absent, "{message}");
+            }
+        }
+        // Past the last, at any guidance.
+        for evaluations in [Both, Conditional, Unconditional] {
+            for class in [4, u32::MAX] {
+                let message = refused(all.check([Some(0), Some(class)], evaluations, false));
+                assert!(message.contains(&format!("no class {class}")) && message.contains("0 to 3"), "{message}");
+            }
+        }
+        let some = conditions(Null::Trained, &[2]);
+        some.check([Some(2)], Unconditional, false).unwrap();
+        assert!(refused(some.check([Some(0), Some(2)], Conditional, false)).contains("2 (cat)"));
+        assert!(refused(some.check_guidance("distillation")).contains("2 (cat)"));
+        let none = conditions(Null::Trained, &[0, 1, 2, 3]);
+        assert!(refused(none.check([Some(1)], Both, false)).contains("without labels"));
+        none.check([None], Unconditional, false).unwrap();
+        assert!(all.can_guide() && some.can_guide() && !none.can_guide());
+        assert!(!conditions(Null::Absent, &[]).can_guide());
+    }
+
+    #[test]
+    fn a_network_without_classes_takes_none() {
+        let unet = UNetConfig { num_classes: None, null_class: NullClass::Absent, ..small() };
+        let none = Conditions::of_network(&unet);
+        none.check([None], Evaluations::Both, false).unwrap();
+        none.check([None], Evaluations::Unconditional, false).unwrap();
+        assert!(refused(none.check([Some(0)], Evaluations::Both, false)).contains("without classes"));
+        assert!(!none.can_guide());
+    }
+
+    #[test]
+    fn the_default_is_one_that_the_model_can_do() {
+        let default = |null| conditions(null, &[]).default_guidance().unwrap();
+        assert_eq!(default(Null::Trained).0.weight(), 1.0);
+        for null in [Null::Absent, Null::Untrained] {
+            let (guidance, note) = default(null);
+            conditions(null, &[]).check([Some(0)], guidance.evaluations(), false).unwrap();
+            assert!(note.unwrap().contains("w = 0"));
+        }
+    }
+
+    #[test]
+    fn classes_are_the_same_by_name() {
+        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let check = |a: &[&str], b: &[&str], fewer| check_same_classes(("ours", &list(a)), ("theirs", &list(b)), fewer);
+        assert_eq!(check(&["ant", "bee, honey bee"], &["Ant", "bee"], false).unwrap(), None);
+        assert_eq!(check(&["0", "1"], &["0", "1"], false).unwrap(), None);
+        assert_eq!(check(&["ant", "bee"], &["ant"], true).unwrap(), None);
+        for (a, b, fewer, said) in [
+            (&["ant", "bee"][..], &["bee", "ant"][..], false, "\"ant\" in ours and \"bee\" in theirs"),
+            (&["ant", "bee"], &["ant"], false, "theirs has 1 classes, ours 2"),
+            (&["ant"], &["ant", "bee"], true, "theirs has 2 classes, ours 1"),
+            (&["ant", "bee"], &["bee"], true, "class 0 is \"ant\""),
+        ] {
+            let message = check(a, b, fewer).unwrap_err().to_string();
+            assert!(message.contains(said), "{message}");
+        }
+        // Numbers of two lists are not compared in silence.
+        assert!(check(&["ant", "bee"], &["0", "1"], false).unwrap().unwrap().contains("theirs has no names"));
+        let folders: Vec<String> = (0..1000).map(|i| format!("n{:08}", 1_440_764 + 7 * i)).collect();
+        assert_eq!(check_same_classes(("m", &imagenet::class_names()), ("d", &folders), false).unwrap(), None);
+        assert!(check_same_classes(("m", &list(&["ant", "bee"])), ("d", &folders[..2]), false).is_err());
+    }
+}

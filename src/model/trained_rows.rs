@@ -1,0 +1,124 @@
+//! Which rows of the class embedding a training reached, so that no sampler draws from one that it did not.
+
+use serde::{Deserialize, Serialize};
+
+use super::config::ModelConfig;
+use crate::error::{Error, Result};
+
+/// The rows that a training could reach: by its probability of leaving labels out, and by the classes of its pictures.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainedRows {
+    /// Whether labels were left out, so that the null class was learnt.
+    pub null: bool,
+    /// Whether labels were shown, so that classes were.
+    pub classes: bool,
+    /// Labels of classes without a picture, in order: their rows are as they were at the start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without_pictures: Vec<u32>,
+}
+
+impl TrainedRows {
+    /// The rows of a training on pictures of these `labels`, each below `classes`, that leaves labels out with
+    /// `unconditional_probability`.
+    pub fn of(labels: &[u32], classes: usize, unconditional_probability: f64) -> TrainedRows {
+        let mut seen = vec![false; classes];
+        for label in labels {
+            if let Some(seen) = seen.get_mut(*label as usize) {
+                *seen = true;
+            }
+        }
+        TrainedRows {
+            null: unconditional_probability > 0.0,
+            classes: unconditional_probability < 1.0,
+            without_pictures: (0..classes as u32).filter(|label| !seen[*label as usize]).collect(),
+        }
+    }
+
+    /// The row of a class, or of the null class for `None`.
+    pub fn has(&self, class: Option<u32>) -> bool {
+        match class {
+            None => self.null,
+            Some(label) => self.classes && self.without_pictures.binary_search(&label).is_err(),
+        }
+    }
+
+    /// What is here or in `other`: a student begins with its teacher's rows.
+    pub fn or(&self, other: &TrainedRows) -> TrainedRows {
+        let lacking = |rows: &TrainedRows, label: &u32| !rows.has(Some(*label));
+        TrainedRows {
+            null: self.null || other.null,
+            classes: self.classes || other.classes,
+            without_pictures: match (self.classes, other.classes) {
+                (true, false) => self.without_pictures.clone(),
+                (false, true) => other.without_pictures.clone(),
+                _ => self.without_pictures.iter().copied().filter(|label| lacking(other, label)).collect(),
+            },
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Whether the row of a class, or of the null class for `None`, was trained. What no file tells of counts as trained:
+    /// models of other programs, and classes of models that an older version wrote.
+    pub fn was_trained(&self, class: Option<u32>) -> bool {
+        if self.unet.num_classes.is_none() {
+            return true;
+        }
+        match (&self.trained_rows, class) {
+            (Some(rows), class) => rows.has(class),
+            // An older version's model; those of other programs say nothing of the images that they have seen.
+            (None, _) if self.images_seen == 0 => true,
+            (None, None) => self.unconditional_probability > 0.0,
+            (None, Some(_)) => self.unconditional_probability < 1.0,
+        }
+    }
+
+    /// Refuses a class, or the null class for `None`, whose row was never trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] saying why it was not.
+    pub fn check_trained(&self, class: Option<u32>) -> Result<()> {
+        if self.was_trained(class) {
+            return Ok(());
+        }
+        let p = self.unconditional_probability;
+        Err(Error::Config(match class {
+            None => format!(
+                "the null class was never trained: labels were left out with probability {p}. Give a class and \
+                 guidance weight 0, a second model that draws without classes, or train again with labels left out now \
+                 and then"
+            ),
+            Some(label) if self.trained_rows.as_ref().is_none_or(|rows| !rows.classes) => format!(
+                "class {label} was never trained: labels were left out with probability {p}. Only the null class was"
+            ),
+            Some(label) => {
+                let name = self.class_names.get(label as usize).map(|name| format!(" ({name})"));
+                let name = name.unwrap_or_default();
+                format!("class {label}{name} was never trained: {} had no picture of it", self.data)
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_follow_from_probability_and_pictures() {
+        let rows = |p| TrainedRows::of(&[0, 2, 2], 4, p);
+        assert_eq!(rows(0.1), TrainedRows { null: true, classes: true, without_pictures: vec![1, 3] });
+        assert!(!rows(0.0).has(None) && rows(0.0).has(Some(2)) && !rows(0.0).has(Some(3)));
+        assert!(rows(1.0).has(None) && !rows(1.0).has(Some(2)));
+    }
+
+    #[test]
+    fn a_student_has_its_teachers_rows_too() {
+        let teacher = TrainedRows::of(&[0, 1], 4, 0.1);
+        let student = TrainedRows::of(&[1, 2], 4, 0.0).or(&teacher);
+        assert_eq!(student, TrainedRows { null: true, classes: true, without_pictures: vec![3] });
+        let unlabelled = TrainedRows::of(&[0, 1, 2, 3], 4, 1.0).or(&TrainedRows::of(&[1], 4, 0.0));
+        assert_eq!(unlabelled, TrainedRows { null: true, classes: true, without_pictures: vec![0, 2, 3] });
+    }
+}
