@@ -12,6 +12,7 @@ use crate::tensor::Precision;
 use super::DeviceArgs;
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
+use super::model_args::ModelArgs;
 
 /// Measure pictures, or what a model draws: FID, sFID, inception score, KID, precision, recall.
 #[derive(clap::Args)]
@@ -19,6 +20,8 @@ pub struct Args {
     /// The model whose pictures to measure; they are drawn as they are needed.
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "samples", required_unless_present = "samples")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Pictures that are there: a .npz of samples (arr_0, arr_1), or data as `train` takes it.
     #[arg(long, value_name = "X.npz|DIR")]
     samples: Option<String>,
@@ -62,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     let precision = precision.checked_on(gpu.capabilities())?;
     let report = match (&args.model, &args.samples) {
         (Some(path), _) => {
-            let model = Model::load(&gpu, path)?;
+            let model = args.opening.model(&gpu, path)?;
             let inside = path.is_dir().then(|| path.join("eval"));
             let work = args.work.clone().or(inside).unwrap_or_else(|| beside(path));
             let size = model.unet.config().sample_size;

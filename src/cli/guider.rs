@@ -8,6 +8,8 @@ use crate::gpu::{Gpu, Profile};
 use crate::model::Model;
 use crate::sample::{FromClassesSampler, GuidedSampler, Request, Sampler, SamplerOptions};
 
+use super::model_args;
+
 /// The plain sampler, or the one of guiders.
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Drawer {
@@ -23,7 +25,7 @@ impl Drawer {
             return Ok(Drawer::Plain(Sampler::of(gpu, model, options)?));
         }
         let weak = match guiders.against() {
-            Against::WeakModel(path) => Some(Model::load(gpu, path.as_ref())?),
+            Against::WeakModel(path) => Some(Model::of(gpu, model_args::other(path.as_ref())?)?),
             _ => None,
         };
         Ok(Drawer::Guided(GuidedSampler::new(gpu, model, weak.as_ref(), guiders, options)?))

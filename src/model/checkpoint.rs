@@ -9,6 +9,7 @@ use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensor
 use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
 
 use super::config::ModelConfig;
+use super::locate::Choice;
 use super::open::Checkpoint;
 use super::weights_kind::WeightsKind;
 
@@ -20,6 +21,8 @@ pub struct Model {
     pub unet: UNet,
     /// Where it was read from.
     pub path: PathBuf,
+    /// Its file's name, and behind a `#` the network's where the file holds several.
+    pub name: String,
     gpu: Gpu,
     arena: Arena,
 }
@@ -33,6 +36,14 @@ impl Model {
         Model::of(gpu, Checkpoint::open(path, None)?)
     }
 
+    /// As [`Model::load`], of several networks or averages the one that is asked for.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::choose`].
+    pub fn choose(gpu: &Gpu, path: &Path, choice: &Choice) -> Result<Model> {
+        Model::of(gpu, Checkpoint::choose(path, choice)?)
+    }
+
     /// Reads the weights of a checkpoint.
     ///
     /// # Errors
@@ -42,9 +53,10 @@ impl Model {
         if checkpoint.kind() == super::Kind::Classifier {
             return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
         }
+        let name = checkpoint.found.name();
         let unet = UNet::new(&checkpoint.config.unet)?;
         let arena = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, gpu: gpu.clone(), arena })
+        Ok(Model { config: checkpoint.config, unet, path, name, gpu: gpu.clone(), arena })
     }
 
     /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
@@ -73,7 +85,8 @@ impl Model {
         }
         let arena = unet.parameters().read_only_arena(gpu, "weights")?;
         arena.write(gpu, 0, values)?;
-        Ok(Model { config, unet, path: path.to_owned(), gpu: gpu.clone(), arena })
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        Ok(Model { config, unet, path: path.to_owned(), name, gpu: gpu.clone(), arena })
     }
 
     /// The device its weights lie on.

@@ -313,3 +313,6 @@ fn nothing(folder: &Path, unet: Option<&Path>) -> Error {
     }
     Error::format(folder, what)
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,7 +29,7 @@ pub use architecture::{Architecture, Kind};
 pub use average::Average;
 pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model, write_weights};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
-pub use convert::{Format, convert};
+pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;
 pub use locate::Choice;
 pub use open::{Checkpoint, Found};
