@@ -123,16 +123,22 @@ pub fn measured_model(
     let drawer = draw.drawing.drawer(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
     let options = drawer.options();
     let classes = config.num_classes;
+    // All that decides the pictures: what the weights and their configuration hold, not where they lie.
+    let configuration = serde_json::to_vec(&model.config).expect("a configuration is plain values");
+    let weaker = drawer.guiders().and_then(|(_, weaker)| weaker);
     let identity = format!(
-        "{} at {} images, w = {}{}, {} steps, v = {}, clip {}, {:?}",
-        model.path.display(),
-        model.config.images_seen,
+        "{} (weights {:08x}, configuration {:08x}), w = {}{}{}, {} steps, v = {}, clip {}, {:?}, freeguide {}",
+        model.name,
+        model.checksum(),
+        crc32fast::hash(&configuration),
         draw.guidance.weight(),
         draw.drawing.note(),
+        weaker.map_or_else(String::new, |weaker| format!(" (weaker weights {weaker:08x})")),
         options.steps,
         options.variance_exponent,
         options.clip,
         options.dtype,
+        env!("CARGO_PKG_VERSION"),
     );
     let parts = work.join("pictures");
     let stop = super::interrupt::flag();
