@@ -36,7 +36,7 @@ pub(super) fn held(path: &Path, notes: &BTreeMap<String, String>) -> Option<Weig
     let stem = path.file_name()?.to_str()?.strip_suffix(".safetensors")?;
     match stem.strip_prefix("model-")? {
         "raw" => Some(WeightsKind::Raw),
-        rest => match rest.strip_prefix("ema-")?.parse().ok()? {
+        rest => match rest.strip_prefix("ema-")?.parse::<Average>().ok()? {
             Average::Raw => None,
             Average::Rate(rate) => Some(WeightsKind::Average { rate, initial_share: None }),
         },

@@ -245,7 +245,7 @@ fn variants(folder: &Path, stem: &str) -> Result<BTreeMap<String, Vec<PathBuf>>>
             found.entry(variant).or_default().push((order, path));
         }
     }
-    let in_order = |mut files: Vec<(u8, PathBuf)>| {
+    let in_order = |mut files: Vec<(u8, PathBuf)>| -> Vec<PathBuf> {
         files.sort();
         files.into_iter().map(|(_, path)| path).collect()
     };

@@ -257,6 +257,10 @@ impl Machine<'_> {
                 else {
                     return Err("the name of a type is no text".into());
                 };
+                // A long text is not copied again and again to be told that it is no name.
+                if module.len() > MOST_NAME || name.len() > MOST_NAME {
+                    return Err(format!("the name of a type has {} bytes", module.len() + name.len()));
+                }
                 let (module, name) = (module.clone(), name.clone());
                 let id = self.heap.global(&module, &name)?;
                 self.stack.push(id);
