@@ -14,7 +14,7 @@ use eframe::egui::{self, Color32, Pos2, Rect, RichText, Sense, Stroke, TextureId
 use eframe::egui_wgpu::{RenderState, WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use freeguide::diffusion::Guidance;
 use freeguide::gpu::{Gpu, matrix_features, wanted_features, wanted_limits};
-use freeguide::model::Model;
+use freeguide::model::{Choice, Model};
 use freeguide::session::{Render, Request, Session, SessionOptions, Show};
 use freeguide::tensor::Precision;
 use freeguide::{Error, Result, wgpu};
@@ -23,6 +23,8 @@ use freeguide::{Error, Result, wgpu};
 pub struct Options {
     /// A model's folder or file; the embedded digits without.
     pub model: Option<PathBuf>,
+    /// Which of its networks and averages, where there are several.
+    pub choice: Choice,
     /// A class by number or name; 7, or the model's last, without.
     pub class: Option<String>,
     /// The guidance weight w.
@@ -36,7 +38,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { model: None, class: None, weight: 2.0, seed: 1, steps: None, budget_ms: 8.0 }
+        Options {
+            model: None,
+            choice: Choice::default(),
+            class: None,
+            weight: 2.0,
+            seed: 1,
+            steps: None,
+            budget_ms: 8.0,
+        }
     }
 }
 
@@ -107,7 +117,7 @@ impl App {
         // All that the library is told of the program: its device and its queue.
         let gpu = Gpu::from_device(&render.device, &render.queue);
         let model = match &options.model {
-            Some(path) => Model::load(&gpu, path)?,
+            Some(path) => Model::choose(&gpu, path, &options.choice)?,
             None => Model::digits(&gpu)?,
         };
         let capabilities = gpu.capabilities();

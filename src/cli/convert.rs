@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::model::{Checkpoint, Format, convert};
+use crate::model::{Format, convert, not_in_guided_diffusion};
 use crate::nn::unet::QkvLayout;
 
+use super::model_args::ModelArgs;
 use super::pictures;
 
 /// Write a model as another kind of checkpoint; the numbers stay as they are, bit for bit.
@@ -17,18 +18,15 @@ pub struct Args {
     /// A .safetensors file under guided-diffusion's names, or a folder.
     #[arg(value_name = "OUT.safetensors|DIR")]
     out: PathBuf,
-    /// What to write: freeguide, diffusers or guided-diffusion [default: by OUT's name, a folder of this program].
+    /// What to write: freeguide, a folder of this program; safetensors, the same in one file; diffusers, a pipeline's folder;
+    /// guided-diffusion, a file that it reads as the same network [default: by OUT's name, freeguide or safetensors].
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     /// The order of the qkv channels: new ([q, k, v][head]) or legacy ([head][q, k, v]) [default: as it is].
     #[arg(long, value_name = "new|legacy")]
     qkv_order: Option<String>,
-    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where the null class is in a network of K + 1 rows: `last`, as in DiT's checkpoints. What is written says so.
-    #[arg(long, value_name = "last", value_parser = ["last"])]
-    null_class: Option<String>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Overwrite what is there.
     #[arg(long)]
     force: bool,
@@ -38,13 +36,13 @@ pub fn run(args: &Args) -> Result<()> {
     let is_file = args.out.extension().is_some_and(|extension| extension == "safetensors");
     let format = match (&args.format, is_file) {
         (Some(name), _) => name.parse()?,
-        (None, true) => Format::GuidedDiffusion,
+        (None, true) => Format::Safetensors,
         (None, false) => Format::Freeguide,
     };
-    if is_file != (format == Format::GuidedDiffusion) {
+    if is_file != matches!(format, Format::Safetensors | Format::GuidedDiffusion) {
         let out = args.out.display();
         return Err(Error::Config(format!(
-            "{out}: guided-diffusion's names go to a .safetensors file, the other formats to a folder"
+            "{out}: safetensors and guided-diffusion go to a .safetensors file, the other formats to a folder"
         )));
     }
     let order = match args.qkv_order.as_deref() {
@@ -56,17 +54,19 @@ pub fn run(args: &Args) -> Result<()> {
         }
     };
     let marker = match format {
-        Format::GuidedDiffusion => args.out.clone(),
+        Format::Safetensors | Format::GuidedDiffusion => args.out.clone(),
         Format::Freeguide => args.out.join("model.safetensors"),
         Format::Diffusers => args.out.join("model_index.json"),
     };
     pictures::check_free(&marker, args.force)?;
-    let mut checkpoint = Checkpoint::open(&args.from, args.config.as_deref())?;
-    if args.null_class.is_some() {
-        checkpoint.config.take_last_row_as_null()?;
-    }
-    checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
+    let checkpoint = args.opening.checkpoint(&args.from)?;
     convert(&checkpoint, &args.out, format, order)?;
+    if format == Format::Safetensors {
+        let lacks = not_in_guided_diffusion(&checkpoint.config);
+        if !lacks.is_empty() {
+            eprintln!("for this program; guided-diffusion itself has no {}", lacks.join(", no "));
+        }
+    }
     println!("wrote {} ({} tensors)", args.out.display(), checkpoint.parameters()?.specs().len());
     Ok(())
 }

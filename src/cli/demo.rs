@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 
+use super::model_args::ModelArgs;
+
 /// `examples/egui.rs`, which shows how a program of one's own does the same.
 #[cfg(feature = "demo")]
 #[path = "../../examples/egui.rs"]
@@ -15,6 +17,8 @@ pub struct Args {
     /// The model: a training's folder, a .safetensors file, or a .pt file of guided-diffusion [default: embedded digits].
     #[arg(long, value_name = "DIR|FILE")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// The class to begin with, by number or name [default: 7, or the model's last].
     #[arg(long, value_name = "N|name")]
     class: Option<String>,
@@ -36,6 +40,7 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     let options = window::Options {
         model: args.model.clone(),
+        choice: args.opening.choice(),
         class: args.class.clone(),
         weight: args.w,
         seed: args.seed,

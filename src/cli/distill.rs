@@ -12,6 +12,7 @@ use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
 
+use super::model_args::ModelArgs;
 use super::{DeviceArgs, ranges, train};
 
 /// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
@@ -21,6 +22,8 @@ pub struct Args {
     /// The model to learn from: one that can be guided, or, with --halve, one that was distilled before.
     #[arg(long, value_name = "DIR|FILE")]
     teacher: PathBuf,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Where the student goes; those of halved steps go into its folders steps-N.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -148,7 +151,7 @@ fn halvings(from: usize, to: usize, exactly: bool) -> Result<Vec<usize>> {
 pub fn run(args: &Args) -> Result<()> {
     let range = ranges::range(&args.w)?;
     let gpu = args.device.open()?;
-    let teacher = Model::load(&gpu, &args.teacher)?;
+    let teacher = args.opening.model(&gpu, &args.teacher)?;
     let dataset = args.dataset(&teacher.config)?;
     let mut options = args.options(&dataset)?;
     options.class_names = teacher.config.class_names.clone();
@@ -161,7 +164,7 @@ pub fn run(args: &Args) -> Result<()> {
         None => Vec::new(),
     };
 
-    let mut before = args.teacher.clone();
+    let mut before = None;
     if !known || steps.is_empty() {
         let default = args.halve.map(|_| Prediction::V);
         let teacher = Teacher::new(teacher)?;
@@ -169,19 +172,22 @@ pub fn run(args: &Args) -> Result<()> {
         if student(&gpu, &dataset, &options, teacher, &args.out)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &args.out);
         }
-        before = args.out.clone();
+        before = Some(args.out.clone());
     }
     for steps in steps {
         let dir = args.out.join(format!("steps-{steps}"));
         eprintln!("{} steps in {steps}: {}", 2 * steps, dir.display());
-        let teacher = Teacher::new(Model::load(&gpu, &before)?)?;
+        let teacher = Teacher::new(match &before {
+            Some(dir) => Model::load(&gpu, dir)?,
+            None => args.opening.model(&gpu, &args.teacher)?,
+        })?;
         let options = teacher.teach(options.clone(), range, Some(steps), args.predict)?;
         if student(&gpu, &dataset, &options, teacher, &dir)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &dir);
         }
-        before = dir;
+        before = Some(dir);
     }
-    train::finish(Outcome::Finished, &before)
+    train::finish(Outcome::Finished, before.as_deref().unwrap_or(&args.out))
 }
 
 /// Trains or goes on training a student.

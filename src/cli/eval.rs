@@ -12,6 +12,7 @@ use crate::tensor::Precision;
 use super::DeviceArgs;
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
+use super::model_args::ModelArgs;
 
 /// Measure pictures, or what a model draws: FID, sFID, inception score, KID, precision, recall.
 #[derive(clap::Args)]
@@ -19,6 +20,8 @@ pub struct Args {
     /// The model whose pictures to measure; they are drawn as they are needed.
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "samples", required_unless_present = "samples")]
     model: Option<PathBuf>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Pictures that are there: a .npz of samples (arr_0, arr_1), or data as `train` takes it.
     #[arg(long, value_name = "X.npz|DIR")]
     samples: Option<String>,
@@ -62,7 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
     let precision = precision.checked_on(gpu.capabilities())?;
     let report = match (&args.model, &args.samples) {
         (Some(path), _) => {
-            let model = Model::load(&gpu, path)?;
+            let model = args.opening.model(&gpu, path)?;
             let inside = path.is_dir().then(|| path.join("eval"));
             let work = args.work.clone().or(inside).unwrap_or_else(|| beside(path));
             let size = model.unet.config().sample_size;
@@ -120,16 +123,22 @@ pub fn measured_model(
     let drawer = draw.drawing.drawer(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
     let options = drawer.options();
     let classes = config.num_classes;
+    // All that decides the pictures: what the weights and their configuration hold, not where they lie.
+    let configuration = serde_json::to_vec(&model.config).expect("a configuration is plain values");
+    let weaker = drawer.guiders().and_then(|(_, weaker)| weaker);
     let identity = format!(
-        "{} at {} images, w = {}{}, {} steps, v = {}, clip {}, {:?}",
-        model.path.display(),
-        model.config.images_seen,
+        "{} (weights {:08x}, configuration {:08x}), w = {}{}{}, {} steps, v = {}, clip {}, {:?}, freeguide {}",
+        model.name,
+        model.checksum(),
+        crc32fast::hash(&configuration),
         draw.guidance.weight(),
         draw.drawing.note(),
+        weaker.map_or_else(String::new, |weaker| format!(" (weaker weights {weaker:08x})")),
         options.steps,
         options.variance_exponent,
         options.clip,
         options.dtype,
+        env!("CARGO_PKG_VERSION"),
     );
     let parts = work.join("pictures");
     let stop = super::interrupt::flag();

@@ -7,10 +7,10 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::eval::{
     Collected, Convention, DataPictures, FeatureNetwork, Inception, NpzPictures, PictureClassifier,
-    PictureSource, Reference, collect, default_images, train_classifier,
+    PictureSource, Reference, collect, contents_of, default_images, train_classifier,
 };
 use crate::gpu::Gpu;
-use crate::io::SafetensorsFile;
+use crate::io::{FileKind, NpzArrays, SafetensorsFile};
 
 use super::{interrupt, progress};
 
@@ -67,10 +67,13 @@ impl FeatureArgs {
         }
         let Some(data) = data else {
             let what = format!(
-                "there is no {}: with statistics alone `--features auto` needs the classifier that made them",
+                "there is no {}: `--features auto` learns from data, and of a .npz it needs the classifier that was made \
+                 with it",
                 kept.display()
             );
-            return Err(Error::Config(format!("{what}; give it as --features FILE, or --reference DATA")));
+            return Err(Error::Config(format!(
+                "{what}; give it, or Inception's weights, as --features FILE, or the data in place of the .npz"
+            )));
         };
         let (images, stop) = (default_images(data), interrupt::flag());
         let bar = progress::bar("learning", "pictures", 0, images as u64);
@@ -112,6 +115,14 @@ pub fn collected(
 pub struct Compared {
     pub reference: Reference,
     pub network: Box<dyn FeatureNetwork>,
+    /// What the reference was made of, in words by which it is known again.
+    pub contents: String,
+}
+
+/// Whether a path names a file of arrays (`.npz`).
+pub fn is_arrays(path: &Path) -> bool {
+    let named = path.extension().is_some_and(|extension| extension == "npz");
+    !path.is_dir() && (named || FileKind::of(path).is_ok_and(|kind| kind == FileKind::Npz))
 }
 
 /// The reference that `spec` names: a file of statistics, or data, whose features are then collected. `size` is that of the
@@ -124,23 +135,27 @@ pub fn compared(
     work: &Path,
 ) -> Result<Compared> {
     let path = Path::new(spec);
-    if path.extension().is_some_and(|extension| extension == "npz") {
-        if !Reference::is_in(path) {
-            return Err(Error::format(
-                path,
-                "has no mu and sigma; `freeguide stats` makes such a file of pictures",
-            ));
-        }
+    if is_arrays(path) {
         let network = features.network(gpu, None, &classifier_beside(path))?;
-        return Ok(Compared { reference: Reference::load(path)?, network });
+        if Reference::is_in(path) {
+            return Ok(Compared { reference: Reference::load(path)?, network, contents: contents_of(path)? });
+        }
+        if !NpzArrays::open(path)?.has("arr_0") {
+            return Err(Error::format(path, "has neither statistics (mu and sigma) nor pictures (arr_0)"));
+        }
+        let mut pictures = NpzPictures::open(path, None)?;
+        let collected = collected("reference", &mut pictures, &*network, &work.join("reference"))?;
+        let reference = Reference::of(&collected, network.identity())?;
+        return Ok(Compared { reference, network, contents: pictures.identity() });
     }
     let data = Dataset::open(spec, size)?;
     std::fs::create_dir_all(work).map_err(Error::io(work))?;
     let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
     let parts = work.join("reference");
-    let collected = collected("reference", &mut DataPictures::new(&data, None), &*network, &parts)?;
+    let mut pictures = DataPictures::new(&data, None);
+    let collected = collected("reference", &mut pictures, &*network, &parts)?;
     let reference = Reference::of(&collected, network.identity())?;
-    Ok(Compared { reference, network })
+    Ok(Compared { reference, network, contents: pictures.identity() })
 }
 
 /// The pictures that `spec` names: a `.npz` of samples, or data.
@@ -151,7 +166,7 @@ pub fn with_pictures<T>(
     then: impl FnOnce(&mut dyn PictureSource) -> Result<T>,
 ) -> Result<T> {
     let path = Path::new(spec);
-    if path.extension().is_some_and(|extension| extension == "npz") {
+    if is_arrays(path) {
         return then(&mut NpzPictures::open(path, most)?);
     }
     let data = Dataset::open(spec, size)?;

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::io::generations;
-use crate::model::{Checkpoint, Conditions, Kind, ModelConfig, WeightsKind};
+use crate::model::{Checkpoint, Conditions, Kind, ModelConfig};
 use crate::nn::UNet;
 use crate::nn::unet::QkvLayout;
 use crate::train::TrainOptions;
+
+use super::model_args::ModelArgs;
 
 /// Say what a model or a training folder is: its options, parameters and images seen.
 #[derive(clap::Args)]
@@ -15,9 +17,8 @@ pub struct Args {
     /// A model's folder, its .safetensors file, or a .pt file of guided-diffusion.
     #[arg(value_name = "MODEL|DIR")]
     path: PathBuf,
-    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// List the classes' names.
     #[arg(long)]
     classes: bool,
@@ -25,19 +26,16 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     let path = &args.path;
-    if !path.exists() {
-        return Err(Error::format(path, "there is no such file or folder"));
-    }
     let training = path.join("train.json");
-    let known = ["model.safetensors", "config.json", "model_index.json", "train.json"];
-    if path.is_dir() && !known.iter().any(|name| path.join(name).exists()) {
+    let holds_model = !path.is_dir() || Checkpoint::is_in(path) || path.join("model_index.json").exists();
+    if !holds_model && !training.exists() && !path.join("config.json").exists() {
         return Err(Error::format(
             path,
             "holds neither a model (model.safetensors, or a diffusers folder's model_index.json) nor a training (train.json)",
         ));
     }
-    if !training.exists() || path.join("model.safetensors").exists() {
-        model(&Checkpoint::open(path, args.config.as_deref())?, args.classes)?;
+    if holds_model || !training.exists() {
+        model(&Checkpoint::choose(path, &args.opening.choice())?, args.classes)?;
     }
     if training.exists() {
         progress(path, &training)?;
@@ -48,9 +46,18 @@ pub fn run(args: &Args) -> Result<()> {
 fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
     let config = &checkpoint.config;
     let parameters = checkpoint.parameters()?;
-    println!("{}", checkpoint.source.path().display());
+    let found = &checkpoint.found;
+    println!("{}", found.file.display());
+    println!("  file: {}", found.file_why);
+    println!("  network: {}", found.network_why);
+    println!("  configuration: {}", found.configuration);
     for note in &checkpoint.notes {
         println!("  {note}");
+    }
+    let opaque = checkpoint.source.opaque();
+    if !opaque.is_empty() {
+        let objects: Vec<String> = opaque.iter().map(|(name, kind)| format!("{name} ({kind})")).collect();
+        println!("  objects beside the tensors, which are never made: {}", summary(&objects));
     }
     let kind = match (checkpoint.kind(), config.unet.low_res_channels) {
         (Kind::Classifier, _) => "a classifier",
@@ -62,7 +69,7 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
         0 => println!("  trained on {}", config.data),
         images => println!("  trained on {} for {images} images", config.data),
     }
-    if let Some(weights) = WeightsKind::of_config(config) {
+    if let Some(weights) = found.weights {
         println!("  weights: {weights}");
         weights.warning().iter().for_each(|warning| println!("  warning: {warning}"));
     }

@@ -57,7 +57,8 @@ pub fn run(
         &csv,
         args,
         &format!(
-            "reference {reference}, {}, {count} pictures a point, metrics {}, {:?}{}\n",
+            "reference {reference} ({}), {}, {count} pictures a point, metrics {}, {:?}{}\n",
+            compared.contents,
             compared.network.identity(),
             args.metrics,
             precision.dtype(),

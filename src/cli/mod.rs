@@ -14,6 +14,7 @@ mod guider;
 mod info;
 mod interrupt;
 mod measured_sweep;
+mod model_args;
 mod nll;
 mod pictures;
 mod plot;

@@ -8,9 +8,10 @@ use crate::data::{Crop, Dataset, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
 use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot, write_atomic};
-use crate::model::{Model, check_same_classes};
+use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
 
+use super::model_args::ModelArgs;
 use super::{DeviceArgs, interrupt, pictures, progress, sample};
 
 /// Measure the variational bound of a model of discrete time on data, in bits per dimension.
@@ -19,6 +20,8 @@ pub struct Args {
     /// The model: trained with --schedule cosine or linear.
     #[arg(long, value_name = "DIR|FILE")]
     model: PathBuf,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Pictures, as for `train`.
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: String,
@@ -59,7 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
     pictures::check_free(&picture, args.force)?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
-    let model = Model::load(&gpu, &args.model)?;
+    let model = args.opening.model(&gpu, &args.model)?;
     let unet = &model.config.unet;
     let dataset = Arc::new(Dataset::open(&args.data, Some(unet.sample_size))?);
     if dataset.channels != unet.in_channels {

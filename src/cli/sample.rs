@@ -11,7 +11,7 @@ use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, Samp
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{Checkpoint, ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
+use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{
     ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
 };
@@ -19,6 +19,7 @@ use crate::tensor::Precision;
 
 use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
+use super::model_args::{self, ModelArgs};
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
 /// Make pictures with a model.
@@ -28,12 +29,8 @@ pub struct Args {
     /// The model: a training's folder, a .safetensors file beside its config.json, or a .pt file of guided-diffusion.
     #[arg(long, value_name = "DIR|FILE")]
     model: PathBuf,
-    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Where the null class is in a network of K + 1 rows: `last`, as in DiT's checkpoints. `convert` remembers it.
-    #[arg(long, value_name = "last", value_parser = ["last"])]
-    null_class: Option<String>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// The class by number or name, `none` for no condition, `all` for every class.
     #[arg(long, value_name = "N|name|none|all", default_value = "all")]
     class: String,
@@ -150,15 +147,12 @@ pub fn run(args: &Args) -> Result<()> {
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let mut checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
-    if args.null_class.is_some() {
-        checkpoint.config.take_last_row_as_null()?;
-    }
-    checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
-    let model = Model::of(&gpu, checkpoint)?;
+    let model = args.opening.model(&gpu, &args.model)?;
     let config = &model.config;
-    let classifier = args.classifier.as_ref().map(|path| ClassifierModel::load(&gpu, path)).transpose()?;
-    let without = args.uncond_model.as_ref().map(|path| Model::load(&gpu, path)).transpose()?;
+    let classifier = args.classifier.as_ref().map(|path| ClassifierModel::of(&gpu, model_args::other(path)?));
+    let classifier = classifier.transpose()?;
+    let without =
+        args.uncond_model.as_ref().map(|path| Model::of(&gpu, model_args::other(path)?)).transpose()?;
     // The classes are those of what guides, where the network itself has none.
     let config = match &classifier {
         Some(classifier) => {
@@ -212,6 +206,7 @@ pub fn run(args: &Args) -> Result<()> {
     let process = config.process()?;
     check_exponent(args, &options, &process)?;
     let mut parameters = parameters::parameters(args, &options, &process, guidance);
+    parameters.push(("file".into(), model.name.clone()));
     if options.fast {
         parameters.push(("fast".into(), format!("in batches of {batch}")));
     }
@@ -263,7 +258,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     // The second stage, with its own defaults.
     let size = config.unet.sample_size;
-    let larger = args.upsampler.as_ref().map(|path| Model::load(&gpu, path)).transpose()?;
+    let larger = args.upsampler.as_ref().map(|path| Model::of(&gpu, model_args::other(path)?)).transpose()?;
     let upsampling = match &larger {
         Some(model) => {
             let names = (&*config.class_names, &*model.config.class_names);
@@ -424,12 +419,15 @@ enum Output {
 impl Output {
     fn of(path: &Path) -> Result<Output> {
         match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
-            _ if path.is_dir() => Ok(Output::Folder),
+            // Whatever its name, as `run.v2/`.
+            _ if path.is_dir() || path.to_string_lossy().ends_with(std::path::is_separator) => {
+                Ok(Output::Folder)
+            }
             Some("png") => Ok(Output::Png),
             Some("npz") => Ok(Output::Npz),
             None => Ok(Output::Folder),
             Some(other) => Err(Error::Config(format!(
-                "--out {}: .{other} is none of .png, .npz or a folder",
+                "--out {0}: .{other} is neither .png nor .npz; a folder of that name is {0}/",
                 path.display()
             ))),
         }

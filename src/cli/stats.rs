@@ -1,18 +1,18 @@
 //! `freeguide stats`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::eval::{DataPictures, Reference};
+use crate::eval::{DataPictures, NpzPictures, Reference};
 
-use super::features::{FeatureArgs, classifier_beside, collected};
+use super::features::{FeatureArgs, classifier_beside, collected, is_arrays};
 use super::{DeviceArgs, pictures};
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
 pub struct Args {
-    /// The data, as `train` takes it.
+    /// The data, as `train` takes it, or a .npz of pictures (arr_0, arr_1).
     #[arg(value_name = "DATA")]
     data: String,
     /// The file to write: mu, sigma, mu_s, sigma_s, features, labels.
@@ -35,13 +35,22 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(format!("--out {}: statistics are a .npz", args.out.display())));
     }
     pictures::check_free(&args.out, args.force)?;
-    let data = Dataset::open(&args.data, args.image_size)?;
+    let path = Path::new(&args.data);
+    if is_arrays(path) && args.image_size.is_some() {
+        return Err(Error::Config(
+            "--image-size: the pictures of a .npz are measured in their own size".into(),
+        ));
+    }
+    let data = (!is_arrays(path)).then(|| Dataset::open(&args.data, args.image_size)).transpose()?;
     let gpu = args.device.open()?;
-    let network = args.features.network(&gpu, Some(&data), &classifier_beside(&args.out))?;
+    let network = args.features.network(&gpu, data.as_ref(), &classifier_beside(&args.out))?;
     let parts = args.out.with_extension("parts");
-    let collected = collected("measuring", &mut DataPictures::new(&data, None), &*network, &parts)?;
+    let collected = match &data {
+        Some(data) => collected("measuring", &mut DataPictures::new(data, None), &*network, &parts)?,
+        None => collected("measuring", &mut NpzPictures::open(path, None)?, &*network, &parts)?,
+    };
     Reference::of(&collected, network.identity())?.save(&args.out)?;
     std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
-    println!("wrote {} ({} pictures)", args.out.display(), data.len());
+    println!("wrote {} ({} pictures)", args.out.display(), collected.taken_for.len());
     Ok(())
 }

@@ -15,6 +15,7 @@ use crate::tensor::Precision;
 
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::FeatureArgs;
+use super::model_args::ModelArgs;
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, measured_sweep, pictures, progress, ranges};
 
@@ -25,6 +26,8 @@ pub struct Args {
     /// The model; several for a measured sweep over what they were trained with.
     #[arg(long, value_name = "DIR|FILE", required = true)]
     model: Vec<PathBuf>,
+    #[command(flatten)]
+    opening: ModelArgs,
     /// Guidance weights FROM:TO:STEP, or a list.
     #[arg(long, value_name = "0:4:0.5", default_value = "0:4:1", allow_hyphen_values = true)]
     w: String,
@@ -82,7 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
     let gpu = args.device.open()?;
     let mut models = Vec::new();
     for path in &args.model {
-        let model = Model::load(&gpu, path)?;
+        let model = args.opening.model(&gpu, path)?;
         if model.config.class_names.is_empty() {
             return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
         }

@@ -50,7 +50,9 @@ pub use network::{Extracted, FeatureNetwork, Pictures, Sizes};
 pub use reference::Reference;
 pub use report::{Measures, RecallOfClass, Report, measure, most_probable};
 #[cfg(not(target_arch = "wasm32"))]
-pub use source::{DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect};
+pub use source::{
+    DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect, contents_of,
+};
 pub use store::{Collected, Store};
 pub use sweep::{Point, from_csv, series, to_csv, to_table};
 #[cfg(not(target_arch = "wasm32"))]

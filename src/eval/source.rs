@@ -1,5 +1,7 @@
 //! Where pictures to be measured come from, part by part: data, files of samples, a model.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::network::{FeatureNetwork, Pictures};
@@ -100,6 +102,26 @@ pub struct NpzPictures {
     path: PathBuf,
     count: usize,
     labels: Option<Vec<u32>>,
+    /// Of the file.
+    contents: String,
+}
+
+/// What a file holds, in words by which it is known again: its size and the CRC-32 of its bytes.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn contents_of(path: &Path) -> Result<String> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let (mut sum, mut bytes, mut part) = (crc32fast::Hasher::new(), 0, vec![0; 1 << 20]);
+    loop {
+        match file.read(&mut part).map_err(Error::io(path))? {
+            0 => return Ok(format!("{bytes} bytes, {:08x}", sum.finalize())),
+            read => {
+                sum.update(&part[..read]);
+                bytes += read as u64;
+            }
+        }
+    }
 }
 
 impl NpzPictures {
@@ -115,7 +137,8 @@ impl NpzPictures {
             labels.values.iter().map(|&label| u32::try_from(label).unwrap_or(u32::MAX)).collect()
         });
         let count = most.unwrap_or(usize::MAX).min(all);
-        Ok(NpzPictures { path: path.to_owned(), count, labels: labels.filter(|labels| labels.len() == all) })
+        let labels = labels.filter(|labels| labels.len() == all);
+        Ok(NpzPictures { path: path.to_owned(), count, labels, contents: contents_of(path)? })
     }
 }
 
@@ -125,9 +148,8 @@ impl PictureSource for NpzPictures {
     }
 
     fn identity(&self) -> String {
-        // The same path may hold other pictures tomorrow; its size tells most of that.
-        let bytes = std::fs::metadata(&self.path).map_or(0, |about| about.len());
-        format!("{} of {} ({bytes} bytes)", self.count, self.path.display())
+        // The same path may hold other pictures tomorrow, as many and as large.
+        format!("{} of {} ({})", self.count, self.path.display(), self.contents)
     }
 
     fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
@@ -187,5 +209,30 @@ impl PictureSource for SampledPictures<'_> {
             see(Pictures { pixels: &pixels, width, height, channels }, labels.as_deref())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::network::Sizes;
+    use super::*;
+    use crate::io::{NpzValues, write_npz_arrays};
+
+    #[test]
+    fn features_of_other_pictures_in_a_file_of_the_same_name_and_size_are_not_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("samples.npz");
+        let identity = |value: u8| {
+            write_npz_arrays(&path, &[("arr_0", &[2, 1, 1, 3], NpzValues::U8(&[value; 6]))]).unwrap();
+            NpzPictures::open(&path, None).unwrap().identity()
+        };
+        let (first, other, again) = (identity(1), identity(2), identity(1));
+        assert_eq!(first, again);
+        let sizes = Sizes { pooled: 1, spatial: 1, classes: 1 };
+        let store = |what: &str| Store::open(&dir.path().join("parts"), what, sizes).map(drop);
+        store(&first).unwrap();
+        store(&again).unwrap();
+        let message = store(&other).unwrap_err().to_string();
+        assert!(message.contains("other pictures") && message.contains(&other), "{message}");
     }
 }

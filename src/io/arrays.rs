@@ -8,7 +8,7 @@ use npyz::WriterBuilder;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::npz::{read_array, read_header};
+use super::npz::{Array, INTEGERS, read_array, read_header};
 use super::write_atomic;
 use crate::error::{Error, Result};
 
@@ -106,20 +106,18 @@ impl NpzArrays {
     /// # Errors
     /// When it is of another type, or damaged.
     pub fn f64(&mut self, name: &str) -> Result<Option<NpzArray<f64>>> {
-        let entry = format!("{name}.npy");
-        match read_array(&self.path, &mut self.zip, &entry, "<f8") {
-            Ok(found) => Ok(found.map(|(shape, bytes)| NpzArray {
-                shape,
-                values: bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
-            })),
-            Err(error) => match self.f32(name) {
-                Ok(Some(narrow)) => Ok(Some(NpzArray {
-                    shape: narrow.shape,
-                    values: narrow.values.into_iter().map(f64::from).collect(),
-                })),
-                _ => Err(error),
+        let found = self.read(name, &["<f8", "<f4"])?;
+        Ok(found.map(|Array { shape, dtype, bytes }| NpzArray {
+            shape,
+            values: match dtype {
+                "<f8" => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b)).collect(),
+                _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b).into()).collect(),
             },
-        }
+        }))
+    }
+
+    fn read(&mut self, name: &str, dtypes: &[&'static str]) -> Result<Option<Array>> {
+        read_array(&self.path, &mut self.zip, &format!("{name}.npy"), dtypes)
     }
 
     /// An array of f32.
@@ -127,23 +125,20 @@ impl NpzArrays {
     /// # Errors
     /// As [`f64`](Self::f64).
     pub fn f32(&mut self, name: &str) -> Result<Option<NpzArray<f32>>> {
-        let found = read_array(&self.path, &mut self.zip, &format!("{name}.npy"), "<f4")?;
-        Ok(found.map(|(shape, bytes)| NpzArray {
+        let found = self.read(name, &["<f4"])?;
+        Ok(found.map(|Array { shape, bytes, .. }| NpzArray {
             shape,
             values: bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
         }))
     }
 
-    /// An array of i64.
+    /// An array of whole numbers of any type.
     ///
     /// # Errors
     /// As [`f64`](Self::f64).
     pub fn i64(&mut self, name: &str) -> Result<Option<NpzArray<i64>>> {
-        let found = read_array(&self.path, &mut self.zip, &format!("{name}.npy"), "<i8")?;
-        Ok(found.map(|(shape, bytes)| NpzArray {
-            shape,
-            values: bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect(),
-        }))
+        let found = self.read(name, INTEGERS)?;
+        Ok(found.map(|array| NpzArray { shape: array.shape.clone(), values: array.into_integers() }))
     }
 
     /// An array of bytes as text.
@@ -151,12 +146,13 @@ impl NpzArrays {
     /// # Errors
     /// As [`f64`](Self::f64).
     pub fn text(&mut self, name: &str) -> Result<Option<String>> {
-        let found = read_array(&self.path, &mut self.zip, &format!("{name}.npy"), "|u1")?;
-        Ok(found.map(|(_, bytes)| String::from_utf8_lossy(&bytes).into_owned()))
+        let found = self.read(name, &["|u1"])?;
+        Ok(found.map(|array| String::from_utf8_lossy(&array.bytes).into_owned()))
     }
 
     /// The pictures of `arr_0` in order, `part` at a time: `see` gets each part's bytes and (width, height, channels), and
-    /// says whether to go on. Only one part is in memory.
+    /// says whether to go on. Only one part is in memory, but of an array in Fortran order, whose pictures lie among one
+    /// another, all.
     ///
     /// # Errors
     /// When there is no `arr_0` of u8 (N, H, W, 1 or 3), or it is damaged; whatever `see` returns.
@@ -181,8 +177,18 @@ impl NpzArrays {
         let Some(one) = one.filter(|&one| one > 0 && one < 1 << 30) else {
             return Err(bad(format!("is {shape:?}, which are no pictures")));
         };
-        if found.trim_matches('\'') != "|u1" || header.order() != npyz::Order::C {
-            return Err(bad(format!("is of type {found}, but '|u1' in C order is needed")));
+        if found.trim_matches('\'') != "|u1" {
+            return Err(bad(format!("is of type {found}, but '|u1' is needed")));
+        }
+        if header.order() == npyz::Order::Fortran {
+            drop(entry);
+            let bytes = self.read("arr_0", &["|u1"])?.map_or_else(Vec::new, |array| array.bytes);
+            for part in bytes.chunks(part.max(1).saturating_mul(one)) {
+                if !see(part, (width, height, channels))? {
+                    break;
+                }
+            }
+            return Ok(());
         }
         let mut seen = 0;
         while seen < count {

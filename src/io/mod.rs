@@ -17,6 +17,7 @@ pub mod curve;
 pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
+pub mod kind_of_file;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
@@ -35,6 +36,7 @@ pub use curve::{Curve, curve_plot};
 pub use generations::{generations, save_generation};
 #[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
+pub use kind_of_file::FileKind;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};

@@ -170,48 +170,81 @@ pub struct NpzImages {
 /// Reads `arr_0` and `arr_1` of a `.npz`.
 ///
 /// # Errors
-/// When the file cannot be read, is damaged, or its arrays are not images (N, H, W, C) of u8 and N labels of i64.
+/// When the file cannot be read, is damaged, or its arrays are not images (N, H, W, C) of u8 and N whole numbers.
 pub fn read_npz_images(path: impl AsRef<Path>) -> Result<NpzImages> {
     let path = path.as_ref();
     let file = std::fs::File::open(path).map_err(Error::io(path))?;
     let mut zip = ZipArchive::new(std::io::BufReader::new(file))
         .map_err(|error| Error::format(path, format!("is no .npz, or a damaged one: {error}")))?;
-    let Some((shape, images)) = read_array(path, &mut zip, "arr_0.npy", "|u1")? else {
+    let Some(Array { shape, bytes: images, .. }) = read_array(path, &mut zip, "arr_0.npy", &["|u1"])? else {
         return Err(Error::format(path, "has no arr_0, where the images should be"));
     };
     let &[count, height, width, channels @ (1 | 3)] = shape.as_slice() else {
         return Err(Error::format(path, format!("arr_0 is {shape:?}, but images are (N, H, W, 1 or 3)")));
     };
-    let labels = read_array(path, &mut zip, "arr_1.npy", "<i8")?;
-    if let Some((labels, _)) = labels.as_ref().filter(|(labels, _)| *labels != [count]) {
-        return Err(Error::format(
-            path,
-            format!("arr_1 is {labels:?}, but there are {count} images to label"),
-        ));
-    }
-    let integers = |bytes: Vec<u8>| bytes.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
-    let labels = labels.map(|(_, bytes)| integers(bytes));
+    let labels = match read_array(path, &mut zip, "arr_1.npy", INTEGERS)? {
+        Some(Array { shape, .. }) if shape != [count] && shape != [count, 1] => {
+            let what = format!("arr_1 is {shape:?}, but there are {count} images to label");
+            return Err(Error::format(path, what));
+        }
+        labels => labels.map(Array::into_integers),
+    };
     Ok(NpzImages { count, width, height, channels, images, labels })
 }
 
-/// Shape and bytes of one array; None if there is none of that name.
+/// The types of whole numbers, as an array's header names them.
+pub(super) const INTEGERS: &[&str] = &["<i8", "<i4", "<i2", "|i1", "|u1", "<u2", "<u4", "<u8"];
+
+/// An array as it was read: in C order, little-endian, whatever its file has.
+pub(super) struct Array {
+    pub shape: Vec<usize>,
+    /// One of the types that were asked for.
+    pub dtype: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+impl Array {
+    /// The elements of an array of [`INTEGERS`]; one beyond 63 bits, as no label is, becomes -1.
+    pub fn into_integers(self) -> Vec<i64> {
+        fn each<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> i64) -> Vec<i64> {
+            bytes.as_chunks::<N>().0.iter().map(|bytes| value(*bytes)).collect()
+        }
+        let bytes = &self.bytes;
+        match self.dtype {
+            "<i8" => each(bytes, i64::from_le_bytes),
+            "<u8" => each(bytes, |x| i64::try_from(u64::from_le_bytes(x)).unwrap_or(-1)),
+            "<i4" => each(bytes, |x| i32::from_le_bytes(x).into()),
+            "<u4" => each(bytes, |x| u32::from_le_bytes(x).into()),
+            "<i2" => each(bytes, |x| i16::from_le_bytes(x).into()),
+            "<u2" => each(bytes, |x| u16::from_le_bytes(x).into()),
+            "|i1" => each(bytes, |x| i8::from_le_bytes(x).into()),
+            _ => each(bytes, |[x]| x.into()),
+        }
+    }
+}
+
+/// One array of one of these types, brought to C order and little-endian; None if there is none of that name.
 pub(super) fn read_array<R: Read + Seek>(
     path: &Path,
     zip: &mut ZipArchive<R>,
     name: &str,
-    dtype: &str,
-) -> Result<Option<(Vec<usize>, Vec<u8>)>> {
+    dtypes: &[&'static str],
+) -> Result<Option<Array>> {
     let bad = |what: String| Error::format(path, format!("{name} {what}"));
     let Some(index) = zip.index_for_name(name) else { return Ok(None) };
     let mut entry = zip.by_index(index).map_err(|error| bad(format!("cannot be read: {error}")))?;
 
     let parsed = read_header(path, name, &mut entry)?;
-    let (found, order) = (parsed.dtype().descr(), parsed.order());
-    if found.trim_matches('\'') != dtype || order != npyz::Order::C {
-        return Err(bad(format!(
-            "is of type {found} in {order:?} order, but '{dtype}' in C order is needed"
-        )));
-    }
+    let found = parsed.dtype().descr();
+    let found = found.trim_matches('\'');
+    // The other byte order is the same type.
+    let (turned, little) = match found.strip_prefix('>') {
+        Some(rest) => (true, format!("<{rest}")),
+        None => (false, found.to_owned()),
+    };
+    let Some(dtype) = dtypes.iter().find(|dtype| **dtype == little).copied() else {
+        return Err(bad(format!("is of type '{found}', but '{}' is needed", dtypes.join("' or '"))));
+    };
     let shape: Vec<usize> = parsed.shape().iter().map(|&dim| dim as usize).collect();
     let width = u64::from(dtype.as_bytes()[2] - b'0');
     let needed = shape.iter().map(|&dim| dim as u64).product::<u64>() * width;
@@ -222,7 +255,34 @@ pub(super) fn read_array<R: Read + Seek>(
         let have = bytes.len();
         return Err(bad(format!("of shape {shape:?} needs {needed} bytes, but has {have} or more")));
     }
-    Ok(Some((shape, bytes)))
+    if turned {
+        bytes.chunks_exact_mut(width as usize).for_each(<[u8]>::reverse);
+    }
+    if parsed.order() == npyz::Order::Fortran {
+        bytes = to_c_order(&bytes, &shape, width as usize);
+    }
+    Ok(Some(Array { shape, dtype, bytes }))
+}
+
+/// The elements of an array whose first index runs fastest, in the order in which the last one does.
+fn to_c_order(bytes: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
+    let mut turned = Vec::with_capacity(bytes.len());
+    let mut index = vec![0usize; shape.len()];
+    let steps: Vec<usize> = (0..shape.len()).map(|d| shape[..d].iter().product::<usize>() * width).collect();
+    let mut at = 0;
+    while turned.len() < bytes.len() {
+        turned.extend_from_slice(&bytes[at..at + width]);
+        for ((i, dim), step) in index.iter_mut().zip(shape).zip(&steps).rev() {
+            *i += 1;
+            at += step;
+            if i < dim {
+                break;
+            }
+            at -= *i * step;
+            *i = 0;
+        }
+    }
+    turned
 }
 
 /// The header of an array; `entry` then stands at its elements.
@@ -295,16 +355,74 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 
+    /// An array's file with this header.
+    fn npy(shape: &str, dtype: &str, fortran: bool, elements: &[u8]) -> Vec<u8> {
+        let order = if fortran { "True" } else { "False" };
+        let text = format!("{{'descr': '{dtype}', 'fortran_order': {order}, 'shape': {shape}, }}\n");
+        let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
+        bytes.extend((text.len() as u16).to_le_bytes());
+        bytes.extend(text.as_bytes());
+        bytes.extend(elements);
+        bytes
+    }
+
+    #[test]
+    fn the_last_index_of_fortran_order_runs_slowest() {
+        // a[i, j, k] = 100i + 10j + k of shape (2, 3, 2), in both orders.
+        let value = |i: u16, j: u16, k: u16| (100 * i + 10 * j + k).to_le_bytes();
+        let mut fortran = Vec::new();
+        for k in 0..2 {
+            (0..3).for_each(|j| (0..2).for_each(|i| fortran.extend(value(i, j, k))));
+        }
+        let mut c = Vec::new();
+        for i in 0..2 {
+            (0..3).for_each(|j| (0..2).for_each(|k| c.extend(value(i, j, k))));
+        }
+        assert_eq!(to_c_order(&fortran, &[2, 3, 2], 2), c);
+        assert_eq!(to_c_order(&[], &[0, 3], 2), [0u8; 0]);
+        assert_eq!(to_c_order(&[7, 8], &[], 2), [7, 8]);
+    }
+
+    #[test]
+    fn labels_of_any_whole_numbers_and_images_in_any_order_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.npz");
+        // Three images of 1x2 pixels of one channel: a[n, 0, w, 0] = 10n + w, the first index fastest.
+        let images = npy("(3, 1, 2, 1)", "|u1", true, &[0, 10, 20, 1, 11, 21]);
+        for (dtype, shape, bytes) in [
+            ("<i4", "(3,)", vec![5, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]),
+            (">i4", "(3,)", vec![0, 0, 0, 5, 0, 0, 0, 1, 0, 0, 1, 0]),
+            ("<u2", "(3, 1)", vec![5, 0, 1, 0, 0, 1]),
+            (">i8", "(3,)", [5u64, 1, 256].iter().flat_map(|x| x.to_be_bytes()).collect()),
+            ("<u8", "(3,)", [5u64, 1, 256].iter().flat_map(|x| x.to_le_bytes()).collect()),
+        ] {
+            let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
+            for (name, bytes) in [("arr_0.npy", &images), ("arr_1.npy", &npy(shape, dtype, true, &bytes))] {
+                zip.start_file(name, SimpleFileOptions::default()).unwrap();
+                zip.write_all(bytes).unwrap();
+            }
+            zip.finish().unwrap();
+            let read = read_npz_images(&path).unwrap();
+            assert_eq!(read.labels, Some(vec![5, 1, 256]), "{dtype}");
+            assert_eq!(read.images, [0, 1, 10, 11, 20, 21]);
+            let mut parts = Vec::new();
+            crate::io::NpzArrays::open(&path)
+                .unwrap()
+                .for_pictures(2, |part, size| {
+                    parts.push((part.to_vec(), size));
+                    Ok(true)
+                })
+                .unwrap();
+            assert_eq!(parts, [(vec![0, 1, 10, 11], (2, 1, 1)), (vec![20, 21], (2, 1, 1))]);
+        }
+    }
+
     #[test]
     fn hostile_headers_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.npz");
         let open = |shape: &str, dtype: &str| {
-            let text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}\n");
-            let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-            bytes.extend((text.len() as u16).to_le_bytes());
-            bytes.extend(text.as_bytes());
-            bytes.extend([1; 30]);
+            let bytes = npy(shape, dtype, false, &[1; 30]);
             let mut zip = ZipWriter::new(std::fs::File::create(&path).unwrap());
             zip.start_file("arr_0.npy", SimpleFileOptions::default()).unwrap();
             zip.write_all(&bytes).unwrap();

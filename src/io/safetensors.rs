@@ -9,8 +9,9 @@ use std::path::Path;
 use ::safetensors::tensor::{Metadata, TensorInfo};
 use serde::de::{IgnoredAny, MapAccess, Visitor};
 
+use super::kind_of_file::LOOKED_AT;
 use super::pieces::Pieces;
-use super::{TensorSource, write_atomic};
+use super::{FileKind, TensorSource, write_atomic};
 use crate::error::{Error, Result};
 
 pub use ::safetensors::Dtype;
@@ -98,7 +99,7 @@ fn check(path: &Path, tensor: &TensorBytes) -> Result<()> {
 }
 
 /// The longest header that is read; the crate's own bound.
-const MOST_HEADER: u64 = 100_000_000;
+pub(super) const MOST_HEADER: u64 = 100_000_000;
 
 /// A file of tensors. Opening it reads and checks the header; each tensor is read when it is asked for.
 #[derive(Debug)]
@@ -129,6 +130,11 @@ impl SafetensorsFile {
 
     fn read(file: Pieces) -> Result<SafetensorsFile> {
         let length = file.length();
+        let begins = file.read(0..length.min(LOOKED_AT as u64))?;
+        match FileKind::of_start(&begins) {
+            FileKind::Safetensors | FileKind::Unknown => {}
+            kind => return Err(Error::format(file.path(), kind.instead_of("a safetensors file"))),
+        }
         let damaged = |error: String| {
             let what =
                 format!("is no safetensors file, or is cut short or damaged ({length} bytes): {error}");

@@ -1,5 +1,6 @@
 //! What files of tensors have in common, whatever their format.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Dtype;
@@ -12,6 +13,11 @@ pub trait TensorSource {
 
     /// The tensors' names, sorted.
     fn names(&self) -> Vec<String>;
+
+    /// What is there beside tensors and plain values and is not read: the name of its type, by its own name.
+    fn opaque(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// Type and shape of a tensor.
     ///

@@ -9,6 +9,7 @@ use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensor
 use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
 
 use super::config::ModelConfig;
+use super::locate::Choice;
 use super::open::Checkpoint;
 use super::weights_kind::WeightsKind;
 
@@ -20,8 +21,11 @@ pub struct Model {
     pub unet: UNet,
     /// Where it was read from.
     pub path: PathBuf,
+    /// Its file's name, and behind a `#` the network's where the file holds several.
+    pub name: String,
     gpu: Gpu,
     arena: Arena,
+    checksum: u32,
 }
 
 impl Model {
@@ -33,6 +37,14 @@ impl Model {
         Model::of(gpu, Checkpoint::open(path, None)?)
     }
 
+    /// As [`Model::load`], of several networks or averages the one that is asked for.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::choose`].
+    pub fn choose(gpu: &Gpu, path: &Path, choice: &Choice) -> Result<Model> {
+        Model::of(gpu, Checkpoint::choose(path, choice)?)
+    }
+
     /// Reads the weights of a checkpoint.
     ///
     /// # Errors
@@ -42,9 +54,10 @@ impl Model {
         if checkpoint.kind() == super::Kind::Classifier {
             return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
         }
+        let name = checkpoint.found.name();
         let unet = UNet::new(&checkpoint.config.unet)?;
-        let arena = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, gpu: gpu.clone(), arena })
+        let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters())?;
+        Ok(Model { config: checkpoint.config, unet, path, name, gpu: gpu.clone(), arena, checksum })
     }
 
     /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
@@ -73,7 +86,16 @@ impl Model {
         }
         let arena = unet.parameters().read_only_arena(gpu, "weights")?;
         arena.write(gpu, 0, values)?;
-        Ok(Model { config, unet, path: path.to_owned(), gpu: gpu.clone(), arena })
+        let mut sum = crc32fast::Hasher::new();
+        values.iter().for_each(|values| sum.update(bytemuck::cast_slice(values)));
+        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
+        let (path, gpu, checksum) = (path.to_owned(), gpu.clone(), sum.finalize());
+        Ok(Model { config, unet, path, name, gpu, arena, checksum })
+    }
+
+    /// The CRC-32 of its weights, f32 in the kernels' order: which weights these are, whatever file they came from.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// The device its weights lie on.
@@ -126,7 +148,7 @@ impl ClassifierModel {
             return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
         }
         let network = Classifier::new(&checkpoint.config.unet)?;
-        let arena = upload(gpu, &checkpoint, network.parameters())?;
+        let (arena, _) = upload(gpu, &checkpoint, network.parameters())?;
         Ok(ClassifierModel { config: checkpoint.config, network, path, arena })
     }
 
@@ -136,14 +158,16 @@ impl ClassifierModel {
     }
 }
 
-/// Brings the weights to the device one by one: the host holds no more than the largest.
-fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<Arena> {
+/// Brings the weights to the device one by one: the host holds no more than the largest. With their checksum.
+fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<(Arena, u32)> {
     // A checkpoint was checked to have the network's tensors when it was opened, so the room is really needed.
     let arena = parameters.read_only_arena(gpu, "weights")?;
+    let mut sum = crc32fast::Hasher::new();
     for_each_value(checkpoint.source.as_ref(), parameters, &checkpoint.prefix, |place, values| {
+        sum.update(bytemuck::cast_slice(&values));
         arena.write_one(gpu, 0, place, &values)
     })?;
-    Ok(arena)
+    Ok((arena, sum.finalize()))
 }
 
 /// The values of every parameter, in the kernels' order, from the tensors named `PREFIX + name`.
@@ -186,7 +210,11 @@ pub(super) fn check_tensors(file: &dyn TensorSource, parameters: &Parameters, pr
     for spec in parameters.specs() {
         let name = format!("{prefix}{}", spec.name);
         if names.binary_search(&name).is_err() {
-            return Err(Error::tensor(file.path(), name, "is missing"));
+            let what = match file.opaque().get(&name) {
+                Some(kind) => format!("is of the type `{kind}`, which is not read"),
+                None => "is missing".into(),
+            };
+            return Err(Error::tensor(file.path(), name, what));
         }
         let (_, shape) = file.about(&name)?;
         let expected = spec.file_shape();

@@ -6,18 +6,21 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
-use crate::nn::unet::QkvLayout;
+use crate::nn::unet::{NullClass, QkvLayout};
 
 use super::config::ModelConfig;
 use super::diffusers::{self, reorder_qkv};
 use super::open::{CONFIG_NOTE, Checkpoint};
+use super::weights_kind::WeightsKind;
 
 /// What a checkpoint is written as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// This program's folder: `model.safetensors` and `config.json`.
     Freeguide,
-    /// One `.safetensors` file under guided-diffusion's names, its configuration in its notes.
+    /// One `.safetensors` file under guided-diffusion's names, its configuration in its notes, for this program.
+    Safetensors,
+    /// The same, refused where guided-diffusion itself would read another network than it is.
     GuidedDiffusion,
     /// A pipeline's folder of diffusers.
     Diffusers,
@@ -29,10 +32,11 @@ impl FromStr for Format {
     fn from_str(text: &str) -> Result<Self> {
         match text {
             "freeguide" => Ok(Format::Freeguide),
+            "safetensors" => Ok(Format::Safetensors),
             "guided-diffusion" => Ok(Format::GuidedDiffusion),
             "diffusers" => Ok(Format::Diffusers),
             _ => Err(Error::Config(format!(
-                "`{text}` is no format of checkpoints; there are freeguide, guided-diffusion and diffusers"
+                "`{text}` is no format of checkpoints; there are freeguide, safetensors, guided-diffusion and diffusers"
             ))),
         }
     }
@@ -55,6 +59,17 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, format: Format, order: Optio
         return diffusers::write(checkpoint, out);
     }
 
+    if format == Format::GuidedDiffusion {
+        let lacks = not_in_guided_diffusion(&checkpoint.config);
+        if !lacks.is_empty() {
+            return Err(Error::Config(format!(
+                "guided-diffusion would read another network than this one: it has no {}; the format safetensors is the \
+                 same file for this program",
+                lacks.join(", no ")
+            )));
+        }
+    }
+
     let mut config = checkpoint.config.clone();
     config.unet.qkv_order = order.unwrap_or(config.unet.qkv_order);
     let turned = config.unet.qkv_order != checkpoint.config.unet.qkv_order;
@@ -74,7 +89,8 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, format: Format, order: Optio
         .iter()
         .map(|(name, dtype, shape, bytes)| TensorBytes { name, dtype: *dtype, shape, bytes })
         .collect();
-    let mut notes = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+    let mut notes = checkpoint.found.weights.map(WeightsKind::to_notes).unwrap_or_default();
+    notes.insert("format".to_owned(), "pt".to_owned());
     match format {
         Format::Freeguide => {
             std::fs::create_dir_all(out).map_err(Error::io(out))?;
@@ -90,6 +106,29 @@ pub fn convert(checkpoint: &Checkpoint, out: &Path, format: Format, order: Optio
     }
 }
 
+/// What a network or its process has and guided-diffusion's code has not, in words. Its files say none of it, so it would
+/// read them as something else.
+pub fn not_in_guided_diffusion(config: &ModelConfig) -> Vec<String> {
+    let ModelConfig { unet, scheduler, .. } = config;
+    let mut lacks = Vec::new();
+    let mut no = |lack: bool, what: String| lacks.extend(lack.then_some(what));
+    no(unet.norm_num_groups != 32, format!("group norm of {} groups (it has 32)", unet.norm_num_groups));
+    no(
+        unet.num_classes.is_some() && unet.null_class == NullClass::Learned,
+        format!("null class (row {} of the class embedding)", unet.num_classes.unwrap_or(0)),
+    );
+    no(unet.in_channels != 3, format!("pictures of {} channels", unet.in_channels));
+    no(unet.residual_scaling, "scaled residual sums".into());
+    no(unet.condition_from.is_some(), "late condition".into());
+    no(unet.guidance_range.is_some(), "guidance weight as an input".into());
+    let schedule = scheduler.beta_schedule.as_str();
+    no(!matches!(schedule, "linear" | "cosine"), format!("{schedule} schedule"));
+    no(scheduler.prediction_type == "v_prediction", "prediction of v".into());
+    let learned = scheduler.variance_type.as_deref() == Some("learned");
+    no(learned, "variances learned without a range, in its scripts".into());
+    lacks
+}
+
 fn json(path: &Path, config: &ModelConfig) -> Result<String> {
     let text =
         serde_json::to_string_pretty(config).map_err(|error| Error::format(path, error.to_string()))?;
@@ -98,6 +137,8 @@ fn json(path: &Path, config: &ModelConfig) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::io::{SafetensorsFile, TensorSource};
     use crate::nn::unet::tests::small;
@@ -158,6 +199,10 @@ mod tests {
             // By way of each format and back.
             convert(&first, &place("gd.safetensors"), Format::GuidedDiffusion, None).unwrap();
             let gd = Checkpoint::open(&place("gd.safetensors"), None).unwrap();
+            convert(&first, &place("one.safetensors"), Format::Safetensors, None).unwrap();
+            assert!(
+                fs::read(place("one.safetensors")).unwrap() == fs::read(place("gd.safetensors")).unwrap()
+            );
             assert_eq!(gd.config, first.config);
             same(&first, &gd);
             convert(&gd, &place("diffusers"), Format::Diffusers, None).unwrap();
@@ -258,6 +303,86 @@ mod tests {
         let mut fewer = map.clone();
         fewer.remove("conv_in.bias");
         assert!(refused(&fewer).contains("`conv_in.bias` is not in the index"));
+    }
+
+    #[test]
+    fn what_guided_diffusion_would_read_as_another_network_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path().join("out.safetensors");
+        let grey = |unet: UNetConfig| UNetConfig { in_channels: 1, out_channels: 2, ..unet };
+        for (unet, named) in [
+            (UNetConfig { norm_num_groups: 8, ..small() }, "8 groups"),
+            (UNetConfig { null_class: NullClass::Learned, ..small() }, "null class (row 10"),
+            (grey(small()), "1 channels"),
+            (UNetConfig { residual_scaling: true, ..small() }, "residual"),
+        ] {
+            let first = checkpoint(&dir.path().join("first"), unet);
+            let message = convert(&first, &out, Format::GuidedDiffusion, None).unwrap_err().to_string();
+            assert!(message.contains(named) && message.contains("safetensors"), "{message}");
+            assert!(!out.exists());
+            // For this program it is written, and read as what it is.
+            convert(&first, &out, Format::Safetensors, None).unwrap();
+            assert_eq!(Checkpoint::open(&out, None).unwrap().config, first.config);
+            fs::remove_file(&out).unwrap();
+        }
+        let mut first = checkpoint(&dir.path().join("first"), small());
+        assert_eq!(not_in_guided_diffusion(&first.config), [""; 0]);
+        first.config.scheduler = crate::model::SchedulerConfig::continuous(-20.0, 20.0);
+        assert_eq!(not_in_guided_diffusion(&first.config), ["continuous schedule"]);
+    }
+
+    /// The fields of a JSON file, one of them changed.
+    fn edit(path: &Path, field: &str, value: serde_json::Value) {
+        let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        config[field] = value;
+        fs::write(path, config.to_string()).unwrap();
+    }
+
+    #[test]
+    fn what_was_edited_beside_our_own_notes_is_told_with_both_values() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = checkpoint(&dir.path().join("first"), small());
+        let out = dir.path().join("out");
+        let written = || convert(&first, &out, Format::Diffusers, None).unwrap();
+        let open = || Checkpoint::open(&out, None).map(drop).map_err(|error| error.to_string());
+        written();
+        open().unwrap();
+        let [unet, scheduler] =
+            ["unet/config.json", "scheduler/scheduler_config.json"].map(|name| out.join(name));
+        for (path, field, value, both) in [
+            (&scheduler, "beta_schedule", serde_json::json!("linear"), ["squaredcos_cap_v2", "linear"]),
+            (&scheduler, "num_train_timesteps", serde_json::json!(500), ["1000", "500"]),
+            (&scheduler, "prediction_type", serde_json::json!("v_prediction"), ["epsilon", "v_prediction"]),
+            (&scheduler, "clip_sample", serde_json::json!(false), ["true", "false"]),
+            (&unet, "sample_size", serde_json::json!(32), ["16", "32"]),
+            (&unet, "attention_head_dim", serde_json::json!(8), ["16", "8"]),
+        ] {
+            written();
+            edit(path, field, value);
+            let message = open().unwrap_err();
+            let file = path.file_name().unwrap().to_str().unwrap();
+            for part in [&format!("`{field}`"), both[0], both[1], "freeguide.json", file] {
+                assert!(message.contains(part), "{part}: {message}");
+            }
+            // The way out that it names.
+            fs::remove_file(out.join("freeguide.json")).unwrap();
+            if let Err(message) = open() {
+                assert!(!message.contains("contradicts"), "{message}");
+            }
+        }
+        // What says the same in another way, or nothing, is no contradiction.
+        written();
+        edit(&unet, "act_fn", serde_json::json!("swish"));
+        edit(&scheduler, "clip_sample", serde_json::Value::Null);
+        edit(&scheduler, "_diffusers_version", serde_json::json!("0.42.1"));
+        open().unwrap();
+        // Two schedulers, one above and one beside the network.
+        fs::remove_file(out.join("freeguide.json")).unwrap();
+        fs::copy(&scheduler, out.join("unet/scheduler_config.json")).unwrap();
+        open().unwrap();
+        edit(&scheduler, "beta_schedule", serde_json::json!("linear"));
+        let message = open().unwrap_err();
+        assert!(message.contains("contradicts another") && message.contains("linear"), "{message}");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! Flags: what tensors do not say, in guided-diffusion's own names, from the table of published files or `--config`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -15,7 +16,6 @@ use super::published::{Heads, Published};
 
 /// The flags a model was trained with, as its scripts name them. All may be left out of a file.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Flags {
     /// Height and width of the pictures.
     #[serde(alias = "large_size", alias = "sample_size")]
@@ -65,6 +65,9 @@ pub struct Flags {
     pub use_kl: Option<bool>,
     /// Only for training.
     pub rescale_learned_sigmas: Option<bool>,
+    /// What is none of these; [`Flags::read`] refuses it.
+    #[serde(flatten)]
+    unknown: BTreeMap<String, serde_json::Value>,
 }
 
 /// Class names in a flags file.
@@ -100,11 +103,17 @@ impl Flags {
     /// Reads a JSON file of flags.
     ///
     /// # Errors
-    /// When it is no JSON, or names a flag that is not known here.
+    /// When it is no JSON, or names flags that are not known here: all of them.
     pub fn read(path: &Path) -> Result<Flags> {
         let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        serde_json::from_str(&text)
-            .map_err(|error| Error::format(path, format!("is no file of flags: {error}")))
+        let flags: Flags = serde_json::from_str(&text)
+            .map_err(|error| Error::format(path, format!("is no file of flags: {error}")))?;
+        if !flags.unknown.is_empty() {
+            let names: Vec<&str> = flags.unknown.keys().map(String::as_str).collect();
+            let what = format!("has flags that are not known here: {}; leave them out", names.join(", "));
+            return Err(Error::format(path, what));
+        }
+        Ok(flags)
     }
 
     /// These where they are given, `below` where not. Heads go together.
@@ -115,7 +124,8 @@ impl Flags {
             ($($field:ident),* $(,)?) => { Flags {
                 num_heads: if heads { self.num_heads } else { below.num_heads },
                 num_head_channels: if heads { self.num_head_channels } else { below.num_head_channels },
-                $($field: self.$field.or(below.$field)),*
+                $($field: self.$field.or(below.$field),)*
+                unknown: BTreeMap::new(),
             } };
         }
         either!(

@@ -6,7 +6,9 @@
 //!
 //! Invariants: this layer knows networks and files; it never trains and never samples.
 
+mod agreement;
 mod architecture;
+mod average;
 mod checkpoint;
 mod conditions;
 mod config;
@@ -15,6 +17,8 @@ mod diffusers;
 mod digits;
 mod flags;
 mod imagenet;
+mod locate;
+mod network;
 mod open;
 mod published;
 #[cfg(test)]
@@ -23,12 +27,14 @@ mod trained_rows;
 mod weights_kind;
 
 pub use architecture::{Architecture, Kind};
+pub use average::Average;
 pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model, write_weights};
 pub use conditions::{Conditions, check_same_classes};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
-pub use convert::{Format, convert};
+pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;
-pub use open::Checkpoint;
+pub use locate::Choice;
+pub use open::{Checkpoint, Found};
 pub use published::{Heads, PUBLISHED, Published};
 pub use trained_rows::TrainedRows;
 pub use weights_kind::WeightsKind;

@@ -8,6 +8,7 @@
 mod common;
 mod disk;
 mod measures;
+mod models;
 
 use std::fs;
 use std::io::Write;

@@ -8,7 +8,7 @@ use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
 use crate::error::{Error, Result};
 use crate::io::{NpzArrays, NpzValues, write_npz_arrays};
-use crate::model::{Checkpoint, Conditions, Model, ModelConfig, check_same_classes};
+use crate::model::{Conditions, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
 use crate::tensor::Precision;
 
@@ -45,12 +45,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let precision: Precision = args.precision.parse()?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let mut checkpoint = Checkpoint::open(&args.model, args.config.as_deref())?;
-    if args.null_class.is_some() {
-        checkpoint.config.take_last_row_as_null()?;
-    }
-    checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
-    let model = Model::of(&gpu, checkpoint)?;
+    let model = args.opening.model(&gpu, &args.model)?;
     let config = &model.config;
     let given = match reverse {
         true => {

@@ -19,6 +19,8 @@ const MOST_NAME: usize = 1024;
 pub(super) struct Entries {
     pub tensors: BTreeMap<String, View>,
     pub plain: BTreeMap<String, Plain>,
+    /// Objects that were not made, by the name of their type.
+    pub opaque: BTreeMap<String, String>,
 }
 
 /// Names everything below `root`: entries of a dict by their key (a text or a number), of a list by their place.
@@ -39,8 +41,8 @@ fn walk(heap: &Heap, id: Id, path: &mut Vec<String>, entries: &mut Entries, seen
     }
     let plain = match heap.get(id) {
         Value::Dict(items) => {
-            for (key, value) in items {
-                path.push(key_of(heap.get(*key))?);
+            for (place, (key, value)) in items.iter().enumerate() {
+                path.push(key_of(heap.get(*key), place)?);
                 walk(heap, *value, path, entries, seen)?;
                 path.pop();
             }
@@ -55,12 +57,8 @@ fn walk(heap: &Heap, id: Id, path: &mut Vec<String>, entries: &mut Entries, seen
             return Ok(());
         }
         Value::Tensor(view) => {
-            let name = joined(path)?;
-            if entries.plain.contains_key(&name)
-                || entries.tensors.insert(name.clone(), (**view).clone()).is_some()
-            {
-                return Err(twice(&name));
-            }
+            let name = entries.new_name(path)?;
+            entries.tensors.insert(name, (**view).clone());
             return Ok(());
         }
         Value::None => Plain::None,
@@ -69,28 +67,36 @@ fn walk(heap: &Heap, id: Id, path: &mut Vec<String>, entries: &mut Entries, seen
         Value::Long(bytes) => Plain::Long(bytes.clone()),
         Value::Float(value) => Plain::Float(*value),
         Value::Text(text) => Plain::Text(text.clone()),
-        other @ (Value::Global(_) | Value::Storage(_)) => {
-            return Err(format!(
-                "`{}` is {}, where a tensor or a plain value is expected",
-                joined(path)?,
-                other.kind()
-            ));
+        Value::Opaque(_) | Value::Global(_) | Value::Storage(_) => {
+            let name = entries.new_name(path)?;
+            entries.opaque.insert(name, heap.name(id).to_owned());
+            return Ok(());
         }
     };
-    let name = joined(path)?;
-    if entries.tensors.contains_key(&name) || entries.plain.insert(name.clone(), plain).is_some() {
-        return Err(twice(&name));
-    }
+    let name = entries.new_name(path)?;
+    entries.plain.insert(name, plain);
     Ok(())
 }
 
-fn key_of(key: &Value) -> Outcome<String> {
+impl Entries {
+    /// The joined name of what is at `path`, which nothing else may have.
+    fn new_name(&self, path: &[String]) -> Outcome<String> {
+        let name = joined(path)?;
+        let taken = self.tensors.contains_key(&name)
+            || self.plain.contains_key(&name)
+            || self.opaque.contains_key(&name);
+        if taken { Err(format!("`{name}` comes twice")) } else { Ok(name) }
+    }
+}
+
+/// The name that a key gives; of one that is no name, what it is and its place.
+fn key_of(key: &Value, place: usize) -> Outcome<String> {
     match key {
         Value::Text(text) if text.len() <= MOST_NAME => Ok(text.clone()),
         Value::Text(text) => Err(format!("a name has {} bytes", text.len())),
         Value::Int(number) => Ok(number.to_string()),
         Value::Bool(value) => Ok(value.to_string()),
-        other => Err(format!("a key of a dict is {}", other.kind())),
+        other => Ok(format!("({}, the key at {place})", other.kind())),
     }
 }
 
@@ -100,8 +106,4 @@ fn joined(path: &[String]) -> Outcome<String> {
         return Err(format!("a name has {} bytes", name.len()));
     }
     Ok(name)
-}
-
-fn twice(name: &str) -> String {
-    format!("`{name}` comes twice")
 }

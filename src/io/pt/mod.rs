@@ -1,7 +1,8 @@
 //! PyTorch's `.pt` files, the zip of today and the older stream of pickles.
 //!
-//! Read as data: the pickle machine knows numbers, texts, containers and tensors, and refuses all else by name. Opening
-//! reads the names alone; a tensor's elements are read, and its view of the storage resolved, when they are asked for.
+//! Read as data: the pickle machine knows numbers, texts, containers and tensors. Objects of other types beside the tensors
+//! (NumPy's scalars, a Namespace of options) are never made; what is kept of them is the name of their type. Opening reads
+//! the names alone; a tensor's elements are read, and its view of the storage resolved, when they are asked for.
 
 mod archive;
 mod flatten;
@@ -19,7 +20,7 @@ use std::path::Path;
 pub use value::Plain;
 
 use super::pieces::Pieces;
-use super::{Dtype, TensorSource};
+use super::{Dtype, FileKind, TensorSource};
 use crate::error::{Error, Result};
 use flatten::Entries;
 use value::View;
@@ -37,7 +38,7 @@ impl PtFile {
     /// Opens a file of either format, and checks every tensor against the bytes that are there.
     ///
     /// # Errors
-    /// [`Error::Format`] for what is neither, is cut short, or holds anything but tensors and plain values;
+    /// [`Error::Format`] for what is neither, is cut short, or is no pickle of values;
     /// [`Error::Tensor`] for a tensor that does not fit its storage.
     pub fn open(path: impl AsRef<Path>) -> Result<PtFile> {
         let file = Pieces::open(path.as_ref())?;
@@ -52,8 +53,8 @@ impl PtFile {
             let stream = legacy::open(&file, &mut heap)?;
             let entries = flatten::flatten(&heap, stream.root).map_err(bad)?;
             let mut widths = BTreeMap::new();
-            for view in entries.tensors.values() {
-                widths.insert(view.storage.key.as_str(), width(view.storage.dtype));
+            for storage in heap.storages() {
+                widths.insert(storage.key.as_str(), width(storage.dtype));
             }
             let storages = legacy::storages(&file, &stream, &widths)?;
             (entries, storages)
@@ -62,9 +63,12 @@ impl PtFile {
                 "is a tar of PyTorch before 0.2, which is not read; save it again with a newer one".into(),
             ));
         } else {
-            return Err(bad(
-                "is no PyTorch file: it begins with neither a zip nor PyTorch's magic number".into()
-            ));
+            return Err(bad(match FileKind::of_start(&start) {
+                FileKind::Unknown => {
+                    "is no PyTorch file: it begins with neither a zip nor PyTorch's magic number".into()
+                }
+                kind => kind.instead_of("a PyTorch file"),
+            }));
         };
         let pt = PtFile { file, entries, storages };
         for (name, view) in &pt.entries.tensors {
@@ -80,6 +84,13 @@ impl PtFile {
 
     fn view(&self, name: &str) -> Result<&View> {
         self.entries.tensors.get(name).ok_or_else(|| {
+            if let Some(kind) = self.entries.opaque.get(name) {
+                return Error::tensor(
+                    self.file.path(),
+                    name,
+                    format!("is of the type `{kind}`, which is not read"),
+                );
+            }
             let count = self.entries.tensors.len();
             Error::tensor(self.file.path(), name, format!("is not in the file, which holds {count} tensors"))
         })
@@ -136,6 +147,10 @@ impl TensorSource for PtFile {
         self.entries.tensors.keys().cloned().collect()
     }
 
+    fn opaque(&self) -> BTreeMap<String, String> {
+        self.entries.opaque.clone()
+    }
+
     fn about(&self, name: &str) -> Result<(Dtype, Vec<usize>)> {
         let view = self.view(name)?;
         Ok((view.storage.dtype, view.shape.clone()))
@@ -152,6 +167,11 @@ impl TensorSource for PtFile {
         }
         Ok(gathered(&bytes, view, count, width as usize))
     }
+}
+
+/// Whether a file begins like the older of the two formats.
+pub(super) fn begins_like_one(start: &[u8]) -> bool {
+    legacy::accepts(start)
 }
 
 /// Bytes an element.

@@ -1,13 +1,13 @@
 //! The pickle machine (Python's `pickletools` documents each opcode), protocols 2 to 5.
 //!
-//! It makes numbers, texts, tuples, lists, dicts, and what `rebuild.rs` knows of tensors. An opcode that would make an
-//! object, or a name outside that list, ends the reading: there is nothing here that could run code. Every opcode makes
-//! at most one value, so memory is bounded by the stream's length.
+//! It makes numbers, texts, tuples, lists, dicts, and what `rebuild.rs` knows of tensors. An object of any other type is
+//! never made: its place is taken by the name of the type, and what it is given is let go, so there is nothing here that
+//! could run code. Every opcode makes at most one value, so memory is bounded by the stream's length.
 
 use std::collections::HashMap;
 
 use super::rebuild;
-use super::value::{Id, Value};
+use super::value::{Global, Id, Storage, Value};
 
 /// What is wrong, without the file's name.
 pub(super) type Outcome<T> = std::result::Result<T, String>;
@@ -18,10 +18,18 @@ pub(super) const MOST_BYTES: usize = 16 << 20;
 /// The most values, marks and remembered places at a time: a published checkpoint makes some ten thousand.
 const MOST_VALUES: usize = 1 << 20;
 
+/// The most names of types that are not read: a checkpoint has a handful.
+const MOST_OTHERS: usize = 4096;
+
+/// The longest name of a module, and of a type in it.
+const MOST_NAME: usize = 256;
+
 /// Values, by place.
 #[derive(Default)]
 pub(super) struct Heap {
     values: Vec<Value>,
+    /// The places of the names of types that are not read, each once.
+    others: HashMap<String, Id>,
 }
 
 impl Heap {
@@ -29,9 +37,46 @@ impl Heap {
         &self.values[id]
     }
 
+    /// Every run of elements that the stream names, in whatever it was used.
+    pub fn storages(&self) -> impl Iterator<Item = &Storage> {
+        self.values.iter().filter_map(|value| match value {
+            Value::Storage(storage) => Some(&**storage),
+            _ => None,
+        })
+    }
+
+    /// What the type at `id`, or of the object there, is called.
+    pub fn name(&self, id: Id) -> &str {
+        match self.get(id) {
+            Value::Opaque(of) if *of != id => self.name(*of),
+            Value::Global(Global::Other(name)) => name,
+            other => other.kind(),
+        }
+    }
+
     fn push(&mut self, value: Value) -> Id {
         self.values.push(value);
         self.values.len() - 1
+    }
+
+    /// The place of the type or function `module.name`.
+    fn global(&mut self, module: &str, name: &str) -> Outcome<Id> {
+        if let Some(global) = rebuild::global(module, name) {
+            return Ok(self.push(Value::Global(global)));
+        }
+        if module.len() > MOST_NAME || name.len() > MOST_NAME {
+            return Err(format!("the name of a type has {} bytes", module.len() + name.len()));
+        }
+        let whole = format!("{module}.{name}");
+        if let Some(id) = self.others.get(&whole) {
+            return Ok(*id);
+        }
+        if self.others.len() == MOST_OTHERS {
+            return Err(format!("it names more than {MOST_OTHERS} types"));
+        }
+        let id = self.push(Value::Global(Global::Other(whole.as_str().into())));
+        self.others.insert(whole, id);
+        Ok(id)
     }
 }
 
@@ -120,7 +165,7 @@ impl Machine<'_> {
                 let length = self.length4()?;
                 self.text(length, opcode == b'X')?;
             }
-            0x8d | 0x8e => {
+            0x8d | 0x8e | 0x96 => {
                 let length = u64::from_le_bytes(self.array()?);
                 self.text(
                     usize::try_from(length).map_err(|_| "a text of no sensible length")?,
@@ -147,11 +192,21 @@ impl Machine<'_> {
             }
             b'a' => {
                 let item = self.pop()?;
-                self.list()?.push(item);
+                if !self.is_opaque() {
+                    self.list()?.push(item);
+                }
             }
-            b'e' => {
+            // A set is read as a list of what is in it.
+            b'e' | 0x90 => {
                 let items = self.pop_mark()?;
-                self.list()?.extend(items);
+                if !self.is_opaque() {
+                    self.list()?.extend(items);
+                }
+            }
+            0x8f => self.push(Value::List(Vec::new())),
+            0x91 => {
+                let items = self.pop_mark()?;
+                self.push(Value::List(items));
             }
             b'}' => self.push(Value::Dict(Vec::new())),
             b'd' => {
@@ -161,11 +216,15 @@ impl Machine<'_> {
             b's' => {
                 let value = self.pop()?;
                 let key = self.pop()?;
-                self.dict()?.push((key, value));
+                if !self.is_opaque() {
+                    self.dict()?.push((key, value));
+                }
             }
             b'u' => {
                 let items = pairs(self.pop_mark()?)?;
-                self.dict()?.extend(items);
+                if !self.is_opaque() {
+                    self.dict()?.extend(items);
+                }
             }
 
             b'q' => {
@@ -189,8 +248,8 @@ impl Machine<'_> {
             b'c' => {
                 let module = self.line()?;
                 let name = self.line()?;
-                let global = rebuild::global(&module, &name)?;
-                self.push(Value::Global(global));
+                let id = self.heap.global(&module, &name)?;
+                self.stack.push(id);
             }
             0x93 => {
                 let (name, module) = (self.pop()?, self.pop()?);
@@ -198,13 +257,18 @@ impl Machine<'_> {
                 else {
                     return Err("the name of a type is no text".into());
                 };
-                let global = rebuild::global(module, name)?;
-                self.push(Value::Global(global));
+                // A long text is not copied again and again to be told that it is no name.
+                if module.len() > MOST_NAME || name.len() > MOST_NAME {
+                    return Err(format!("the name of a type has {} bytes", module.len() + name.len()));
+                }
+                let (module, name) = (module.clone(), name.clone());
+                let id = self.heap.global(&module, &name)?;
+                self.stack.push(id);
             }
             b'Q' => {
                 let id = self.pop()?;
                 let storage = rebuild::storage(self.heap, id)?;
-                self.push(Value::Storage(Box::new(storage)));
+                self.push(storage);
             }
             b'R' => {
                 let arguments = self.pop()?;
@@ -220,9 +284,37 @@ impl Machine<'_> {
                 self.push(value);
             }
             b'b' => {
-                // Attributes, as the `_metadata` of a state_dict: only dicts may have them, and they are let go.
+                // Attributes, as the `_metadata` of a state_dict: only dicts and objects may have them, and they are let go.
                 let _attributes = self.pop()?;
-                self.dict().map_err(|_| "it gives attributes to what is no dict, which is not read")?;
+                if !self.is_opaque() {
+                    self.dict().map_err(|_| "it gives attributes to what is no dict, which is not read")?;
+                }
+            }
+            // What makes an object of a class: its place is taken by the class's name.
+            0x81 => {
+                let _arguments = self.pop()?;
+                let class = self.pop()?;
+                let object = rebuild::object(self.heap, class)?;
+                self.push(object);
+            }
+            0x92 => {
+                let (_named, _arguments) = (self.pop()?, self.pop()?);
+                let class = self.pop()?;
+                let object = rebuild::object(self.heap, class)?;
+                self.push(object);
+            }
+            b'i' => {
+                let (module, name) = (self.line()?, self.line()?);
+                let _arguments = self.pop_mark()?;
+                let class = self.heap.global(&module, &name)?;
+                let object = rebuild::object(self.heap, class)?;
+                self.push(object);
+            }
+            b'o' => {
+                let items = self.pop_mark()?;
+                let class = *items.first().ok_or("an object of no class")?;
+                let object = rebuild::object(self.heap, class)?;
+                self.push(object);
             }
             other => return Err(format!("opcode {} is refused: {}", name_of(other), REFUSED)),
         }
@@ -320,6 +412,11 @@ impl Machine<'_> {
         Ok(&mut self.heap.values[top])
     }
 
+    /// Whether the top of the stack stands for an object that was not made, which takes anything.
+    fn is_opaque(&self) -> bool {
+        self.stack.last().is_some_and(|top| matches!(self.heap.get(*top), Value::Opaque(_)))
+    }
+
     fn list(&mut self) -> Outcome<&mut Vec<Id>> {
         match self.top()? {
             Value::List(items) => Ok(items),
@@ -359,15 +456,10 @@ pub(super) const REFUSED: &str = "only tensors and plain values are read, and no
 
 fn name_of(opcode: u8) -> String {
     let name = match opcode {
-        b'i' => "INST",
-        b'o' => "OBJ",
-        0x81 => "NEWOBJ",
-        0x92 => "NEWOBJ_EX",
         0x82..=0x84 => "EXT",
         b'P' => "PERSID",
         b'F' | b'I' | b'L' | b'S' | b'V' | b'p' | b'g' => "of protocol 0",
-        0x8f..=0x91 => "of a set",
-        0x96..=0x98 => "of a buffer",
+        0x97 | 0x98 => "of a buffer",
         _ => return format!("0x{opcode:02x}"),
     };
     format!("{name} (0x{opcode:02x})")

@@ -10,13 +10,14 @@ const MOST_DIMENSIONS: usize = 16;
 /// The longest name of a storage: PyTorch numbers them.
 const MOST_KEY: usize = 64;
 
-/// The names that a stream may hold.
-pub(super) fn global(module: &str, name: &str) -> Outcome<Global> {
+/// The names that say how values are put together; all others stand for objects that are not made.
+pub(super) fn global(module: &str, name: &str) -> Option<Global> {
     let dtype = match (module, name) {
-        ("collections", "OrderedDict") => return Ok(Global::OrderedDict),
-        ("torch", "Size") => return Ok(Global::Size),
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => return Ok(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => return Ok(Global::RebuildParameter),
+        ("collections", "OrderedDict") => return Some(Global::OrderedDict),
+        ("collections", "defaultdict") => return Some(Global::DefaultDict),
+        ("torch", "Size") => return Some(Global::Size),
+        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => return Some(Global::RebuildTensor),
+        ("torch._utils", "_rebuild_parameter") => return Some(Global::RebuildParameter),
         ("torch", "DoubleStorage") => Dtype::F64,
         ("torch", "FloatStorage") => Dtype::F32,
         ("torch", "HalfStorage") => Dtype::F16,
@@ -27,15 +28,31 @@ pub(super) fn global(module: &str, name: &str) -> Outcome<Global> {
         ("torch", "CharStorage") => Dtype::I8,
         ("torch", "ByteStorage") => Dtype::U8,
         ("torch", "BoolStorage") => Dtype::BOOL,
-        _ => return Err(format!("it names `{module}.{name}`, which is refused: {REFUSED}")),
+        _ => return None,
     };
-    Ok(Global::StorageOf(dtype))
+    Some(Global::StorageOf(dtype))
 }
 
-/// The storage of a persistent id: ("storage", type, key, location, elements[, view of (key, first, elements)]).
-pub(super) fn storage(heap: &Heap, id: Id) -> Outcome<Storage> {
+/// What stands for an object of the class at `class`.
+pub(super) fn object(heap: &Heap, class: Id) -> Outcome<Value> {
+    match heap.get(class) {
+        Value::Global(Global::OrderedDict | Global::DefaultDict) => Ok(Value::Dict(Vec::new())),
+        Value::Global(Global::Other(_)) => Ok(Value::Opaque(class)),
+        Value::Opaque(of) => Ok(Value::Opaque(*of)),
+        other => Err(format!("it makes an object of {}, which is refused: {REFUSED}", other.kind())),
+    }
+}
+
+/// The storage of a persistent id: ("storage", type, key, location, elements[, view of (key, first, elements)]). One of
+/// elements that are not read stands for itself by its type's name.
+pub(super) fn storage(heap: &Heap, id: Id) -> Outcome<Value> {
     let items = tuple(heap, id)?;
     let values: Vec<&Value> = items.iter().map(|id| heap.get(*id)).collect();
+    if let [Value::Text(kind), Value::Global(Global::Other(_)) | Value::Opaque(_), ..] = values[..]
+        && kind == "storage"
+    {
+        return object(heap, items[1]);
+    }
     let (dtype, key, elements, view) = match values[..] {
         [Value::Text(kind), Value::Global(Global::StorageOf(dtype)), Value::Text(key), _, elements, ..]
             if kind == "storage" && values.len() <= 6 =>
@@ -57,17 +74,19 @@ pub(super) fn storage(heap: &Heap, id: Id) -> Outcome<Storage> {
         },
         Some(other) => return Err(format!("a view of a storage is {}", other.kind())),
     };
-    Ok(Storage { dtype, key: key.clone(), elements, start })
+    Ok(Value::Storage(Box::new(Storage { dtype, key: key.clone(), elements, start })))
 }
 
 /// What REDUCE makes of one of the names above and its arguments.
 pub(super) fn call(heap: &Heap, callee: Id, arguments: Id) -> Outcome<Value> {
-    let Value::Global(global) = heap.get(callee) else {
-        return Err(format!("it calls {}, which is refused: {REFUSED}", heap.get(callee).kind()));
+    let global = match heap.get(callee) {
+        Value::Global(Global::Other(_)) | Value::Opaque(_) => return object(heap, callee),
+        Value::Global(global) => global,
+        other => return Err(format!("it calls {}, which is refused: {REFUSED}", other.kind())),
     };
     let arguments = tuple(heap, arguments)?;
     match (global, arguments) {
-        (Global::OrderedDict, []) => Ok(Value::Dict(Vec::new())),
+        (Global::OrderedDict, []) | (Global::DefaultDict, [] | [_]) => Ok(Value::Dict(Vec::new())),
         (Global::OrderedDict, [items]) => ordered_dict(heap, *items),
         (Global::Size, [sizes]) => match heap.get(*sizes) {
             Value::Tuple(items) | Value::List(items) if items.len() <= MOST_DIMENSIONS => {
@@ -78,8 +97,10 @@ pub(super) fn call(heap: &Heap, callee: Id, arguments: Id) -> Outcome<Value> {
             }
         },
         (Global::RebuildTensor, [storage, offset, shape, strides, ..]) => {
-            let Value::Storage(storage) = heap.get(*storage) else {
-                return Err(format!("a tensor's storage is {}", heap.get(*storage).kind()));
+            let storage = match heap.get(*storage) {
+                Value::Storage(storage) => storage,
+                Value::Opaque(of) => return Ok(Value::Opaque(*of)),
+                other => return Err(format!("a tensor's storage is {}", other.kind())),
             };
             let offset = size(heap.get(*offset))?;
             let shape: Vec<usize> = sizes(heap, *shape)?.into_iter().map(|dim| dim as usize).collect();
@@ -90,7 +111,7 @@ pub(super) fn call(heap: &Heap, callee: Id, arguments: Id) -> Outcome<Value> {
             Ok(Value::Tensor(Box::new(View { storage: (**storage).clone(), offset, shape, strides })))
         }
         (Global::RebuildParameter, [data, ..]) => match heap.get(*data) {
-            tensor @ Value::Tensor(_) => Ok(tensor.clone()),
+            tensor @ (Value::Tensor(_) | Value::Opaque(_)) => Ok(tensor.clone()),
             other => Err(format!("a parameter is made of {}", other.kind())),
         },
         (global, arguments) => Err(format!("{global:?} with {} arguments is not known", arguments.len())),

@@ -205,19 +205,71 @@ fn sizes_that_do_not_fit_are_refused() {
     assert!(no_storage.contains("storage 0 that is not there"), "{no_storage}");
 }
 
+/// What the object of this pickle is called; it was not made.
+fn opaque(pickle: &[u8]) -> String {
+    let file = zipped(pickle, &[]);
+    let pt = PtFile::open(file.path()).unwrap();
+    assert_eq!((pt.names().len(), pt.plain().len()), (0, 0));
+    pt.opaque().into_values().collect::<Vec<_>>().join(", ")
+}
+
 #[test]
-fn what_is_no_tensor_is_refused_by_name() {
+fn what_is_no_tensor_is_named_and_never_made() {
     for (pickle, name) in [
-        (&b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R."[..], "`os.system`"),
-        (b"\x80\x02cposix\nsystem\n.", "`posix.system`"),
-        (b"\x80\x02c__builtin__\neval\nX\x01\0\0\x001\x85R.", "`__builtin__.eval`"),
-        (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "`builtins.exec`"),
-        (b"\x80\x02ctorch.storage\n_load_from_bytes\n.", "`torch.storage._load_from_bytes`"),
-        (b"\x80\x02(ios\nsystem\n.", "INST"),
-        (b"\x80\x02ccollections\nOrderedDict\n)\x81.", "NEWOBJ"),
-        (b"\x80\x02\x82\x01.", "EXT"),
+        (&b"\x80\x02cos\nsystem\nX\x02\0\0\0ls\x85R."[..], "os.system"),
+        (b"\x80\x02cposix\nsystem\n.", "posix.system"),
+        (b"\x80\x02c__builtin__\neval\nX\x01\0\0\x001\x85R.", "__builtin__.eval"),
+        (b"\x80\x04\x8c\x08builtins\x8c\x04exec\x93.", "builtins.exec"),
+        (b"\x80\x02ctorch.storage\n_load_from_bytes\n.", "torch.storage._load_from_bytes"),
+        (b"\x80\x02(ios\nsystem\n.", "os.system"),
+        (b"\x80\x02(cos\nsystem\nNo.", "os.system"),
+        // A Namespace: made without arguments, given a dict of attributes, and what it makes is called.
+        (b"\x80\x02cargparse\nNamespace\n)\x81}X\x02\0\0\0lrK\x01sb.", "argparse.Namespace"),
+        (b"\x80\x04cargparse\nNamespace\n)}\x92)R.", "argparse.Namespace"),
+        // What is put into one is let go: entries, items, items of a set.
+        (b"\x80\x04cmy\nThing\n)\x81K\x01K\x02s(K\x01K\x02uK\x01a(K\x01e(K\x01\x90.", "my.Thing"),
+        // A scalar of NumPy's, as torch.save writes it: a function of a type and of encoded bytes.
+        (
+            b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x02\0\0\0f8K\0K\x01\x87R(K\x03X\x01\0\0\0<NNNtb\
+              c_codecs\nencode\nX\x02\0\0\0abX\x06\0\0\0latin1\x86R\x86R.",
+            "numpy.core.multiarray.scalar",
+        ),
+    ] {
+        assert_eq!(opaque(pickle), name);
+    }
+    // Two that are one in the stream have one name; keys that are no names are told apart by their places.
+    assert_eq!(opaque(b"\x80\x02cmy\nThing\n)\x81q\0h\0\x86."), "my.Thing, my.Thing");
+    assert_eq!(
+        opaque(b"\x80\x02}(K\x01K\x02\x86cmy\nThing\nK\x01K\x02\x86cmy\nThing\nu."),
+        "my.Thing, my.Thing"
+    );
+}
+
+#[test]
+fn a_tensor_of_elements_that_are_not_read_is_named() {
+    let pickle = tensor_pickle(6, 0, &[2, 3], &[3, 1]);
+    let text = String::from_utf8_lossy(&pickle).into_owned();
+    assert!(text.contains("FloatStorage"));
+    let pickle: Vec<u8> = {
+        let at = pickle.windows(12).position(|part| part == b"FloatStorage").unwrap();
+        [&pickle[..at], b"ComplexFloatStorage", &pickle[at + 12..]].concat()
+    };
+    let file = zipped(&pickle, &[("0", &[0; 48])]);
+    let pt = PtFile::open(file.path()).unwrap();
+    assert_eq!(pt.opaque().get("w").map(String::as_str), Some("torch.ComplexFloatStorage"));
+    let message = pt.bytes("w").unwrap_err().to_string();
+    assert!(message.contains("`w`") && message.contains("torch.ComplexFloatStorage"), "{message}");
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_name() {
+    for (pickle, name) in [
+        (&b"\x80\x02\x82\x01."[..], "EXT"),
         (b"\x80\x02K\x01)R.", "calls an integer"),
+        (b"\x80\x02K\x01)\x81.", "object of an integer"),
+        (b"\x80\x02(o.", "no class"),
         (b"\x80\x02K\x01}b.", "attributes"),
+        (b"\x80\x05\x97.", "buffer"),
         (b"\x80\x02ctorch\nFloatStorage\n)R.", "arguments"),
         (b"I1\n.", "protocol 0"),
     ] {
@@ -246,6 +298,18 @@ fn streams_that_grow_without_end_are_refused() {
     (0..1000).for_each(|_| copies.extend(b"h\0h\x01\x85R"));
     copies.push(b'.');
     assert!(refused(&copies, &[]).contains("over and over"));
+    // Names of types without end: each of many modules with each of many names, both remembered.
+    let mut types = b"\x80\x04".to_vec();
+    for i in 0..200u8 {
+        types.extend([0x8c, 3, b'a' + i / 26, b'a' + i % 26, b'm', 0x94, b'0']);
+    }
+    for i in 0..200u8 {
+        (0..200u8).for_each(|j| types.extend([b'h', i, b'h', j, 0x93, b'0']));
+    }
+    types.extend(b"N.");
+    assert!(refused(&types, &[]).contains("4096 types"));
+    let long = [&b"\x80\x04X\0\x10\0\0"[..], &[b'x'; 4096], b"X\x01\0\0\0y\x93."].concat();
+    assert!(refused(&long, &[]).contains("name of a type has 4097 bytes"));
     // A text of four gigabytes.
     assert!(refused(b"\x80\x02X\xff\xff\xff\xffabc.", &[]).contains("cut short"));
     assert!(refused(b"\x80\x02K\x01", &[]).contains("cut short"));
@@ -266,8 +330,14 @@ fn what_only_looks_like_one_is_told() {
         std::fs::write(file.path(), bytes).unwrap();
         PtFile::open(file.path()).unwrap_err().to_string()
     };
-    assert!(open(b"").contains("no PyTorch file"));
-    assert!(open(&[0x80, 2, b'K', 7, b'.', 0, 0, 0, 0, 0, 0, 0, 0, 0]).contains("no PyTorch file"));
+    assert!(open(b"").contains("empty"));
+    assert!(
+        open(&[0x80, 2, b'K', 7, b'.', 0, 0, 0, 0, 0, 0, 0, 0, 0])
+            .contains("pickle that PyTorch did not write")
+    );
+    assert!(open(&[7; 40]).contains("no PyTorch file"));
+    assert!(open(b"version https://git-lfs.github.com/spec/v1\nsize 12\n").contains("git lfs pull"));
+    assert!(open(b"<!DOCTYPE html><html>Virus scan warning</html>").contains("web page"));
     assert!(open(b"PK\x03\x04").contains("zip"));
     let mut tar = vec![0; 600];
     tar[257..262].copy_from_slice(b"ustar");
@@ -285,5 +355,5 @@ fn what_only_looks_like_one_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.safetensors");
     write_safetensors(&path, &[], &BTreeMap::new()).unwrap();
-    assert!(PtFile::open(&path).unwrap_err().to_string().contains("no PyTorch file"));
+    assert!(PtFile::open(&path).unwrap_err().to_string().contains("safetensors"));
 }

@@ -26,14 +26,18 @@ pub(super) struct View {
     pub strides: Vec<u64>,
 }
 
-/// The functions and types that a stream may name. None of them is run: each says how values are put together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The functions and types that a stream may name. None of them is run: each says how values are put together, or,
+/// where it is of no use here, only what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Global {
     OrderedDict,
+    DefaultDict,
     Size,
     RebuildTensor,
     RebuildParameter,
     StorageOf(Dtype),
+    /// Any other, as `module.name`.
+    Other(Box<str>),
 }
 
 /// One value. Containers hold places, so that sharing costs nothing and cycles can be seen.
@@ -52,6 +56,8 @@ pub(super) enum Value {
     Global(Global),
     Storage(Box<Storage>),
     Tensor(Box<View>),
+    /// What a stream would have made of the type or function at this place; nothing was made of it.
+    Opaque(Id),
 }
 
 impl Value {
@@ -69,6 +75,7 @@ impl Value {
             Value::Global(_) => "a type",
             Value::Storage(_) => "a storage",
             Value::Tensor(_) => "a tensor",
+            Value::Opaque(_) => "an object",
         }
     }
 }

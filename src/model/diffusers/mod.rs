@@ -13,33 +13,52 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::agreement::{Difference, differences, told};
 use super::config::{ModelConfig, UNET};
 use super::open::{Checkpoint, read_config};
 use crate::error::{Error, Result};
-use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
+use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
 use crate::nn::unet::QkvLayout;
 use crate::nn::{Layout, UNet};
 use config::UNet2D;
 use names::{Place, place};
 use scheduler::Scheduler;
+pub(super) use shards::STEM;
 use source::AsGuidedDiffusion;
 pub(super) use source::reorder_qkv;
 
 /// Our own configuration, kept beside diffusers': what theirs cannot say.
 const OURS: &str = "freeguide.json";
 
-/// Opens `path` if it is a diffusers folder: a pipeline's, its `unet`, or a weights file in there.
-pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
-    let named = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(shards::STEM));
-    if path.is_file() && !named {
-        return Ok(None);
-    }
-    let folder = if path.is_dir() { path } else { path.parent().unwrap_or(Path::new(".")) };
-    let unet = if folder.join("model_index.json").exists() { folder.join("unet") } else { folder.to_owned() };
+/// What a folder makes of a file of weights in it.
+pub(super) struct Opened {
+    /// The tensors under guided-diffusion's names.
+    pub source: Box<dyn TensorSource>,
+    pub config: ModelConfig,
+    /// What the configuration was taken from.
+    pub configuration: String,
+    pub notes: Vec<String>,
+}
+
+/// Whether a file has the names of a `UNet2DModel`'s tensors.
+pub(super) fn are_names(source: &dyn TensorSource) -> bool {
+    let names = source.names();
+    let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
+    any("conv_in.") && (any("down_blocks.") || any("time_embedding."))
+}
+
+/// Opens several files behind their index.
+pub(super) fn shards(index: &Path) -> Result<Box<dyn TensorSource>> {
+    shards::open(index)
+}
+
+/// The network of a file of weights, configured by what lies in its folder and the one above.
+pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Opened> {
+    let unet = weights.parent().unwrap_or(Path::new("."));
     let path = unet.join("config.json");
-    let Some(class_name) = class_name(&path)? else { return Ok(None) };
-    if class_name.starts_with("Freeguide") {
-        return Ok(None);
+    if !path.exists() {
+        let what = "has diffusers' names, whose configuration stands in config.json beside it; there is none";
+        return Err(Error::format(weights, what));
     }
     let bad = |what: String| Error::format(&path, what);
     let theirs: UNet2D = read(&path)?;
@@ -48,28 +67,28 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
 
     let mut notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
     let top = unet.parent().unwrap_or(Path::new("."));
+    let settings = settings(top, unet)?;
     let ours = [unet.join(OURS), top.join(OURS)].into_iter().find(|path| path.exists());
-    let config = match ours {
-        Some(path) => {
-            let mut ours = read_config(&path)?;
+    let (config, configuration) = match (ours, settings) {
+        (Some(kept), settings) => {
+            let mut ours = read_config(&kept)?;
             // The channels of qkv lie apart here, whatever their order was.
             ours.unet.qkv_order = QkvLayout::New;
-            notes.push(format!("configuration from {}", path.display()));
-            ours
+            agree(&kept, &ours, (&path, &theirs), settings.as_ref())?;
+            let beside = match settings {
+                Some(_) => "config.json and scheduler_config.json say",
+                None => "config.json says",
+            };
+            (ours, format!("{}, and {beside} the same", kept.display()))
         }
-        None => {
-            let settings = [top.join("scheduler/scheduler_config.json"), unet.join("scheduler_config.json")];
-            let settings = settings.into_iter().find(|path| path.exists()).ok_or_else(|| {
-                bad("has no scheduler/scheduler_config.json beside its folder, which says what it was trained for".into())
-            })?;
-            let read = scheduler::read(&settings)?;
-            notes.extend(read.notes);
+        (None, Some(settings)) => {
+            notes.extend(settings.ours.notes);
             let classes = config.num_classes.unwrap_or(0);
-            ModelConfig {
+            let config = ModelConfig {
                 class_name: UNET.into(),
-                unet: config.clone(),
-                scheduler: read.scheduler,
-                sampling: read.sampling,
+                unet: config,
+                scheduler: settings.ours.scheduler,
+                sampling: settings.ours.sampling,
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,
@@ -78,12 +97,96 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
                 ema_warmup: None,
                 ema_initial_share: None,
                 trained_rows: None,
-            }
+            };
+            (config, format!("{} and {}", path.display(), settings.path.display()))
+        }
+        (None, None) => {
+            return Err(bad(
+                "has no scheduler/scheduler_config.json beside its folder, which says what it was trained for".into(),
+            ));
         }
     };
     let network = UNet::new(&config.unet)?;
-    let source = AsGuidedDiffusion::new(shards::open(&unet)?, network.config(), network.parameters())?;
-    Ok(Some(Checkpoint { source: Box::new(source), prefix: String::new(), config, notes }))
+    let source = AsGuidedDiffusion::new(source, network.config(), network.parameters())?;
+    Ok(Opened { source: Box::new(source), config, configuration, notes })
+}
+
+/// A scheduler's settings as they stand in a file, and what they say in our words.
+struct Settings {
+    path: PathBuf,
+    theirs: Scheduler,
+    ours: scheduler::Read,
+}
+
+/// The settings of a pipeline's scheduler, or of one beside a network that stands alone; where there are both, they agree.
+fn settings(top: &Path, unet: &Path) -> Result<Option<Settings>> {
+    let mut found: Option<Settings> = None;
+    for path in [top.join("scheduler/scheduler_config.json"), unet.join("scheduler_config.json")] {
+        if !path.exists() {
+            continue;
+        }
+        let theirs = scheduler::parse(&path)?;
+        let ours = theirs.ours().map_err(|what| Error::format(&path, what))?;
+        match &found {
+            None => found = Some(Settings { path, theirs, ours }),
+            Some(first) => {
+                let differ = said_otherwise((&first.theirs, &first.ours), (&theirs, &ours));
+                let here = first.path.display().to_string();
+                if let Some(what) = told(&differ, &here, "this file") {
+                    let what = format!("contradicts another: {what}; take one of them away");
+                    return Err(Error::format(&path, what));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The settings that `there` says, and otherwise than `here`: none where both come to the same.
+fn said_otherwise(
+    here: (&Scheduler, &scheduler::Read),
+    there: (&Scheduler, &scheduler::Read),
+) -> Vec<Difference> {
+    let of = |read: &scheduler::Read| (read.scheduler.clone(), read.sampling.clone());
+    if of(here.1) == of(there.1) {
+        return Vec::new();
+    }
+    let mut differ = differences(here.0, there.0, &[]);
+    differ.retain(|one| one.is_said() && (!one.field.starts_with('_') || one.field == "_class_name"));
+    differ
+}
+
+/// Checks that our own notes say what diffusers' files beside them say, as far as those can say it.
+fn agree(
+    kept: &Path,
+    ours: &ModelConfig,
+    (path, theirs): (&Path, &UNet2D),
+    settings: Option<&Settings>,
+) -> Result<()> {
+    let bad = |what: String| Error::format(kept, what);
+    let contradiction = |differ: &[Difference], beside: &Path| {
+        let what = told(differ, OURS, &beside.display().to_string()).unwrap_or_default();
+        let way_out =
+            "undo the change, make it in both, or delete freeguide.json to go by diffusers' files alone";
+        Err(bad(format!("contradicts a file beside it: {what}; {way_out}")))
+    };
+    // What their class cannot say is left out by going through it, and what it says in several ways is one.
+    let said = UNet2D::of(&ours.unet).map_err(bad)?;
+    if said.ours().map_err(bad)? != theirs.ours().map_err(|what| Error::format(path, what))? {
+        return contradiction(&differences(&said, theirs, &[]), path);
+    }
+    let Some(settings) = settings else { return Ok(()) };
+    match Scheduler::of(&ours.scheduler, &ours.sampling) {
+        Some(said) => {
+            let read = said.ours().map_err(bad)?;
+            match &said_otherwise((&said, &read), (&settings.theirs, &settings.ours))[..] {
+                [] => Ok(()),
+                differ => contradiction(differ, &settings.path),
+            }
+        }
+        // A schedule that theirs cannot be.
+        None => contradiction(&differences(&ours.scheduler, &settings.ours.scheduler, &[]), &settings.path),
+    }
 }
 
 /// Writes a checkpoint as a diffusers folder; each tensor keeps its type and bits.
@@ -149,13 +252,4 @@ fn put(path: &Path, value: &impl Serialize) -> Result<()> {
 fn read<T: DeserializeOwned>(path: &PathBuf) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     serde_json::from_str(&text).map_err(|error| Error::format(path, error.to_string()))
-}
-
-/// The `_class_name` of a configuration that is there and has one.
-fn class_name(path: &PathBuf) -> Result<Option<String>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let value: serde_json::Value = read(path)?;
-    Ok(value.get("_class_name").and_then(|name| name.as_str()).map(str::to_owned))
 }

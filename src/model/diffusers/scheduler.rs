@@ -163,15 +163,13 @@ pub(super) struct Read {
     pub notes: Vec<String>,
 }
 
-/// Reads a `scheduler_config.json`.
+/// Reads a `scheduler_config.json` as it stands; [`Scheduler::ours`] says what it means.
 ///
 /// # Errors
-/// When it cannot be read, or says what is not known here, by the name of its setting.
-pub(super) fn read(path: &Path) -> Result<Read> {
+/// When it cannot be read or is no such file.
+pub(super) fn parse(path: &Path) -> Result<Scheduler> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let scheduler: Scheduler = serde_json::from_str(&without_infinities(&text))
-        .map_err(|error| Error::format(path, error.to_string()))?;
-    scheduler.ours().map_err(|what| Error::format(path, what))
+    serde_json::from_str(&without_infinities(&text)).map_err(|error| Error::format(path, error.to_string()))
 }
 
 /// Python writes `-Infinity` and `NaN` where JSON has no such number; here they are `null`.

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::io::{Dtype, PtFile, SafetensorsFile, TensorSource};
+use crate::io::{Dtype, SafetensorsFile, TensorSource};
 
 /// What diffusers calls a network's weights.
-pub(super) const STEM: &str = "diffusion_pytorch_model";
+pub(in crate::model) const STEM: &str = "diffusion_pytorch_model";
 
 /// Several files as one.
 struct Shards {
@@ -24,26 +24,17 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Opens the weights in `folder`.
-pub(super) fn open(folder: &Path) -> Result<Box<dyn TensorSource>> {
-    let one = folder.join(format!("{STEM}.safetensors"));
-    let index = folder.join(format!("{STEM}.safetensors.index.json"));
-    let pickle = folder.join(format!("{STEM}.bin"));
-    if one.exists() {
-        Ok(Box::new(SafetensorsFile::open(&one)?))
-    } else if index.exists() {
-        Ok(Box::new(shards(index)?))
-    } else if pickle.exists() {
-        Ok(Box::new(PtFile::open(&pickle)?))
-    } else {
-        Err(Error::format(folder, format!("holds neither {STEM}.safetensors, its index, nor {STEM}.bin")))
-    }
+/// Opens the files that `index` names, which lie beside it.
+pub(super) fn open(index: &Path) -> Result<Box<dyn TensorSource>> {
+    Ok(Box::new(shards(index.to_owned())?))
 }
 
 fn shards(index: PathBuf) -> Result<Shards> {
     let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
     let bad = |what: String| Error::format(&index, what);
-    let Index { weight_map } = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+    let Index { weight_map } = serde_json::from_str(&text).map_err(|error| {
+        bad(format!("is a JSON file, where weights or an index of them are expected: {error}; give the folder it is in"))
+    })?;
     let mut files = BTreeMap::new();
     for name in weight_map.values() {
         // A name alone: an index must not lead out of its folder.

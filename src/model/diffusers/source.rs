@@ -57,6 +57,10 @@ impl TensorSource for AsGuidedDiffusion {
         names
     }
 
+    fn opaque(&self) -> BTreeMap<String, String> {
+        self.inner.opaque()
+    }
+
     fn about(&self, name: &str) -> Result<(Dtype, Vec<usize>)> {
         match self.places.get(name) {
             Some((place, shape)) => Ok((self.inner.about(&place.names()[0])?.0, shape.clone())),

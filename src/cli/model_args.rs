@@ -1,0 +1,54 @@
+//! How every command opens a model.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::Result;
+use crate::gpu::Gpu;
+use crate::model::{Average, Checkpoint, Choice, Model};
+
+/// Which weights of a model, and what they are, where its place does not say it.
+#[derive(clap::Args, Clone, Debug, Default)]
+pub struct ModelArgs {
+    /// Which of a training's weights: the average of this rate, or `raw`, those of the last step [default: the first average].
+    #[arg(long, value_name = "raw|RATE")]
+    average: Option<Average>,
+    /// Which network of a file that holds several, by its name there, as `ema`; FILE#ema says the same [default: the only
+    /// one, or the only average].
+    #[arg(long, value_name = "NAME")]
+    network: Option<String>,
+    /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the null class is in a network of K + 1 rows of classes: `last`, as in DiT's checkpoints. `convert` remembers it.
+    #[arg(long, value_name = "last", value_parser = ["last"])]
+    null_class: Option<String>,
+}
+
+impl ModelArgs {
+    /// What is asked for.
+    pub fn choice(&self) -> Choice {
+        Choice {
+            flags: self.config.clone(),
+            average: self.average,
+            network: self.network.clone(),
+            null_class_last: self.null_class.is_some(),
+        }
+    }
+
+    /// Opens what `path` names, and tells what was chosen without being asked for.
+    pub fn checkpoint(&self, path: &Path) -> Result<Checkpoint> {
+        let checkpoint = Checkpoint::choose(path, &self.choice())?;
+        checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
+        Ok(checkpoint)
+    }
+
+    /// The same with its weights on a device.
+    pub fn model(&self, gpu: &Gpu, path: &Path) -> Result<Model> {
+        Model::of(gpu, self.checkpoint(path)?)
+    }
+}
+
+/// A second model that a command takes, opened in the usual way; FILE#NETWORK and DIR#AVERAGE choose.
+pub fn other(path: &Path) -> Result<Checkpoint> {
+    ModelArgs::default().checkpoint(path)
+}
