@@ -159,7 +159,7 @@ pub fn run(args: &Args) -> Result<()> {
     let steps = match args.halve {
         Some(to) => {
             let exactly = teacher.config.sampling.sampler.as_deref() == Some("halving");
-            halvings(teacher.config.sampling.steps, to, exactly)?
+            halvings(teacher.config.default_steps(), to, exactly)?
         }
         None => Vec::new(),
     };

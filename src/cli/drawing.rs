@@ -68,6 +68,11 @@ impl Drawing {
         Drawer::new(gpu, model, self.guiders.clone(), options)
     }
 
+    /// Refuses weights that a guider would put its own in the place of.
+    pub fn check_weights_are_read(&self) -> Result<()> {
+        self.guiders.check_weight_is_read()
+    }
+
     /// In words, where it is not the model's own way: nothing for an empty chain and the model's sampler.
     pub fn note(&self) -> String {
         let mut note = String::new();

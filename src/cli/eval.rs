@@ -58,6 +58,9 @@ pub fn run(args: &Args) -> Result<()> {
     let precision: Precision = args.precision.parse()?;
     let drawing = args.drawing.read()?;
     let guidance = Guidance::from_weight(args.w)?;
+    if args.w != 0.0 {
+        drawing.check_weights_are_read()?;
+    }
     if args.count.is_some_and(|count| count < 2) {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
     }

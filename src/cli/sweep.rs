@@ -70,6 +70,9 @@ pub fn run(args: &Args) -> Result<()> {
     let measured = !args.metrics.is_empty();
     measured_sweep::measures(&args.metrics)?;
     let drawing = args.drawing.read()?;
+    if guidance.len() > 1 {
+        drawing.check_weights_are_read()?;
+    }
     if args.count == Some(0) || args.steps.contains(&0) {
         return Err(Error::Config("--count and --steps must be at least 1".into()));
     }
