@@ -10,7 +10,7 @@ use crate::eval::{
     PictureSource, Reference, collect, default_images, train_classifier,
 };
 use crate::gpu::Gpu;
-use crate::io::SafetensorsFile;
+use crate::io::{SafetensorsFile, WorkFolder};
 
 use super::{interrupt, progress};
 
@@ -121,7 +121,7 @@ pub fn compared(
     spec: &str,
     features: &FeatureArgs,
     size: Option<usize>,
-    work: &Path,
+    work: &WorkFolder,
 ) -> Result<Compared> {
     let path = Path::new(spec);
     if path.extension().is_some_and(|extension| extension == "npz") {
@@ -135,9 +135,8 @@ pub fn compared(
         return Ok(Compared { reference: Reference::load(path)?, network });
     }
     let data = Dataset::open(spec, size)?;
-    std::fs::create_dir_all(work).map_err(Error::io(work))?;
-    let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
-    let parts = work.join("reference");
+    let network = features.network(gpu, Some(&data), &work.path().join("classifier.safetensors"))?;
+    let parts = work.path().join("reference");
     let collected = collected("reference", &mut DataPictures::new(&data, None), &*network, &parts)?;
     let reference = Reference::of(&collected, network.identity())?;
     Ok(Compared { reference, network })

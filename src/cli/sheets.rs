@@ -10,6 +10,7 @@ use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::Precision;
 
 use super::guider::Drawer;
+use super::notes::{Notes, note, of_sampling, weights};
 use super::pictures;
 use super::sample::default_batch;
 
@@ -43,6 +44,22 @@ impl<'a> Sheets<'a> {
 
     fn drawer(&self, guidance: Guidance) -> &Drawer {
         if Sampler::needs_both(guidance) { &self.guided } else { &self.single }
+    }
+
+    /// How the pictures of a sheet are drawn: notes for its file.
+    pub fn notes(&self, guidance: &[Guidance], seeds: u64) -> Result<Notes> {
+        let listed: Vec<String> = guidance.iter().map(|guidance| guidance.weight().to_string()).collect();
+        let mut notes = vec![
+            note("guidance_weights", listed.join(",")),
+            note("count", seeds),
+            note("seeds", format!("{seeds} of each class, from {seeds} times its number on")),
+        ];
+        notes.extend(of_sampling(self.single.options(), &self.config.process()?));
+        if let Some((guiders, weaker)) = self.single.guiders().or_else(|| self.guided.guiders()) {
+            notes.push(note("guider", guiders));
+            notes.extend(weaker.map(|checksum| note("guider_weights", weights(checksum))));
+        }
+        Ok(notes)
     }
 
     /// Steps that a sheet takes.

@@ -7,7 +7,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod files;
 mod measures;
+mod notes;
+mod terminal;
 
 use std::fs;
 use std::io::Write;
