@@ -125,13 +125,13 @@ pub fn visible(text: &str) -> Cow<'_, str> {
 }
 
 /// A name that others gave, for a place within a line: as [`visible`], line ends and tabs too.
-pub fn name(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     visible(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
 }
 
 /// A path, for a place within a line.
 fn shown(path: &Path) -> String {
-    name(&path.to_string_lossy())
+    one_line(&path.to_string_lossy())
 }
 
 #[cfg(test)]

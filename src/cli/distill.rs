@@ -138,7 +138,7 @@ fn halvings(from: usize, to: usize, exactly: bool) -> Result<Vec<usize>> {
 
 pub fn run(args: &Args) -> Result<()> {
     let range = ranges::range(&args.w)?;
-    outputs::prove_folder(&args.out)?;
+    outputs::prove_training(&args.out, &["loss.png"])?;
     let gpu = args.device.open()?;
     let teacher = Model::load(&gpu, &args.teacher)?;
     let dataset = args.dataset(&teacher.config)?;

@@ -64,20 +64,20 @@ pub fn run(args: &Args) -> Result<()> {
     WorkFolder::prove(&work)?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let (report, work) = match (&args.model, &args.samples) {
+    let (measured, work) = match (&args.model, &args.samples) {
         (Some(path), _) => {
             let model = Model::load(&gpu, path)?;
-            let work = WorkFolder::open(&work)?;
             let size = model.unet.config().sample_size;
             let compared = compared(&gpu, &args.reference, &args.features, Some(size), &work)?;
+            let work = WorkFolder::open(&work)?;
             let draw =
                 Draw { guidance, drawing, steps: args.steps, precision, count: args.count.unwrap_or(50_000) };
             (measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?, work)
         }
         (None, Some(samples)) => {
-            let work = WorkFolder::open(&work)?;
             // Data is brought to the size of what it is compared with, where that is known.
             let compared = compared(&gpu, &args.reference, &args.features, None, &work)?;
+            let work = WorkFolder::open(&work)?;
             let parts = work.path().join(PARTS);
             let (collected, pictures) = with_pictures(samples, None, args.count, |source| {
                 let collected = collected("measuring", source, &*compared.network, &parts)?;
@@ -91,7 +91,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, None) => return Err(Error::Config("give --model or --samples".into())),
     };
     // Kept first, then told, then tidied up: whatever fails, the numbers or the features are still there.
-    let Measured { report, pictures } = report;
+    let Measured { report, pictures } = measured;
     let kept = serde_json::json!({ "pictures": pictures, "reference": args.reference, "report": report });
     work.append(REPORTS, &kept.to_string())?;
     if args.json {

@@ -121,7 +121,7 @@ pub fn compared(
     spec: &str,
     features: &FeatureArgs,
     size: Option<usize>,
-    work: &WorkFolder,
+    work: &Path,
 ) -> Result<Compared> {
     let path = Path::new(spec);
     if path.extension().is_some_and(|extension| extension == "npz") {
@@ -135,8 +135,9 @@ pub fn compared(
         return Ok(Compared { reference: Reference::load(path)?, network });
     }
     let data = Dataset::open(spec, size)?;
-    let network = features.network(gpu, Some(&data), &work.path().join("classifier.safetensors"))?;
-    let parts = work.path().join("reference");
+    WorkFolder::open(work)?;
+    let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
+    let parts = work.join("reference");
     let collected = collected("reference", &mut DataPictures::new(&data, None), &*network, &parts)?;
     let reference = Reference::of(&collected, network.identity())?;
     Ok(Compared { reference, network })

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result, name};
+use crate::error::{Error, Result, one_line};
 use crate::io::generations;
 use crate::model::{Checkpoint, Kind, ModelConfig};
 use crate::nn::UNet;
@@ -89,7 +89,7 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
     }
     if classes {
         for (label, given) in config.class_names.iter().enumerate() {
-            println!("  {label}: {}", name(given));
+            println!("  {label}: {}", one_line(given));
         }
     }
     Ok(())
@@ -182,11 +182,11 @@ fn progress(dir: &Path, path: &Path) -> Result<()> {
 }
 
 fn summary(names: &[String]) -> String {
-    let shown = |names: &[String]| names.iter().map(|given| name(given)).collect::<Vec<_>>().join(", ");
+    let shown = |names: &[String]| names.iter().map(|given| one_line(given)).collect::<Vec<_>>().join(", ");
     match names {
         [] => "none".into(),
         few if few.len() <= 12 => shown(few),
-        [first, .., last] => format!("{} from {} to {}", names.len(), name(first), name(last)),
-        [one] => name(one),
+        [first, .., last] => format!("{} from {} to {}", names.len(), one_line(first), one_line(last)),
+        [one] => one_line(one),
     }
 }

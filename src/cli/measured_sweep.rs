@@ -67,9 +67,10 @@ pub fn run(
     if count < 2 {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
     }
-    let work = WorkFolder::open(&folder.join(WORK))?;
+    let work = folder.join(WORK);
     let size = models[0].1.unet.config().sample_size;
     let compared = compared(gpu, reference, &args.features, Some(size), &work)?;
+    let work = WorkFolder::open(&work)?;
     let [csv, plot, table] = FILES.map(|name| folder.join(name));
     settle(
         &folder.join(NOTE),

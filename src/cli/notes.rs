@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use crate::diffusion::{Method, Process, Variance};
+use crate::diffusion::{Method, Process, SamplerKind, Variance};
 use crate::gpu::Gpu;
 use crate::model::{ClassifierModel, Model, ModelConfig};
 use crate::sample::SamplerOptions;
@@ -67,7 +67,9 @@ pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
     notes.extend(eta.map(|eta| note("eta", eta)));
     notes.extend(variance.map(|variance| note("variance", variance_name(variance))));
     notes.push(respacing.as_ref().map_or_else(|| note("steps", steps), |spec| note("respacing", spec)));
-    notes.push(note("v", variance_exponent));
+    if process.is_continuous() && process.sampler(method, *steps) == SamplerKind::Ancestral {
+        notes.push(note("v", variance_exponent));
+    }
     notes.push(note("clip", clip));
     notes.push(note("precision", if *dtype == DType::F16 { "f16" } else { "f32" }));
     if *fast {

@@ -21,6 +21,21 @@ pub fn prove_folder(dir: &Path) -> Result<()> {
     prove_writable(dir.join("new"))
 }
 
+/// Refuses a folder that a training could not write into, and, where none was begun in it, one that holds `drawings` of the
+/// same names already.
+pub fn prove_training(dir: &Path, drawings: &[&str]) -> Result<()> {
+    prove_folder(dir)?;
+    let begun = dir.join("train.json").exists();
+    let there = drawings.iter().map(|name| dir.join(name)).find(|path| path.symlink_metadata().is_ok());
+    match there.filter(|_| !begun) {
+        Some(path) => Err(Error::Config(format!(
+            "{} exists already, and no training was begun beside it; give another folder",
+            path.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Refuses to overwrite, unless asked to.
 pub fn check_free(path: &Path, force: bool) -> Result<()> {
     // A link that leads nowhere is somebody's, too.

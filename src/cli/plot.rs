@@ -75,6 +75,9 @@ pub fn run(args: &Args) -> Result<()> {
     ];
     outputs::prove(asked.iter().filter(|(asked, _)| *asked).flat_map(|(_, paths)| *paths), args.force)?;
 
+    let dataset = Dataset::open(&args.data, args.image_size)?;
+    let decoded = dataset.decode(args.image)?;
+
     // IDDPM, figure 1: the small variance against the large one.
     let lines = [100, 1000, 4000].map(|steps| -> Result<Series> {
         let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, steps)?;
@@ -95,8 +98,6 @@ pub fn run(args: &Args) -> Result<()> {
     loss_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
 
     // Figure 3: the same picture and noise under both schedules.
-    let dataset = Dataset::open(&args.data, args.image_size)?;
-    let decoded = dataset.decode(args.image)?;
     let image = prepare(&decoded, dataset.image_size(), CropOffset::CENTER, false);
     let rows: Vec<Vec<Vec<Image>>> =
         processes.iter().map(|process| strip(&image, process)).collect::<Result<_>>()?;

@@ -28,10 +28,8 @@ const WEIGHTS: [f64; 5] = [-1.0, 0.0, 1.0, 2.0, 4.0];
 const SEEDS: u64 = 4;
 
 pub fn run(args: &Args) -> Result<()> {
-    outputs::prove_folder(&args.out)?;
     let path = args.out.join("samples.png");
-    // In a folder of its own it draws its samples again.
-    outputs::prove([&path], args.out.join("train.json").exists())?;
+    outputs::prove_training(&args.out, &["loss.png", "samples.png"])?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let dataset = train::open_data("digits", None)?;

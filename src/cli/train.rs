@@ -230,7 +230,7 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     if !args.dry_run {
-        outputs::prove_folder(&args.out)?;
+        outputs::prove_training(&args.out, &["loss.png"])?;
     }
     let dataset = open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
@@ -261,7 +261,7 @@ pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> 
     if !skipped.is_empty() {
         eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());
         for (name, why) in skipped.iter().take(10) {
-            eprintln!("  {}: {why}", crate::error::name(name));
+            eprintln!("  {}: {why}", crate::error::one_line(name));
         }
         if skipped.len() > 10 {
             eprintln!("  and {} more", skipped.len() - 10);

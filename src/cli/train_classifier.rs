@@ -110,10 +110,7 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    outputs::prove_folder(&args.out)?;
-    if !args.out.join("train.json").exists() {
-        outputs::prove([args.out.join(ACCURACY)], false)?;
-    }
+    outputs::prove_training(&args.out, &["loss.png", ACCURACY])?;
     let dataset = train::open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;

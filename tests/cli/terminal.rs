@@ -5,7 +5,8 @@ use super::*;
 /// Every command that prints, with what it leaves. They follow one another: later ones use what earlier ones made.
 fn printers(place: &Place) -> Vec<(Vec<String>, &'static str)> {
     let line = |text: &str| text.split(' ').map(|word| word.replace("AT", &place.text(""))).collect();
-    let tiny = "--channels 8 --channel-mult 1 --attention none --batch 8";
+    let small = "--channels 8 --channel-mult 1 --attention none --batch 8";
+    let tiny = format!("{small} --norm-groups 4");
     [
         ("--help".to_owned(), ""),
         ("sample --help".into(), ""),
@@ -19,7 +20,7 @@ fn printers(place: &Place) -> Vec<(Vec<String>, &'static str)> {
             format!("train --data digits --out ATtrained --images 8 --schedule cosine --steps-total 8 {tiny}"),
             "trained/model.safetensors",
         ),
-        (format!("train-classifier --data digits --out ATclass --images 8 {tiny}"), "class/model.safetensors"),
+        (format!("train-classifier --data digits --out ATclass --images 8 {small}"), "class/model.safetensors"),
         ("distill --teacher ATmodel --out ATstudent --images 8 --batch 8".into(), "student/model.safetensors"),
         ("sample --model ATmodel --steps 1 --seeds 0 --out ATone.png".into(), "one.png"),
         ("sample --model ATmodel --steps 1 --seeds 0 --out ATall.npz".into(), "all.npz"),
