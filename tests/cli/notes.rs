@@ -27,6 +27,9 @@ fn command(place: &Place, text: &[(String, String)]) -> Vec<String> {
             "variance" => "--variance",
             "steps" => "--steps",
             "respacing" => "--respacing",
+            "spacing" => "--spacing",
+            "average" => "--average",
+            "network" => "--network",
             "v" => "--v",
             "clip" => "--clip",
             "precision" => "--precision",
@@ -35,7 +38,7 @@ fn command(place: &Place, text: &[(String, String)]) -> Vec<String> {
             "classifier_scale" => "--classifier-scale",
             "upsampler_steps" => "--upsampler-steps",
             // Which program, device and weights these were, and what the models themselves say.
-            "Software" | "device" | "guidance_scale" | "from_values" => continue,
+            "Software" | "device" | "file" | "guidance_scale" | "from_values" => continue,
             key if key.ends_with("_weights") || key.ends_with("_scheduler") => continue,
             key if key.starts_with("upsampler_") => continue,
             key => panic!("nobody reads the note {key} = {value}"),
@@ -83,6 +86,7 @@ fn a_picture_is_made_again_from_its_text_alone() {
         ("model", "plain.png", &["--w=-0.5", "--seeds", "0-1,5", "--v", "0.7", "--clip", "none"][..]),
         ("model", "plain.npz", &["--seeds", "3", "--sampler", "heun"]),
         ("model", "none.png", &["--class", "none", "--seeds", "3"]),
+        ("model", "raw.png", &["--class", "2", "--average", "raw"]),
         ("model", "eta.png", &["--class", "2", "--sampler", "ddim", "--eta", "0.5"]),
         (
             "model",

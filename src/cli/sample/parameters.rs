@@ -59,7 +59,7 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
     let mut notes = program(made.gpu);
     notes.extend(of_model("model", named, made.model));
     notes.push(note("file", &made.model.name));
-    notes.extend(opening.choice().flags.iter().map(|path| note("config", file_name(path))));
+    notes.extend(opening.notes());
     notes.push(note("class", class));
     notes.push(note("seeds", seeds));
     notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));
