@@ -69,6 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
     let report = match (&args.model, &args.samples) {
         (Some(path), _) => {
             let model = args.opening.model(&gpu, path)?;
+            drawing.check(&model, guidance)?;
             let inside = path.is_dir().then(|| path.join("eval"));
             let work = args.work.clone().or(inside).unwrap_or_else(|| beside(path));
             let size = model.unet.config().sample_size;
