@@ -71,69 +71,105 @@ fn w(weight: f64) -> Guidance {
     Guidance::from_weight(weight).unwrap()
 }
 
-/// What the library says to a picture of `class` at `weight`, from each of its entries.
-fn library(
-    gpu: &Gpu,
-    model: &Model,
-    class: Option<u32>,
-    weight: f64,
-) -> Vec<(&'static str, Result<(), String>)> {
-    let options = SamplerOptions { guided: Sampler::needs_both(w(weight)), ..sampler_options(1, 2) };
-    let request = [Request { class, seed: 0 }];
-    let text = |result: freeguide::Result<()>| result.map_err(|error| error.to_string());
-    let plain =
-        Sampler::of(gpu, model, options.clone()).and_then(|sampler| sampler.start(&request, w(weight)));
-    let of_config = SamplerOptions {
-        guided: Sampler::needs_both(w(weight)),
-        ..SamplerOptions::of(&model.config, 1).unwrap()
-    };
-    let by_parts =
-        Sampler::new(gpu, &model.unet, &model.weights(), &model.config.process().unwrap(), of_config)
-            .and_then(|sampler| sampler.start(&request, w(weight)));
-    let mut all = vec![("Sampler::of", text(plain)), ("Sampler::new", text(by_parts))];
-    if Sampler::needs_both(w(weight)) {
-        let guiders: Guiders = "rescale(0.5)".parse().unwrap();
-        let guided = GuidedSampler::new(gpu, model, None, guiders, options)
-            .and_then(|sampler| sampler.start(&request, w(weight)));
-        all.push(("GuidedSampler", text(guided)));
-    }
-    let session = Session::new(model.gpu().device(), model.gpu().queue(), model, SessionOptions::default());
-    let request = freeguide::session::Request { class, guidance: w(weight), ..Default::default() };
-    all.push(("Session", text(session.and_then(|mut session| session.start(&request)))));
-    all
+/// Every entry of the library to one model; a sampler that cannot be made is the reason.
+struct Entries {
+    single: Sampler,
+    guided: Result<Sampler, String>,
+    guiders: Result<GuidedSampler, String>,
+    session: Session,
 }
+
+impl Entries {
+    fn of(gpu: &Gpu, model: &Model) -> Entries {
+        let options = |guided| SamplerOptions { guided, ..SamplerOptions::of(&model.config, 1).unwrap() };
+        let process = model.config.process().unwrap();
+        let guided = Sampler::new(gpu, &model.unet, &model.weights(), process, options(true));
+        let guiders =
+            GuidedSampler::new(gpu, model, None, "rescale(0.5)".parse::<Guiders>().unwrap(), options(true));
+        let (device, queue) = (model.gpu().device(), model.gpu().queue());
+        Entries {
+            single: Sampler::of(gpu, model, options(false)).unwrap(),
+            guided: guided.map_err(|error| error.to_string()),
+            guiders: guiders.map_err(|error| error.to_string()),
+            session: Session::new(device, queue, model, SessionOptions::default()).unwrap(),
+        }
+    }
+
+    /// What each says to a picture of `class` at `weight`.
+    fn ask(&mut self, class: Option<u32>, weight: f64) -> Vec<(&'static str, Result<(), String>)> {
+        let (request, guidance) = ([Request { class, seed: 0 }], w(weight));
+        let text = |result: freeguide::Result<()>| result.map_err(|error| error.to_string());
+        let session = freeguide::session::Request { class, guidance, ..Default::default() };
+        let mut all = vec![("Session", text(self.session.start(&session)))];
+        if Sampler::needs_both(guidance) {
+            let start = |sampler: &Sampler| text(sampler.start(&request, guidance));
+            all.push(("Sampler", self.guided.as_ref().map_err(Clone::clone).and_then(start)));
+            let start = |sampler: &GuidedSampler| text(sampler.start(&request, guidance));
+            all.push(("GuidedSampler", self.guiders.as_ref().map_err(Clone::clone).and_then(start)));
+        } else {
+            all.push(("Sampler", text(self.single.start(&request, guidance))));
+        }
+        all
+    }
+}
+
+/// A picture that is asked for, its class and weight, and what a refusal says of it.
+type Asked = (Option<u32>, f64, &'static [&'static str]);
 
 #[test]
 fn the_library_refuses_what_was_not_taught() {
     let gpu = gpu();
-    for (lack, class, weight, said) in [
-        (Lack::Nothing, Some(3), 1.0, &[][..]),
-        (Lack::Nothing, None, -1.0, &[]),
-        (Lack::Nothing, Some(10), 0.0, &["no class 10", "0 to 9"]),
-        (Lack::Nothing, Some(10), 1.0, &["no class 10", "0 to 9"]),
-        (Lack::Nothing, Some(u32::MAX), -1.0, &["no class 4294967295"]),
-        (Lack::NullRow, Some(3), 0.0, &[]),
-        (Lack::NullRow, Some(3), 1.0, &NULL_CLASS),
-        (Lack::NullRow, None, 0.0, &NULL_CLASS),
-        (Lack::NullRow, Some(3), -1.0, &NULL_CLASS),
-        (Lack::NullTraining, Some(3), 0.0, &[]),
-        (Lack::NullTraining, Some(3), 1.0, &NULL_CLASS),
-        (Lack::NullTraining, None, 0.0, &NULL_CLASS),
-        (Lack::Classes, None, -1.0, &[]),
-        (Lack::Classes, Some(3), 0.0, &["class 3", "without labels", "`class none`"]),
-        (Lack::Classes, Some(3), 1.0, &["class 3", "without labels"]),
-        (Lack::OneClass, Some(2), 0.0, &[]),
-        (Lack::OneClass, Some(3), 0.0, &["class 3", "no picture of it"]),
-    ] {
-        let model = model(&gpu, config(lack, false));
-        for (entry, result) in library(&gpu, &model, class, weight) {
-            match (said, result) {
-                ([], result) => assert_eq!(result, Ok(()), "{entry} of {lack:?}, {class:?} at w = {weight}"),
-                (said, Ok(())) => panic!("{entry} of {lack:?} took {class:?} at w = {weight}: {said:?}"),
-                (said, Err(message)) => {
-                    let all = said.iter().all(|word| message.contains(word));
-                    assert!(all, "{entry} of {lack:?}, {class:?} at w = {weight}: {message}");
-                }
+    let asked: [(Lack, &[Asked]); 5] = [
+        (
+            Lack::Nothing,
+            &[
+                (Some(3), 1.0, &[]),
+                (None, -1.0, &[]),
+                (Some(10), 0.0, &["no class 10", "0 to 9"]),
+                (Some(10), 1.0, &["no class 10", "0 to 9"]),
+                (Some(u32::MAX), -1.0, &["no class 4294967295"]),
+            ],
+        ),
+        (
+            Lack::NullRow,
+            &[
+                (Some(3), 0.0, &[]),
+                (Some(3), 1.0, &NULL_CLASS),
+                (None, 0.0, &NULL_CLASS),
+                (Some(3), -1.0, &NULL_CLASS),
+            ],
+        ),
+        (Lack::NullTraining, &[(Some(3), 0.0, &[]), (Some(3), 1.0, &NULL_CLASS), (None, 0.0, &NULL_CLASS)]),
+        (
+            Lack::Classes,
+            &[
+                (None, -1.0, &[]),
+                (Some(3), 0.0, &["class 3", "without labels", "`class none`"]),
+                (Some(3), 1.0, &["class 3", "without labels"]),
+            ],
+        ),
+        (
+            Lack::OneClass,
+            &[
+                (Some(2), 1.0, &[]),
+                (Some(3), 0.0, &["class 3", "no picture of it"]),
+                (Some(3), 1.0, &["class 3"]),
+            ],
+        ),
+    ];
+    for (lack, asked) in asked {
+        let mut entries = Entries::of(&gpu, &model(&gpu, config(lack, false)));
+        for (class, weight, said) in asked {
+            for (entry, result) in entries.ask(*class, *weight) {
+                let as_it_should = match (said, &result) {
+                    ([], result) => result.is_ok(),
+                    (said, Err(message)) => said.iter().all(|word| message.contains(word)),
+                    (_, Ok(())) => false,
+                };
+                assert!(
+                    as_it_should,
+                    "{entry} of {lack:?}, {class:?} at w = {weight}: {result:?}, expected {said:?}"
+                );
             }
         }
     }
@@ -181,14 +217,8 @@ fn measures_and_teachers_refuse_it_too() {
 fn every_number_of_steps_is_sampled() {
     let gpu = gpu();
     let model = model(&gpu, config(Lack::Nothing, true));
-    for kind in [
-        SamplerKind::Ancestral,
-        SamplerKind::Ddim,
-        SamplerKind::Euler,
-        SamplerKind::Heun,
-        SamplerKind::Dpmpp2m,
-    ] {
-        for steps in [1, 2, 29, 30] {
+    for kind in [SamplerKind::Ancestral, SamplerKind::Heun, SamplerKind::Dpmpp2m] {
+        for steps in [1, 29] {
             let method = Method { kind: Some(kind), ..Method::default() };
             let options = SamplerOptions { guided: false, method, ..sampler_options(1, steps) };
             let sampler = Sampler::of(&gpu, &model, options).unwrap();
@@ -246,7 +276,7 @@ mod commands {
                 "--work",
                 &folder,
             ],
-            &["distill", "--teacher", null, "--out", &folder],
+            &["distill", "--teacher", null, "--data", "digits", "--out", &folder],
             &[
                 "nll",
                 "--model",

@@ -1,9 +1,10 @@
 //! How a model's pictures are drawn, for the commands that measure them.
 
-use crate::diffusion::{Guidance, Guiders, Method, SamplerKind, Spacing};
+use crate::diffusion::guiders::Against;
+use crate::diffusion::{Evaluations, Guidance, Guiders, Method, SamplerKind, Spacing};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::Model;
+use crate::model::{Conditions, Model};
 use crate::sample::{Sampler, SamplerOptions};
 use crate::tensor::DType;
 
@@ -66,6 +67,18 @@ impl Drawing {
             ..defaults
         };
         Drawer::new(gpu, model, self.guiders.clone(), options)
+    }
+
+    /// Refuses a model that was not taught what this draws of it: pictures of every class, or without one where there are none.
+    pub fn check(&self, model: &Model, guidance: Guidance) -> Result<()> {
+        let conditions = Conditions::of(&model.config);
+        let classes: Vec<Option<u32>> = match conditions.classes() as u32 {
+            0 => vec![None],
+            count => (0..count).map(Some).collect(),
+        };
+        let elsewhere = self.guiders.against() != Against::Null;
+        let evaluations = if self.guiders.is_empty() { guidance.evaluations() } else { Evaluations::Both };
+        conditions.check(classes, evaluations, elsewhere)
     }
 
     /// Refuses weights that a guider would put its own in the place of.

@@ -73,6 +73,7 @@ pub fn run(args: &Args) -> Result<()> {
     let (measured, work) = match (&args.model, &args.samples) {
         (Some(path), _) => {
             let model = args.opening.model(&gpu, path)?;
+            drawing.check(&model, guidance)?;
             let size = model.unet.config().sample_size;
             let compared = compared(&gpu, &args.reference, &args.features, Some(size), &work)?;
             let work = WorkFolder::open(&work)?;

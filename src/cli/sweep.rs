@@ -93,6 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut models = Vec::new();
     for (path, name) in args.model.iter().zip(names) {
         let model = args.opening.model(&gpu, path)?;
+        guidance.iter().try_for_each(|guidance| drawing.check(&model, *guidance))?;
         if model.config.class_names.is_empty() {
             return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
         }

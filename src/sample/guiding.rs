@@ -69,6 +69,10 @@ impl GuidedSampler {
         let more: Result<Vec<u32>> =
             guiders.more_conditions().iter().map(|(class, _)| model.config.class(class)).collect();
         let other_labels = [other_labels, more?].concat();
+        let conditions = Conditions::of(&model.config);
+        for label in other_labels.iter().filter(|label| **label != config.null_label()) {
+            conditions.check_class(Some(*label))?;
+        }
         let moves = GuidedMoves::new(model, &guiders, &options)?;
 
         let bytes = shape.iter().product::<usize>() as u64 * 4;
@@ -110,7 +114,7 @@ impl GuidedSampler {
             steps: moves.steps,
             shape,
             null_label: config.null_label(),
-            conditions: Conditions::of(&model.config),
+            conditions,
             other_labels,
             start,
             all,
@@ -238,7 +242,10 @@ fn check(model: &Model, weak: Option<&Model>, guiders: &Guiders, options: &Sampl
             let ours = (&*name(model), &*model.config.class_names);
             check_same_classes(ours, (&name(weak), &weak.config.class_names), false).map(drop)
         }
-        (Against::Null, _) => conditions.check_guidance("these guiders: guidance"),
-        (Against::Class(_), _) => conditions.check_every_class(),
+        (Against::Null | Against::Class(_), _) if conditions.classes() == 0 => {
+            refuse("these guiders need classes, and the network has none".into())
+        }
+        (Against::Null, _) => conditions.check_null("guidance"),
+        (Against::Class(_), _) => Ok(()),
     }
 }
