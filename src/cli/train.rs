@@ -69,7 +69,7 @@ pub struct Args {
     #[arg(long, value_name = "F", help_heading = "Network")]
     dropout: Option<f32>,
 
-    /// Images a step.
+    /// Images a step [default: the preset's, on small sets a sixteenth of the pictures, from 8].
     #[arg(long, value_name = "N", help_heading = "Optimisation")]
     batch: Option<usize>,
     /// Images at a time on the device, to save memory; must divide --batch.
@@ -78,7 +78,7 @@ pub struct Args {
     /// Learning rate.
     #[arg(long, value_name = "F", help_heading = "Optimisation")]
     lr: Option<f64>,
-    /// Images over which the learning rate rises from zero.
+    /// Images over which the learning rate rises from zero [default: the preset's, at most six passes].
     #[arg(long, value_name = "IMAGES", help_heading = "Optimisation")]
     warmup: Option<u64>,
     /// Decoupled weight decay.
@@ -159,7 +159,8 @@ pub struct Args {
 
 impl Args {
     fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
-        let mut options = Preset::or_usual(self.preset.as_deref(), dataset)?.options(dataset, self.seed);
+        let preset = Preset::or_usual(self.preset.as_deref(), dataset)?;
+        let mut options = preset.options(dataset, self.seed);
         let o = &mut options;
         o.random_crop = match self.crop.as_str() {
             "center" => false,
@@ -197,7 +198,8 @@ impl Args {
         o.unet.condition_from = self.condition_from.clone();
         if let Some(batch) = self.batch {
             o.batch = batch;
-            o.microbatch = batch.min(o.microbatch);
+            // Not the microbatch of a set's own smaller batch.
+            o.microbatch = batch.min(preset.batch.1);
             if !batch.is_multiple_of(o.microbatch.max(1)) {
                 o.microbatch = batch;
             }

@@ -88,9 +88,9 @@ pub struct Preset {
     pub unet: (usize, &'static [f64], usize, &'static [usize], usize, f32),
     /// Channels a head.
     pub head_dim: usize,
-    /// Batch and microbatch.
+    /// Batch and microbatch, on sets of some thousands of pictures or more.
     pub batch: (usize, usize),
-    /// Learning rate, warm-up in images.
+    /// Learning rate, warm-up in images; six passes over a smaller set.
     pub learning_rate: (f64, u64),
     /// Images in all.
     pub images: u64,
@@ -148,7 +148,22 @@ pub const PRESETS: &[Preset] = &[
     },
 ];
 
+/// Steps that a pass over a small set has at least: the batch shrinks for it, down to [`SMALLEST_BATCH`].
+const STEPS_A_PASS: usize = 16;
+/// The batch that no set is too small for.
+const SMALLEST_BATCH: usize = 8;
+/// Passes over a small set within which the learning rate has risen.
+const WARMUP_PASSES: u64 = 6;
+
 impl Preset {
+    /// Batch and microbatch on `images` pictures: the preset's, or as large a power of two as leaves a pass over a small set
+    /// some steps. By the pictures and not by how long the training is, so that it may go on for longer.
+    fn batch_on(&self, images: usize) -> (usize, usize) {
+        let largest = (images / STEPS_A_PASS).max(SMALLEST_BATCH);
+        let batch = self.batch.0.min(1 << largest.ilog2());
+        (batch, self.batch.1.min(batch))
+    }
+
     /// The preset of a name.
     ///
     /// # Errors
@@ -174,6 +189,7 @@ impl Preset {
         let (model_channels, mult, layers_per_block, attention, norm_num_groups, dropout) = self.unet;
         let size = dataset.image_size();
         let sizes: Vec<usize> = (0..mult.len()).map(|level| size >> level).collect();
+        let (batch, microbatch) = self.batch_on(dataset.len());
         TrainOptions {
             data: dataset.name.clone(),
             data_fingerprint: dataset.fingerprint(),
@@ -203,10 +219,10 @@ impl Preset {
             },
             random_crop: false,
             flip: false,
-            batch: self.batch.0,
-            microbatch: self.batch.1,
+            batch,
+            microbatch,
             learning_rate: self.learning_rate.0,
-            warmup_images: self.learning_rate.1,
+            warmup_images: self.learning_rate.1.min(WARMUP_PASSES * dataset.len() as u64),
             weight_decay: 0.0,
             grad_clip: 1.0,
             images: self.images,
@@ -369,6 +385,18 @@ mod tests {
     fn digits() -> TrainOptions {
         let dataset = Dataset::open("digits", None).unwrap();
         Preset::named("digits").unwrap().options(&dataset, 0)
+    }
+
+    #[test]
+    fn small_sets_are_seen_in_small_batches_and_large_ones_in_the_presets() {
+        let custom = Preset::named("custom").unwrap();
+        for (images, batch) in [(1, 8), (200, 8), (300, 16), (1023, 32), (1024, 64), (1_000_000, 64)] {
+            assert_eq!(custom.batch_on(images), (batch, batch), "{images} pictures");
+        }
+        let imagenet = Preset::named("imagenet64").unwrap();
+        assert_eq!(imagenet.batch_on(1_281_167), (2048, 32));
+        assert_eq!(imagenet.batch_on(600), (32, 32));
+        assert_eq!((digits().batch, digits().warmup_images), (32, 640));
     }
 
     #[test]
