@@ -4,12 +4,19 @@
     python3 benches/pytorch.py [--filter conv] [--csv FILE]
 
 Needs torch with CUDA (or ROCm). Each kernel runs from a graph of several replays, timed with GPU events, warm, the median
-of many; networks run three ways: as they are, in a CUDA graph, and through torch.compile. Names and shapes are those that
-`cargo bench` prints.
+of many. Names and shapes are those that `cargo bench` prints; behind them stands how a network was run:
+
+    graph            eager kernels, replayed from a CUDA graph
+    reduce-overhead  torch.compile(mode="reduce-overhead"), called as a user calls it
+    compiled         torch.compile, all of it replayed from one CUDA graph
+
+The network is in the form that PyTorch runs fastest: channels last, attention as linear layers over tokens. Training steps
+are autocast, with AdamW and an average of the parameters; `train/memory` is the peak of what they allocated.
 """
 
 import argparse
 import csv
+import gc
 import math
 import statistics
 import sys
@@ -21,21 +28,23 @@ from torch import nn
 DEVICE = "cuda"
 
 
-def seconds(work, repeats=20, inner=8):
-    """Median seconds of `work()`, captured into a graph where that is possible."""
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            work()
+def seconds(work, repeats=20, inner=8, graph=True):
+    """Median seconds of `work()`, captured into a graph where that is wanted and possible."""
     torch.cuda.synchronize()
-    try:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            for _ in range(inner):
+    run, count = work, 1
+    if graph:
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(3):
                 work()
-        run, count = graph.replay, inner
-    except Exception:  # what synchronises or allocates on the way cannot be captured
-        run, count = work, 1
+        torch.cuda.synchronize()
+        try:
+            captured = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(captured):
+                for _ in range(inner):
+                    work()
+            run, count = captured.replay, inner
+        except Exception as error:  # what synchronises or allocates on the way cannot be captured
+            print(f"  not from a graph: {type(error).__name__}: {str(error).splitlines()[0]}")
     torch.cuda.synchronize()
     for _ in range(5):
         run()
@@ -54,10 +63,13 @@ class Table:
     def __init__(self, wanted):
         self.wanted, self.rows = wanted, []
 
+    def wants(self, label):
+        return not self.wanted or any(part in label for part in self.wanted.split("|"))
+
     def measure(self, name, shape, work, unit, make, **options):
         """`make()` returns the closure to time; `work` is in FLOP or bytes."""
         label = f"{name} {shape}"
-        if self.wanted and self.wanted not in label:
+        if not self.wants(label):
             return
         try:
             time = seconds(make(), **options)
@@ -69,6 +81,12 @@ class Table:
         rate = work / time * {"TFLOP/s": 1e-12, "GB/s": 1e-9, "images/s": 1.0}[unit]
         self.rows.append((name, shape, f"{time:.4e}", f"{rate:.4g}", unit))
         print(f"{name:<28} {shape:<40} {time * 1e6:>12.1f} us {rate:>10.1f} {unit}", flush=True)
+
+
+    def note(self, name, shape, value, unit):
+        """A number that is no time."""
+        self.rows.append((name, shape, "", f"{value:.4g}", unit))
+        print(f"{name:<28} {shape:<40} {value:>15.2f} {unit}", flush=True)
 
 
 def convolutions(table):
@@ -205,14 +223,14 @@ class Attention(nn.Module):
     def __init__(self, channels, head):
         super().__init__()
         self.heads, self.norm = channels // head, nn.GroupNorm(32, channels)
-        self.qkv, self.projection = nn.Conv1d(channels, 3 * channels, 1), nn.Conv1d(channels, channels, 1)
+        self.qkv, self.projection = nn.Linear(channels, 3 * channels), nn.Linear(channels, channels)
 
     def forward(self, x, _):
         n, c, h, w = x.shape
-        qkv = self.qkv(self.norm(x).reshape(n, c, h * w)).reshape(n, 3, self.heads, c // self.heads, h * w)
-        q, k, v = (t.transpose(-1, -2) for t in qkv.unbind(1))
-        y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, h * w)
-        return x + self.projection(y).reshape(n, c, h, w)
+        tokens = self.norm(x).permute(0, 2, 3, 1).reshape(n, h * w, c)
+        q, k, v = self.qkv(tokens).reshape(n, h * w, 3, self.heads, c // self.heads).permute(2, 0, 3, 1, 4)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(n, h * w, c)
+        return x + self.projection(y).reshape(n, h, w, c).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):
@@ -277,57 +295,81 @@ NETWORKS = {
 }
 
 
+def inputs(shape, n, dtype):
+    size = shape["size"]
+    x = torch.randn(n, 3, size, size, device=DEVICE, dtype=dtype).to(memory_format=torch.channels_last)
+    return x, torch.arange(n, device=DEVICE) * 37.0 % 1000, torch.arange(n, device=DEVICE) % 10
+
+
+def evaluation(shape, n, compile):
+    """The network on `n` images in f16; `compile` makes it from the eager one."""
+    network = compile(UNet(**shape).to(DEVICE, torch.float16, memory_format=torch.channels_last).eval())
+    data = inputs(shape, n, torch.float16)
+
+    def work():
+        with torch.no_grad():
+            return network(*data)
+
+    for _ in range(3):
+        work()
+    return work
+
+
+def training_step(shape, n, dtype, compile):
+    """Loss, backward, AdamW and the average of the parameters; of f16 the loss is scaled."""
+    network = UNet(**shape).to(DEVICE, memory_format=torch.channels_last)
+    run = compile(network)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True, capturable=True)
+    scaler = torch.amp.GradScaler(DEVICE, enabled=dtype == torch.float16)
+    average = [p.detach().clone() for p in network.parameters()]
+    x, time, label = inputs(shape, n, torch.float32)
+    target = torch.randn_like(x)
+
+    def work():
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(DEVICE, dtype):
+            loss = F.mse_loss(run(x, time, label).float(), target)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        torch._foreach_lerp_(average, list(network.parameters()), 1e-4)
+
+    return work
+
+
+def reduce_overhead(network):
+    return torch.compile(network, mode="reduce-overhead")
+
+
 def networks(table, compiled):
+    compilers = {"graph": lambda network: network}
+    if compiled:
+        compilers |= {"reduce-overhead": reduce_overhead, "compiled": torch.compile}
     for name, (shape, batches, training) in NETWORKS.items():
-        if table.wanted and table.wanted not in f"unet/forward {name}" and table.wanted not in f"train/step {name}":
-            continue
-        size = shape["size"]
-
-        def inputs(n, dtype):
-            x = torch.randn(n, 3, size, size, device=DEVICE, dtype=dtype).to(memory_format=torch.channels_last)
-            return x, torch.arange(n, device=DEVICE) * 37.0 % 1000, torch.arange(n, device=DEVICE) % 10
-
-        def forward(n, compile):
-            network = UNet(**shape).to(DEVICE, torch.float16, memory_format=torch.channels_last).eval()
-            run = torch.compile(network) if compile else network
-            data = inputs(n, torch.float16)
-
-            def work():
-                with torch.no_grad():
-                    return run(*data)
-
-            work()
-            return work
-
-        def step(n):
-            network = UNet(**shape).to(DEVICE, memory_format=torch.channels_last)
-            optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4, fused=True)
-            average = [p.detach().clone() for p in network.parameters()]
-            x, time, label = inputs(n, torch.float32)
-            target = torch.randn_like(x)
-
-            def work():
-                optimizer.zero_grad(set_to_none=True)
-                with torch.autocast("cuda", torch.bfloat16):
-                    loss = F.mse_loss(network(x, time, label).float(), target)
-                loss.backward()
-                optimizer.step()
-                torch._foreach_lerp_(average, list(network.parameters()), 1e-4)
-
-            return work
-
         for n in batches:
-            for compile in [False, True] if compiled else [False]:
-                kind = "compiled" if compile else "graph"
-                table.measure("unet/forward", f"{name} {n} images f16 {kind}", n, "images/s", lambda: forward(n, compile), inner=1)
-        torch.cuda.reset_peak_memory_stats()
-        table.measure("train/step", f"{name} {training} images bf16", training, "images/s", lambda: step(training), inner=1)
-        print(f"  peak {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB")
+            for how, compile in compilers.items():
+                torch.compiler.reset()
+                # What reduce-overhead captured cannot be captured again.
+                options = dict(inner=1, graph=how != "reduce-overhead")
+                label = f"{name} {n} images f16 {how}"
+                table.measure("unet/forward", label, n, "images/s", lambda: evaluation(shape, n, compile), **options)
+        for dtype, kind in [(torch.bfloat16, "bf16"), (torch.float16, "f16")]:
+            for how, compile in compilers.items():
+                label = f"{name} {training} images {kind} {how}"
+                if how == "reduce-overhead" or not table.wants(f"train/step {label}"):
+                    continue
+                torch.compiler.reset()
+                gc.collect()
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+                make = lambda: training_step(shape, training, dtype, compile)  # noqa: B023, E731
+                table.measure("train/step", label, training, "images/s", make, inner=1)
+                table.note("train/memory", label, torch.cuda.max_memory_allocated() / 2**30, "GiB")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--filter", default="", help="measure only what has this in its name")
+    parser.add_argument("--filter", default="", help="measure only what has this in its name; several, divided by |")
     parser.add_argument("--csv", help="write the table here")
     parser.add_argument("--no-compile", action="store_true", help="leave networks through torch.compile out: minutes each")
     arguments = parser.parse_args()

@@ -3,6 +3,7 @@ enable f16;
 // What goes before and after a convolution on cooperative matrices.
 //   turn:   the weights of the input gradient, in f16: turned[taps-1-tap, k, c] = w[tap, c, k]
 //   pad:    channels up to a multiple of 16, with zeros
+//   narrow_sums: of the sums of padded channels those that are wanted, in f32
 //   finish: y = bias + residual + Σ_splits partial sums, or y += that, y being f16
 // Any sizes.
 
@@ -25,23 +26,26 @@ var<workgroup> square: array<f32, 1056>;
 fn turn(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_id) at: vec3<u32>) {
     let tap = wid.z * t.in_c * t.out_c;
     let back = (t.taps - 1u - wid.z) * t.to_in_c * t.to_out_c;
-    for (var row = at.y; row < 32u; row += 8u) {
-        let c = wid.y * 32u + row;
-        let k = wid.x * 32u + at.x;
-        var v = 0.0;
-        if (c < t.in_c && k < t.out_c) {
-            v = f32(w[tap + c * t.out_c + k]);
-        }
-        square[row * 33u + at.x] = v;
+#unroll i in 0..4
+    let row${i} = at.y + ${i}u * 8u;
+    let c${i} = wid.y * 32u + row${i};
+    let k${i} = wid.x * 32u + at.x;
+    var v${i} = 0.0;
+    if (c${i} < t.in_c && k${i} < t.out_c) {
+        v${i} = f32(w[tap + c${i} * t.out_c + k${i}]);
     }
+#end
+#unroll i in 0..4
+    square[row${i} * 33u + at.x] = v${i};
+#end
     workgroupBarrier();
-    for (var row = at.y; row < 32u; row += 8u) {
-        let k = wid.x * 32u + row;
-        let c = wid.y * 32u + at.x;
-        if (c < t.to_in_c && k < t.to_out_c) {
-            turned[back + k * t.to_in_c + c] = f16(square[at.x * 33u + row]);
-        }
+    let c = wid.y * 32u + at.x;
+#unroll i in 0..4
+    let to_k${i} = wid.x * 32u + row${i};
+    if (c < t.to_in_c && to_k${i} < t.to_out_c) {
+        turned[back + to_k${i} * t.to_in_c + c] = f16(square[at.x * 33u + row${i}]);
     }
+#end
 }
 
 struct Pad {
@@ -74,6 +78,37 @@ fn pad(
         v = f32(narrow[(block * q.rows + row) * q.cols + col]);
     }
     wide[i] = f16(v);
+}
+
+struct Narrow {
+    rows: u32,       // of dw: taps·in_c
+    in_c: u32,
+    out_c: u32,
+    wide_in_c: u32,  // both rounded up
+    wide_out_c: u32,
+    accumulate: u32,
+}
+
+@group(0) @binding(0) var<storage, read> sums: array<f32>;     // [taps, wide_in_c, wide_out_c]
+@group(0) @binding(1) var<storage, read_write> dw: array<f32>; // [taps, in_c, out_c]
+@group(0) @binding(2) var<uniform> n: Narrow;
+
+@compute @workgroup_size(64)
+fn narrow_sums(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 64u, lane);
+    let row = i / n.out_c;
+    if (row >= n.rows) {
+        return;
+    }
+    var sum = sums[(row / n.in_c * n.wide_in_c + row % n.in_c) * n.wide_out_c + i % n.out_c];
+    if (n.accumulate != 0u) {
+        sum += dw[i];
+    }
+    dw[i] = sum;
 }
 
 struct Finish {
@@ -126,8 +161,19 @@ fn finish(
     let k = i % fours * 4u;
     var sum = vec4(0.0);
     let start = place_of(row) * (p.stored_c / 4u) + k / 4u;
-    for (var split = 0u; split < p.splits; split++) {
-        sum += partial[split * p.split_rows * (p.stored_c / 4u) + start];
+    let stride = p.split_rows * (p.stored_c / 4u);
+    var split = 0u;
+    for (; split + 3u < p.splits; split += 4u) {
+        // Four loads under way at once.
+#unroll i in 0..4
+        let part${i} = partial[(split + ${i}u) * stride + start];
+#end
+#unroll i in 0..4
+        sum += part${i};
+#end
+    }
+    for (; split < p.splits; split++) {
+        sum += partial[split * stride + start];
     }
     for (var j = 0u; j < min(4u, p.out_c - k); j++) {
         var v = sum[j];

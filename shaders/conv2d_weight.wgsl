@@ -73,7 +73,17 @@ fn bias(
     let first = i / q.out_c * q.chunk;
     let last = min(first + q.chunk, q.rows);
     var sum = 0.0;
-    for (var row = first; row < last; row++) {
+    var row = first;
+    // Eight are asked for before the first is added: of few channels the time is that of waiting.
+    for (; row + 7u < last; row += 8u) {
+#unroll j in 0..8
+        let row${j} = f32(rows[(row + ${j}u) * q.out_c + k]);
+#end
+#unroll j in 0..8
+        sum += row${j};
+#end
+    }
+    for (; row < last; row++) {
         sum += f32(rows[row * q.out_c + k]);
     }
     if (q.accumulate != 0u) {
@@ -103,7 +113,17 @@ fn reduce(
         return;
     }
     var sum = 0.0;
-    for (var split = 0u; split < r.splits; split++) {
+    var split = 0u;
+    // Eight are asked for before the first is added: of few outputs the time is that of waiting.
+    for (; split + 7u < r.splits; split += 8u) {
+#unroll j in 0..8
+        let part${j} = partial[(split + ${j}u) * r.count + i];
+#end
+#unroll j in 0..8
+        sum += part${j};
+#end
+    }
+    for (; split < r.splits; split++) {
         sum += partial[split * r.count + i];
     }
     if (r.accumulate != 0u) {

@@ -174,24 +174,36 @@ fn input_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocati
     }
 }
 
-// dgamma or dbeta of sixteen channels; sixteen lanes share the images of a channel.
+// What image n adds to dgamma or dbeta of channel c.
+fn affine_term(n: u32, c: u32) -> f32 {
+    let at = n * 2u * p.channels + c;
+    let of_beta = of_images[at];
+    let of_gamma = of_images[at + p.channels] * known[(n * 4u + 1u) * p.channels + c];
+    let term = select(of_gamma, of_beta, p.of_beta != 0u);
+    if (p.scale_shift == 1u) {
+        return term * (1.0 + bitcast<f32>(scale_shift[at]));
+    }
+    if (p.scale_shift == 2u) {
+        return term * (1.0 + unpack2x16float(scale_shift[at / 2u])[at % 2u]);
+    }
+    return term;
+}
+
+// dgamma or dbeta of sixteen channels; sixteen lanes share the images of a channel, and ask for two at once.
 @compute @workgroup_size(256)
 fn affine_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let channel = wid.x * 16u + lane % 16u;
     let c = min(channel, p.channels - 1u);
     var sum = 0.0;
-    for (var n = lane / 16u; n < p.batch; n += 16u) {
-        var term = of_images[n * 2u * p.channels + c];
-        if (p.of_beta == 0u) {
-            term = of_images[(n * 2u + 1u) * p.channels + c] * known[(n * 4u + 1u) * p.channels + c];
-        }
-        let at = n * 2u * p.channels + c;
-        if (p.scale_shift == 1u) {
-            term *= 1.0 + bitcast<f32>(scale_shift[at]);
-        } else if (p.scale_shift == 2u) {
-            term *= 1.0 + unpack2x16float(scale_shift[at / 2u])[at % 2u];
-        }
-        sum += term;
+    var n = lane / 16u;
+    for (; n + 16u < p.batch; n += 32u) {
+        let first = affine_term(n, c);
+        let second = affine_term(n + 16u, c);
+        sum += first;
+        sum += second;
+    }
+    if (n < p.batch) {
+        sum += affine_term(n, c);
     }
     shared_[lane].x = sum;
     workgroupBarrier();

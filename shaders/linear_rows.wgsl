@@ -178,7 +178,7 @@ fn input_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocati
     }
 }
 
-// weight_gradient: dw[c,k] = Σ_m x[m,c]·dy[m,k]: four by four of it an invocation, eight rows asked for at once.
+// weight_gradient: dw[c,k] = Σ_m x[m,c]·dy[m,k]: four by four of it an invocation, sixteen or eight rows asked for at once.
 @compute @workgroup_size(64)
 fn weight_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let quads = s.out_c / 4u;
@@ -191,6 +191,17 @@ fn weight_gradient(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocat
     var sum${i} = vec4<f32>(0.0);
 #end
     var m = 0u;
+    for (; m + 15u < s.rows; m += 16u) {
+#unroll r in 0..16
+        let a${r} = px[(m + ${r}u) * depth + wid.y];
+        let g${r} = pdy[(m + ${r}u) * quads + column];
+#end
+#unroll r in 0..16
+#unroll i in 0..4
+        sum${i} = fma(vec4<f32>(a${r}[${i}]), g${r}, sum${i});
+#end
+#end
+    }
     for (; m + 7u < s.rows; m += 8u) {
 #unroll r in 0..8
         let a${r} = px[(m + ${r}u) * depth + wid.y];

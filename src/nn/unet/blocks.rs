@@ -85,8 +85,14 @@ impl ResBlock {
         }
     }
 
-    /// `emb` is SiLU of the embedding, `[N, 4·channels]`.
-    pub fn forward(
+    /// What the block is told, of SiLU of the embedding `[N, 4·channels]`: `[N, 2·outputs]`, or `[N, outputs]` where it is
+    /// added before the norm.
+    fn tell(&self, cx: &mut Context, weights: &Weights, emb: &Tensor) -> Result<Tensor> {
+        self.embedding.forward(cx, weights, emb)
+    }
+
+    /// `emb` is what [`Self::tell`] made.
+    fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
@@ -99,11 +105,10 @@ impl ResBlock {
         let x = self.scale.apply(cx, x.clone())?;
         let h = self.conv_in.forward(cx, weights, &h)?;
 
-        let emb = self.embedding.forward(cx, weights, emb)?;
         let h = if self.adaptive {
-            self.norm_out.forward(cx, weights, &h, Some(&emb))?
+            self.norm_out.forward(cx, weights, &h, Some(emb))?
         } else {
-            let h = ops::add_per_sample(cx, &h, &emb)?;
+            let h = ops::add_per_sample(cx, &h, emb)?;
             self.norm_out.forward(cx, weights, &h, None)?
         };
         let h = pass.dropout(cx, h, self.dropout, self.layer)?;
@@ -120,6 +125,22 @@ impl ResBlock {
     }
 }
 
+/// What the residual blocks among `blocks` are told, in their order, each with the SiLU of the embedding that it takes: all of
+/// them one after the other, for they depend on nothing else. Together they keep a GPU busy that each alone leaves idle.
+pub(super) fn tell_all<'a>(
+    cx: &mut Context,
+    weights: &Weights,
+    blocks: impl Iterator<Item = (&'a Block, &'a Tensor)>,
+) -> Result<std::vec::IntoIter<Tensor>> {
+    let mut told = Vec::new();
+    for (block, emb) in blocks {
+        if let Block::Res(block) = block {
+            told.push(block.tell(cx, weights, emb)?);
+        }
+    }
+    Ok(told.into_iter())
+}
+
 /// One step of the way down or up.
 #[derive(Clone, Debug)]
 pub(super) enum Block {
@@ -132,16 +153,20 @@ pub(super) enum Block {
 }
 
 impl Block {
+    /// `told` are the residual blocks' shares of the embedding, this block's the next where it is one.
     pub fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
         x: &Tensor,
-        emb: &Tensor,
+        told: &mut impl Iterator<Item = Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
         match self {
-            Block::Res(block) => block.forward(cx, weights, x, emb, pass),
+            Block::Res(block) => {
+                let emb = told.next().expect("every residual block was told its share");
+                block.forward(cx, weights, x, &emb, pass)
+            }
             Block::Attention(block) => block.forward(cx, weights, x),
             Block::Conv(conv) => conv.forward(cx, weights, x),
             Block::UpConv(conv) => {

@@ -8,6 +8,7 @@ use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, DType, Tensor};
 
 use super::Pass;
+use super::blocks::tell_all;
 use super::config::UNetConfig;
 use super::told::Told;
 use super::trunk::{Builder, Trunk, check_input, embed_time};
@@ -69,7 +70,10 @@ impl Classifier {
         check_input(&self.config, z, time)?;
         let emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
         let emb = ops::silu(cx, &emb)?;
-        let (h, _) = self.trunk.forward(cx, weights, z, &Told::all(emb), pass)?;
+        let told = Told::all(emb);
+        let blocks = self.trunk.blocks().map(|(i, block)| (block, told.of(i)));
+        let mut shares = tell_all(cx, weights, blocks)?;
+        let (h, _) = self.trunk.forward(cx, weights, z, &told, &mut shares, pass)?;
         let h = ops::cast(cx, &h, DType::F32)?;
         let h = self.norm.forward(cx, weights, &h, None)?;
         self.pool.forward(cx, weights, &h)

@@ -21,7 +21,7 @@ use crate::tensor::{Context, DType, Tensor};
 use super::layers::{Conv2d, Embedding, Norm, RowLinear};
 use super::parameters::Parameters;
 use super::weights::Weights;
-use blocks::{Block, Scale};
+use blocks::{Block, Scale, tell_all};
 use told::Told;
 use trunk::{Builder, Trunk, check_input, embed_guidance, embed_time};
 
@@ -265,9 +265,15 @@ impl UNet {
             Some(before) => Told::from(late, before, emb, conditions),
         };
 
+        // What of the embedding each residual block takes.
+        let first = self.config.block_counts().0 + 1;
+        let up = self.output_blocks.iter().enumerate();
+        let up = up.flat_map(|(i, blocks)| blocks.iter().map(move |block| (first + i, block)));
+        let blocks = self.trunk.blocks().chain(up).map(|(i, block)| (block, told.of(i)));
+        let mut shares = tell_all(cx, weights, blocks)?;
+
         // Down, middle, up.
-        let (mut h, mut skips) = self.trunk.forward(cx, weights, &z, &told, pass)?;
-        let first = skips.len() + 1;
+        let (mut h, mut skips) = self.trunk.forward(cx, weights, &z, &told, &mut shares, pass)?;
         for (i, blocks) in self.output_blocks.iter().enumerate() {
             h = told.enter(cx, first + i, h)?;
             let skip = skips.pop().expect("one skip for each block on the way up");
@@ -275,7 +281,7 @@ impl UNet {
             let skip = ops::repeat_batch(cx, &skip, h.shape()[0] / skip.shape()[0])?;
             h = ops::concat(cx, &h, &skip)?;
             for block in blocks {
-                h = block.forward(cx, weights, &h, told.of(first + i), pass)?;
+                h = block.forward(cx, weights, &h, &mut shares, pass)?;
             }
         }
 

@@ -319,3 +319,24 @@ fn a_guidance_weight_starts_without_effect_and_has_gradients() {
     let error = distilled.forward(&mut cx, &weights, &z, &time, Some(&labels), &pass).unwrap_err();
     assert!(error.to_string().contains("guidance weight"), "{error}");
 }
+
+/// What residual blocks take of the embedding is recorded without anything between, so that it runs at the same time.
+#[test]
+fn all_blocks_are_told_their_share_at_once() {
+    let unet = UNet::new(&small()).unwrap();
+    let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
+    let weights = arena.weights(unet.parameters(), 0);
+    let mut cx = Context::new(gpu());
+    cx.set_rung(crate::gpu::Rung::Tiled);
+    let z = Array::random(&[2, 16, 16, 3], 1).upload(&cx, DType::F32);
+    let time = Array::new(&[2], vec![3.0, 700.0]).upload(&cx, DType::F32);
+    let labels = Array::new(&[2], vec![1.0, 7.0]).upload(&cx, DType::U32);
+    unet.forward(&mut cx, &weights, &z, &time, Some(&labels), &Pass::inference(DType::F32)).unwrap();
+    let plan = cx.finish("unet").unwrap();
+    let is_row = |(i, label): (usize, &str)| label.starts_with("linear_rows").then_some(i);
+    let rows: Vec<usize> = plan.labels().enumerate().filter_map(is_row).collect();
+    let blocks = unet.parameters().specs().iter().filter(|spec| spec.name.ends_with("emb_layers.1.weight"));
+    let blocks = blocks.count();
+    assert_eq!(rows.len(), blocks + 2, "two more make the embedding");
+    assert_eq!(rows[rows.len() - 1] - rows[2], blocks - 1, "{rows:?}");
+}

@@ -103,14 +103,21 @@ pub(super) struct Trunk {
 }
 
 impl Trunk {
-    /// What comes out of the middle, and what each input block made. `z` becomes `pass.dtype`.
-    /// The blocks are told `told`, the input blocks being numbered from 0 and the middle behind them.
+    /// The blocks in their order, each with its number: input blocks from 0, the middle behind them.
+    pub fn blocks(&self) -> impl Iterator<Item = (usize, &Block)> {
+        let all = self.input_blocks.iter().chain([&self.middle_block]);
+        all.enumerate().flat_map(|(i, blocks)| blocks.iter().map(move |block| (i, block)))
+    }
+
+    /// What comes out of the middle, and what each input block made. `z` becomes `pass.dtype`. `shares` are those of the
+    /// embedding that residual blocks take, in their order; `told` says where the condition enters.
     pub fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
         z: &Tensor,
         told: &Told,
+        shares: &mut impl Iterator<Item = Tensor>,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips = Vec::with_capacity(self.input_blocks.len());
@@ -118,14 +125,14 @@ impl Trunk {
         for (i, blocks) in self.input_blocks.iter().enumerate() {
             h = told.enter(cx, i, h)?;
             for block in blocks {
-                h = block.forward(cx, weights, &h, told.of(i), pass)?;
+                h = block.forward(cx, weights, &h, shares, pass)?;
             }
             skips.push(h.clone());
         }
         let middle = self.input_blocks.len();
         h = told.enter(cx, middle, h)?;
         for block in &self.middle_block {
-            h = block.forward(cx, weights, &h, told.of(middle), pass)?;
+            h = block.forward(cx, weights, &h, shares, pass)?;
         }
         Ok((h, skips))
     }

@@ -161,3 +161,33 @@ fn emulated_matrices_agree_with_f64() {
         y.check(&format!("{x:?} to {filters} {choice:?}"), &want, DType::F16);
     }
 }
+
+/// Channels that 16 does not divide are padded, and only theirs are left: written, and added to what is there.
+#[test]
+fn emulated_weight_gradients_of_any_channels_agree_with_f64() {
+    let Some(gpu) = Gpu::emulating_matrices(&DeviceChoice::Auto) else { return };
+    for (x, kernel, filters, stride) in
+        [([2, 5, 6, 3], 3, 20, 1), ([3, 7, 5, 20], 3, 6, 2), ([1, 1, 70, 16], 1, 30, 1)]
+    {
+        let case = random(Rung::Coop, DType::F16, x, kernel, filters, stride);
+        let [_, _, want, _] = reference(&case, stride);
+        let mut cx = Context::new(&gpu);
+        let [x, dy] = [&case.x, &case.gy].map(|array| array.upload(&cx, DType::F16));
+        let [w, bias] = [&case.w, case.bias.as_ref().unwrap()].map(|array| array.upload(&cx, DType::F32));
+        let params = Params::new(&x, &w, Some(&bias), stride).unwrap().flattened();
+        let small = |(of, splits): &(_, super::weight_gradient::Splits)| {
+            *of == tile([2, 2], [2, 2]) && splits.count == 1
+        };
+        let choice = coop::weight_choices(&cx, &x, &params).into_iter().find(small).unwrap();
+        for accumulate in [false, true] {
+            let target = crate::tensor::GradTarget { tensor: w.clone(), accumulate };
+            coop::weight_gradient(&mut cx, [&x, &dy], &target, params, choice).unwrap();
+        }
+        let plan = cx.finish("test").unwrap();
+        plan.run().unwrap();
+        let Storage::Buffer(buffer) = w.storage() else { panic!("an upload has a buffer") };
+        let bytes = gpu.read(buffer, 0..w.bytes()).unwrap();
+        let got = Array::new(w.shape(), bytemuck::pod_collect_to_vec(&bytes));
+        got.check_within(&format!("{:?} to {filters}", case.x.shape), &want.map(|g| 2.0 * g), COOP_TOLERANCE);
+    }
+}

@@ -46,6 +46,8 @@ const TURN: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d_coop_parts"), "turn", &[Access::Read, Access::Write]);
 const PAD: Kernel =
     Kernel::new("conv2d_pad", wgsl!("conv2d_coop_parts"), "pad", &[Access::Read, Access::Write]);
+const NARROW: Kernel =
+    Kernel::new("conv2d_narrow", wgsl!("conv2d_coop_parts"), "narrow_sums", &[Access::Read, Access::Update]);
 const FINISH: Kernel = Kernel::new(
     "conv2d_finish",
     wgsl!("conv2d_coop_parts"),
@@ -237,8 +239,7 @@ const PRODUCTS_PER_SECOND: f64 = 1.2e12;
 
 /// Every tile of a weight gradient, in one split and in several; none where its kernel does not take the shapes.
 pub(super) fn weight_choices(cx: &Context, x: &Tensor, params: &Params) -> Vec<(Tile, Splits)> {
-    let whole = params.in_c.is_multiple_of(16) && params.out_c.is_multiple_of(16);
-    if !takes(cx, x) || !whole || (params.kernel == 1 && params.step != 1) {
+    if !takes(cx, x) || (params.kernel == 1 && params.step != 1) {
         return Vec::new();
     }
     let pixels = params.pixels();
@@ -249,7 +250,8 @@ pub(super) fn weight_choices(cx: &Context, x: &Tensor, params: &Params) -> Vec<(
 
 /// The one that should be fastest.
 pub(super) fn best_weights(cx: &Context, x: &Tensor, params: &Params) -> Option<(Tile, Splits)> {
-    let (rows, columns) = (depth(params), u64::from(params.out_c));
+    let wide = wide(params);
+    let (rows, columns) = (depth(&wide), u64::from(wide.out_c));
     let processors = f64::from(cx.capabilities().processors);
     let seconds = |(tile, splits): &(Tile, Splits)| {
         let turns = ((tile.groups(rows, columns) * splits.count as u64) as f64 / processors).ceil();
@@ -266,7 +268,26 @@ pub(super) fn best_weights(cx: &Context, x: &Tensor, params: &Params) -> Option<
     all.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b)))
 }
 
-/// dw = Σ x·dy with a given tile; `params` are the forward pass's.
+/// With channels up to multiples of 16.
+fn wide(params: &Params) -> Params {
+    let [in_c, out_c] = [params.in_c, params.out_c].map(|channels| channels.next_multiple_of(16));
+    Params { in_c, out_c, ..*params }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Narrow {
+    rows: u32,
+    in_c: u32,
+    out_c: u32,
+    wide_in_c: u32,
+    wide_out_c: u32,
+    accumulate: u32,
+    unused: [u32; 2],
+}
+
+/// dw = Σ x·dy with a given tile; `params` are the forward pass's. Channels that 16 does not divide are padded with zeros,
+/// whose sums are left out.
 pub(super) fn weight_gradient(
     cx: &mut Context,
     [x, dy]: [&Tensor; 2],
@@ -274,6 +295,29 @@ pub(super) fn weight_gradient(
     params: Params,
     (tile, splits): (Tile, Splits),
 ) -> Result<()> {
+    let wide = wide(&params);
+    if [wide.in_c, wide.out_c] != [params.in_c, params.out_c] {
+        let [inputs, outputs] = [x, dy].map(|t| t.len() / t.shape()[t.shape().len() - 1]);
+        let x = &padded(cx, x, [inputs as u32, 1, params.in_c], [1, wide.in_c])?;
+        let dy = &padded(cx, dy, [outputs as u32, 1, params.out_c], [1, wide.out_c])?;
+        let taps = params.kernel * params.kernel;
+        let shape = [taps, wide.in_c, wide.out_c].map(|extent| extent as usize);
+        let sums = cx.output("conv2d padded weight gradient", &shape, DType::F32)?;
+        let target = GradTarget { tensor: sums, accumulate: false };
+        weight_gradient(cx, [x, dy], &target, wide, (tile, splits))?;
+        let narrow = Narrow {
+            rows: taps * params.in_c,
+            in_c: params.in_c,
+            out_c: params.out_c,
+            wide_in_c: wide.in_c,
+            wide_out_c: wide.out_c,
+            accumulate: dw.flag(),
+            unused: [0; 2],
+        };
+        let launch = cx.launch(&NARROW).bind(&target.tensor).bind(&dw.tensor).params(&narrow);
+        launch.over(dw.tensor.len(), 64);
+        return Ok(());
+    }
     let groups = tile.groups(depth(&params), params.out_c.into()) * splits.count as u64;
     splits.sum(cx, dw, |cx, out, accumulate| {
         let params = splits.tell(params, accumulate);
