@@ -11,6 +11,7 @@ use crate::model::{Model, ModelConfig};
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
 
+use super::data::{self, DataArgs};
 use super::{DeviceArgs, ranges, train};
 
 /// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
@@ -33,6 +34,8 @@ pub struct Args {
     /// Pictures to learn on, as for `train` [default: the digits, of a teacher trained on them].
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: Option<String>,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Mirror half of the pictures left to right.
     #[arg(long)]
     flip: bool,
@@ -97,21 +100,24 @@ impl Args {
 
     /// The data set, as the teacher sees pictures.
     fn dataset(&self, teacher: &ModelConfig) -> Result<Arc<Dataset>> {
-        let data = match &self.data {
-            Some(data) => data,
+        let spec = match &self.data {
+            Some(spec) => spec,
             None if teacher.data == "digits" => "digits",
             None => {
                 let what = format!("the teacher was trained on {:?}; give it as --data", teacher.data);
                 return Err(Error::Config(what));
             }
         };
-        let dataset = train::open_data(data, Some(teacher.unet.sample_size))?;
+        // A teacher without classes looks at no labels.
+        let reading =
+            self.reading.options(Some(teacher.unet.sample_size), teacher.unet.num_classes.is_none());
+        let dataset = data::open(spec, &reading)?;
         let (classes, channels) = (dataset.num_classes(), dataset.channels);
         if teacher.unet.num_classes.is_some_and(|known| classes > known)
             || channels != teacher.unet.in_channels
         {
             return Err(Error::Config(format!(
-                "{data} has {classes} classes and {channels} channels, the teacher {} and {}",
+                "{spec} has {classes} classes and {channels} channels, the teacher {} and {}",
                 teacher.unet.num_classes.unwrap_or(0),
                 teacher.unet.in_channels
             )));

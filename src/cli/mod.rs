@@ -4,6 +4,7 @@
 
 mod compiled;
 mod convert;
+mod data;
 mod demo;
 mod devices;
 mod distill;

@@ -14,7 +14,7 @@ use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
-use super::{measured_sweep, pictures};
+use super::{data, measured_sweep, pictures};
 
 /// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, bounds that `nll` measured, and the
 /// gradient-noise scale of trainings; and measured sweeps together.
@@ -90,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     loss_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
 
     // Figure 3: the same picture and noise under both schedules.
-    let dataset = Dataset::open(&args.data, args.image_size)?;
+    let dataset = Dataset::open_with(&args.data, &data::trusting(args.image_size))?;
     let decoded = dataset.decode(args.image)?;
     let image = prepare(&decoded, dataset.image_size(), CropOffset::CENTER, false);
     let rows: Vec<Vec<Vec<Image>>> =

@@ -33,7 +33,7 @@ impl<'a> Sheets<'a> {
             let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
             Sampler::new(gpu, unet, weights, &config.process()?, options).map(Drawer::Plain)
         };
-        Ok(Sheets::of(config, sampler(false)?, sampler(true)?))
+        Ok(Sheets::of(config, sampler(false)?, sampler(config.can_guide())?))
     }
 
     /// The same with a way of drawing for each of one and two evaluations a step.
@@ -45,9 +45,17 @@ impl<'a> Sheets<'a> {
         if Sampler::needs_both(guidance) { &self.guided } else { &self.single }
     }
 
+    /// The rows: the classes, or the one that there is without any.
+    fn rows(&self) -> Vec<Option<u32>> {
+        match self.config.class_names.len() as u32 {
+            0 => vec![None],
+            classes => (0..classes).map(Some).collect(),
+        }
+    }
+
     /// Steps that a sheet takes.
     pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
-        let pictures = self.config.class_names.len() * seeds;
+        let pictures = self.rows().len() * seeds;
         let of = |drawer: &Drawer| pictures.div_ceil(drawer.options().batch) * drawer.moves();
         guidance.iter().map(|guidance| of(self.drawer(*guidance)) as u64).sum()
     }
@@ -59,12 +67,13 @@ impl<'a> Sheets<'a> {
         seeds: u64,
         mut on_step: impl FnMut(Guidance) -> Result<()>,
     ) -> Result<Vec<Vec<Vec<Image>>>> {
-        let classes = self.config.class_names.len() as u32;
-        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
-        let requests: Vec<Request> = (0..classes)
+        let classes = self.rows();
+        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes.len()];
+        let requests: Vec<Request> = classes
+            .into_iter()
             .flat_map(|class| {
-                let first = u64::from(class) * seeds;
-                (first..first + seeds).map(move |seed| Request { class: Some(class), seed })
+                let first = u64::from(class.unwrap_or(0)) * seeds;
+                (first..first + seeds).map(move |seed| Request { class, seed })
             })
             .collect();
         for guidance in guidance {

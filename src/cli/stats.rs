@@ -2,12 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::eval::{DataPictures, Reference};
 
 use super::features::{FeatureArgs, classifier_beside, collected};
-use super::{DeviceArgs, pictures};
+use super::{DeviceArgs, data, pictures};
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
@@ -35,13 +34,14 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(format!("--out {}: statistics are a .npz", args.out.display())));
     }
     pictures::check_free(&args.out, args.force)?;
-    let data = Dataset::open(&args.data, args.image_size)?;
+    let data = data::open(&args.data, &args.features.reading(args.image_size))?;
     let gpu = args.device.open()?;
     let network = args.features.network(&gpu, Some(&data), &classifier_beside(&args.out))?;
     let parts = args.out.with_extension("parts");
     let collected = collected("measuring", &mut DataPictures::new(&data, None), &*network, &parts)?;
     Reference::of(&collected, network.identity())?.save(&args.out)?;
     std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
-    println!("wrote {} ({} pictures)", args.out.display(), data.len());
+    data::warn_of_damage(&data);
+    println!("wrote {} ({} pictures)", args.out.display(), collected.taken_for.len());
     Ok(())
 }

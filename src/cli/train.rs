@@ -9,21 +9,28 @@ use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
+use crate::nn::unet::NullClass;
 use crate::tensor::Precision;
 use crate::train::{
     Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
 };
 
+use super::data::{self, DataArgs};
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, pictures, progress, ranges};
 
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Pictures and their labels: `digits`, a folder of class sub-folders or class_name.png files, an EDM .zip, or an
-    /// IDX images file (its labels beside it).
+    /// Pictures and their labels: `digits`, a folder or .zip (with dataset.json, metadata.csv or metadata.jsonl, with class
+    /// sub-folders, or of class_name.png files), or an IDX images file (its labels beside it).
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: String,
+    /// Take no labels of the data: train a network without a class condition.
+    #[arg(long, conflicts_with = "label", help_heading = "Data")]
+    unlabelled: bool,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Where the model, the log and the states go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -219,6 +226,10 @@ impl Args {
             t_sampler: self.t_sampler,
         };
         o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
+        if self.unlabelled {
+            (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
+            o.class_names = Vec::new();
+        }
         o.precision = self.precision.parse::<Precision>()?;
         set(&mut o.sample_every, &self.sample_every);
         set(&mut o.save_every, &self.save_every);
@@ -228,7 +239,7 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    let dataset = open_data(&args.data, args.image_size)?;
+    let dataset = data::open(&args.data, &args.reading.options(args.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
     let options = options.settle_precision(gpu.capabilities(), &args.out)?;
@@ -241,29 +252,6 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", TrainStep::profile(&gpu, &unet, &options)?);
     }
     finish(outcome, &args.out)
-}
-
-/// Opens a data set and says what was found in it.
-pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> {
-    let dataset = Dataset::open(spec, image_size)?;
-    let colour = if dataset.channels == 1 { "grey" } else { "RGB" };
-    eprintln!(
-        "data: {}, {} {colour} pictures, {} classes",
-        dataset.name,
-        dataset.len(),
-        dataset.num_classes()
-    );
-    let skipped = dataset.skipped();
-    if !skipped.is_empty() {
-        eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());
-        for (name, why) in skipped.iter().take(10) {
-            eprintln!("  {name}: {why}");
-        }
-        if skipped.len() > 10 {
-            eprintln!("  and {} more", skipped.len() - 10);
-        }
-    }
-    Ok(Arc::new(dataset))
 }
 
 /// Trains with a progress bar and, where asked for, pictures on the way.
@@ -301,8 +289,10 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     let precision = trainer.options().precision;
                     let Some(unet) = trainer.unet() else { return Ok(()) };
                     let sheets = Sheets::new(gpu, unet, &trainer.average(), &config, precision)?;
+                    let weights: &[f64] =
+                        if config.unet.num_classes.is_some() { &[0.0, 2.0] } else { &[-1.0] };
                     let guidance: Vec<Guidance> =
-                        [0.0, 2.0].into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
+                        weights.iter().copied().map(Guidance::from_weight).collect::<Result<_>>()?;
                     let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;
                     pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &[])?;
                 }

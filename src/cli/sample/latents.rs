@@ -13,7 +13,7 @@ use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
 use crate::tensor::Precision;
 
 use super::{Args, contact_sheet, default_batch, variance};
-use crate::cli::{interrupt, pictures, progress, ranges};
+use crate::cli::{data, interrupt, pictures, progress, ranges};
 
 /// What sampling begins with.
 struct Given {
@@ -124,7 +124,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
 /// Pictures of a data set, in the model's size.
 fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64]) -> Result<Given> {
     let size = config.unet.sample_size;
-    let dataset = Dataset::open(from, Some(size))?;
+    let dataset = Dataset::open_with(from, &data::trusting(Some(size)))?;
     if dataset.channels != config.unet.in_channels {
         return Err(Error::Config(format!(
             "{from} has pictures of {} channels, the model makes {}",
