@@ -301,6 +301,7 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
         },
     )?;
     bar.finish_and_clear();
+    data::warn_of_damage(trainer.dataset());
     Ok(outcome)
 }
 
