@@ -43,7 +43,7 @@ fn cache() -> Option<PathBuf> {
 /// Opens a data set and says what was found in it.
 pub fn open(spec: &str, options: &DataOptions) -> Result<Arc<Dataset>> {
     let dataset = Dataset::open_with(spec, options)?;
-    eprint!("data: {}", dataset.table());
+    eprintln!("data: {}", dataset.table().to_string().trim_end());
     Ok(Arc::new(dataset))
 }
 
