@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::model::{Checkpoint, Format, convert};
 use crate::nn::unet::QkvLayout;
 
-use super::pictures;
+use super::outputs;
 
 /// Write a model as another kind of checkpoint; the numbers stay as they are, bit for bit.
 #[derive(clap::Args)]
@@ -52,12 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(Error::Config(format!("--qkv-order {other}: there are new and legacy")));
         }
     };
-    let marker = match format {
-        Format::GuidedDiffusion => args.out.clone(),
-        Format::Freeguide => args.out.join("model.safetensors"),
-        Format::Diffusers => args.out.join("model_index.json"),
-    };
-    pictures::check_free(&marker, args.force)?;
+    outputs::prove(format.files(&args.out), args.force)?;
     let checkpoint = Checkpoint::open(&args.from, args.config.as_deref())?;
     checkpoint.notes.iter().for_each(|note| eprintln!("model: {note}"));
     convert(&checkpoint, &args.out, format, order)?;

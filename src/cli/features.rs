@@ -10,7 +10,7 @@ use crate::eval::{
     PictureSource, Reference, collect, default_images, train_classifier,
 };
 use crate::gpu::Gpu;
-use crate::io::SafetensorsFile;
+use crate::io::{SafetensorsFile, WorkFolder};
 
 use super::data::{self, DataArgs};
 use super::{interrupt, progress};
@@ -146,7 +146,7 @@ pub fn compared(
         return Ok(Compared { reference: Reference::load(path)?, network });
     }
     let data = data::open(spec, &features.reading(size))?;
-    std::fs::create_dir_all(work).map_err(Error::io(work))?;
+    WorkFolder::open(work)?;
     let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
     let parts = work.join("reference");
     let collected = collected("reference", &mut DataPictures::new(&data, None), &*network, &parts)?;

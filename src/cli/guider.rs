@@ -12,7 +12,8 @@ use crate::sample::{FromClassesSampler, GuidedSampler, Request, Sampler, Sampler
 #[expect(clippy::large_enum_variant, reason = "there is one of it")]
 pub enum Drawer {
     Plain(Sampler),
-    Guided(GuidedSampler),
+    /// And the checksum of the weaker model that guiders name.
+    Guided(GuidedSampler, Option<u32>),
     FromClasses(FromClassesSampler),
 }
 
@@ -26,14 +27,23 @@ impl Drawer {
             Against::WeakModel(path) => Some(Model::load(gpu, path.as_ref())?),
             _ => None,
         };
-        Ok(Drawer::Guided(GuidedSampler::new(gpu, model, weak.as_ref(), guiders, options)?))
+        let checksum = weak.as_ref().map(Model::checksum);
+        Ok(Drawer::Guided(GuidedSampler::new(gpu, model, weak.as_ref(), guiders, options)?, checksum))
     }
 
     pub fn options(&self) -> &SamplerOptions {
         match self {
             Drawer::Plain(sampler) => sampler.options(),
-            Drawer::Guided(sampler) => sampler.options(),
+            Drawer::Guided(sampler, _) => sampler.options(),
             Drawer::FromClasses(sampler) => sampler.options(),
+        }
+    }
+
+    /// The guiders, and the checksum of the weaker model that they name.
+    pub fn guiders(&self) -> Option<(&Guiders, Option<u32>)> {
+        match self {
+            Drawer::Guided(sampler, weaker) => Some((sampler.guiders(), *weaker)),
+            _ => None,
         }
     }
 
@@ -41,7 +51,7 @@ impl Drawer {
     pub fn moves(&self) -> usize {
         match self {
             Drawer::Plain(sampler) => sampler.moves(),
-            Drawer::Guided(sampler) => sampler.moves(),
+            Drawer::Guided(sampler, _) => sampler.moves(),
             Drawer::FromClasses(sampler) => sampler.options().steps,
         }
     }
@@ -54,7 +64,7 @@ impl Drawer {
     ) -> Result<Vec<Image>> {
         match self {
             Drawer::Plain(sampler) => sampler.sample(requests, guidance, on_step),
-            Drawer::Guided(sampler) => sampler.sample(requests, guidance, on_step),
+            Drawer::Guided(sampler, _) => sampler.sample(requests, guidance, on_step),
             Drawer::FromClasses(sampler) => sampler.sample(requests, guidance, on_step),
         }
     }
@@ -62,7 +72,7 @@ impl Drawer {
     pub fn profile_step(&self) -> Result<Profile> {
         match self {
             Drawer::Plain(sampler) => sampler.profile_step(),
-            Drawer::Guided(sampler) => sampler.profile_step(),
+            Drawer::Guided(sampler, _) => sampler.profile_step(),
             Drawer::FromClasses(sampler) => sampler.profile_step(),
         }
     }

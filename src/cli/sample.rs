@@ -1,8 +1,10 @@
 //! `freeguide sample`.
 
+mod class_names;
 mod latents;
 mod parameters;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -19,7 +21,9 @@ use crate::tensor::Precision;
 
 use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
-use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
+use class_names::{ClassNames, NO_CLASS, class_name, class_text};
+use parameters::{Made, of_one, parameters};
 
 /// Make pictures with a model.
 #[derive(clap::Args)]
@@ -122,8 +126,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let guiders: Guiders = args.guider.parse()?;
     let kind = Output::of(&args.out)?;
-    if kind != Output::Folder {
-        pictures::check_free(&args.out, args.force)?;
+    match kind {
+        Output::Folder => outputs::prove_folder(&args.out)?,
+        _ => outputs::prove([&args.out], args.force)?,
     }
     let guidance = match (args.w, args.guidance_scale) {
         (Some(w), _) => Guidance::from_weight(w)?,
@@ -167,13 +172,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     // Class-major: all seeds of the first class, then of the next.
-    let requests: Vec<Request> = classes
+    let mut requests: Vec<Request> = classes
         .iter()
         .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
         .collect();
+    let names = ClassNames::of(config);
     if kind == Output::Folder {
+        // What is asked for twice is one file.
+        let mut seen = HashSet::new();
+        requests.retain(|request| seen.insert(names.file(request)));
         for request in &requests {
-            pictures::check_free(&args.out.join(file_name(config, request)), args.force)?;
+            outputs::check_free(&args.out.join(names.file(request)), args.force)?;
         }
     }
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
@@ -189,16 +198,6 @@ pub fn run(args: &Args) -> Result<()> {
         fast: args.fast,
         ..defaults
     };
-    let mut parameters = parameters::parameters(args, &options, &config.process()?, guidance);
-    if options.fast {
-        parameters.push(("fast".into(), format!("in batches of {batch}")));
-    }
-    if !guiders.is_empty() {
-        parameters.push(("guider".into(), guiders.to_string()));
-    }
-    if args.uncond != "null" {
-        parameters.push(("uncond".into(), args.uncond.clone()));
-    }
     let guide = classifier.as_ref().map(|classifier| ClassifierGuide {
         network: &classifier.network,
         weights: classifier.weights(),
@@ -252,6 +251,20 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let size = larger.as_ref().map_or(size, |model| model.config.unet.sample_size);
+    let parameters = parameters(
+        args,
+        &Made {
+            gpu: &gpu,
+            model: &model,
+            guidance,
+            process: &config.process()?,
+            options: sampler.options(),
+            classifier: classifier.as_ref(),
+            without: without.as_ref(),
+            guiders: sampler.guiders(),
+            upsampler: larger.as_ref().zip(upsampling.as_ref().map(Upsampling::options)),
+        },
+    );
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
     let moves = sampler.moves() + upsampling.as_ref().map_or(0, Upsampling::moves);
     let bar = progress::bar("sampling", "steps", 0, batches * moves as u64);
@@ -271,6 +284,10 @@ pub fn run(args: &Args) -> Result<()> {
     match kind {
         Output::Npz => {
             let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
+            if let Err(error) = writer.annotate(&parameters) {
+                // Nothing but a very long list of seeds is that long; the pictures are worth more.
+                eprintln!("warning: it will not say how it was made: {error}");
+            }
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
@@ -284,19 +301,14 @@ pub fn run(args: &Args) -> Result<()> {
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
-                    let mut own = parameters.clone();
-                    own.push(("seed".into(), request.seed.to_string()));
-                    own.push(("class".into(), class_name(config, request.class)));
-                    pictures::save(&args.out.join(file_name(config, request)), image, &own)?;
+                    let own = of_one(&parameters, request.seed, &class_text(config, request.class));
+                    pictures::save(&args.out.join(names.file(request)), image, &own)?;
                 }
             }
         }
         Output::Png => {
             let images = make(&requests)?;
-            let mut own = parameters.clone();
-            own.push(("seeds".into(), args.seeds.clone()));
-            own.push(("class".into(), args.class.clone()));
-            pictures::save(&args.out, &contact_sheet(config, &classes, &seeds, images)?, &own)?;
+            pictures::save(&args.out, &contact_sheet(config, &classes, &seeds, images)?, &parameters)?;
         }
     }
     bar.finish_and_clear();
@@ -379,7 +391,7 @@ enum Output {
 impl Output {
     fn of(path: &Path) -> Result<Output> {
         match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
-            _ if path.is_dir() => Ok(Output::Folder),
+            _ if path.is_dir() || path.as_os_str().to_string_lossy().ends_with('/') => Ok(Output::Folder),
             Some("png") => Ok(Output::Png),
             Some("npz") => Ok(Output::Npz),
             None => Ok(Output::Folder),
@@ -399,19 +411,6 @@ fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
         ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
         (text, _) => Ok(vec![Some(config.class(text)?)]),
     }
-}
-
-fn class_name(config: &ModelConfig, class: Option<u32>) -> String {
-    match class {
-        Some(class) => config.class_names.get(class as usize).cloned().unwrap_or_else(|| class.to_string()),
-        None => "none".into(),
-    }
-}
-
-fn file_name(config: &ModelConfig, request: &Request) -> String {
-    // A class's name may hold what file systems do not like.
-    let name = class_name(config, request.class).replace(|c: char| !c.is_alphanumeric() && c != '-', "_");
-    format!("{name}-seed{:06}.png", request.seed)
 }
 
 fn contact_sheet(

@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::eval::{DataPictures, Reference};
+use crate::eval::{DataPictures, Reference, Store};
+use crate::io::{WorkFolder, prove_writable};
 
 use super::features::{FeatureArgs, classifier_beside, collected};
-use super::{DeviceArgs, data, pictures};
+use super::{DeviceArgs, data, outputs};
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
@@ -33,14 +34,16 @@ pub fn run(args: &Args) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "npz") {
         return Err(Error::Config(format!("--out {}: statistics are a .npz", args.out.display())));
     }
-    pictures::check_free(&args.out, args.force)?;
+    let (parts, classifier) = (args.out.with_extension("parts"), classifier_beside(&args.out));
+    outputs::prove([&args.out], args.force)?;
+    WorkFolder::prove(&parts)?;
+    prove_writable(&classifier)?;
     let data = data::open(&args.data, &args.features.reading(args.image_size))?;
     let gpu = args.device.open()?;
-    let network = args.features.network(&gpu, Some(&data), &classifier_beside(&args.out))?;
-    let parts = args.out.with_extension("parts");
+    let network = args.features.network(&gpu, Some(&data), &classifier)?;
     let collected = collected("measuring", &mut DataPictures::new(&data, None), &*network, &parts)?;
     Reference::of(&collected, network.identity())?.save(&args.out)?;
-    std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
+    Store::discard(&parts)?;
     data::warn_of_damage(&data);
     println!("wrote {} ({} pictures)", args.out.display(), collected.taken_for.len());
     Ok(())

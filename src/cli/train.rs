@@ -16,8 +16,9 @@ use crate::train::{
 };
 
 use super::data::{self, DataArgs};
+use super::notes::{self, note};
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
 
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
@@ -239,6 +240,9 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if !args.dry_run {
+        outputs::prove_training(&args.out, &["loss.png"])?;
+    }
     let dataset = data::open(&args.data, &args.reading.options(args.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
@@ -258,6 +262,9 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Outcome> {
     drive(gpu, Trainer::open(gpu, dataset, options, dir)?, dir)
 }
+
+/// Pictures in a cell of the sheets on the way.
+const IN_CELL: u64 = 4;
 
 /// The same of an opened training.
 pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
@@ -293,8 +300,15 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                         if config.unet.num_classes.is_some() { &[0.0, 2.0] } else { &[-1.0] };
                     let guidance: Vec<Guidance> =
                         weights.iter().copied().map(Guidance::from_weight).collect::<Result<_>>()?;
-                    let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;
-                    pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &[])?;
+                    let sheet = sheets.guided_sheet(&guidance, IN_CELL, |_| Ok(()))?;
+                    let options = trainer.options();
+                    let mut notes = notes::program(gpu);
+                    notes.push(note("data", &config.data));
+                    notes.push(note("training_seed", options.seed));
+                    notes.push(note("images", images));
+                    notes.push(note("average", options.ema_rates[0]));
+                    notes.extend(sheets.notes(&guidance, IN_CELL)?);
+                    pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &notes)?;
                 }
             }
             Ok(())

@@ -5,6 +5,7 @@ use std::fmt::{Display, Formatter, Result};
 
 use super::classes::{counts, listed};
 use super::{Dataset, LeftOut};
+use crate::error::one_line;
 
 /// More classes than this are not listed one by one.
 const MOST_CLASSES: usize = 48;
@@ -108,8 +109,8 @@ fn left_out(f: &mut Formatter<'_>, files: &[LeftOut], good: usize) -> Result {
     reasons.sort_by_key(|(_, names)| std::cmp::Reverse(names.len()));
     for (reason, names) in reasons.iter().take(MOST_REASONS) {
         match names[..] {
-            [name] => writeln!(f, "    {name}: {reason}")?,
-            _ => writeln!(f, "    {} files ({}): each {reason}", names.len(), listed(names))?,
+            [name] => writeln!(f, "    {}: {reason}", one_line(name))?,
+            _ => writeln!(f, "    {} files ({}): each {reason}", names.len(), one_line(&listed(names)))?,
         }
     }
     if reasons.len() > MOST_REASONS {
@@ -121,8 +122,9 @@ fn left_out(f: &mut Formatter<'_>, files: &[LeftOut], good: usize) -> Result {
 
 /// A name that fits a table.
 fn short(name: &str) -> String {
+    let name = one_line(name);
     if name.chars().count() <= LONGEST_NAME {
-        return name.to_owned();
+        return name;
     }
     name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
 }

@@ -21,6 +21,7 @@ pub struct Model {
     pub path: PathBuf,
     gpu: Gpu,
     arena: Arena,
+    checksum: u32,
 }
 
 impl Model {
@@ -42,8 +43,8 @@ impl Model {
             return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
         }
         let unet = UNet::new(&checkpoint.config.unet)?;
-        let arena = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, gpu: gpu.clone(), arena })
+        let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters())?;
+        Ok(Model { config: checkpoint.config, unet, path, gpu: gpu.clone(), arena, checksum })
     }
 
     /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
@@ -72,7 +73,14 @@ impl Model {
         }
         let arena = unet.parameters().read_only_arena(gpu, "weights")?;
         arena.write(gpu, 0, values)?;
-        Ok(Model { config, unet, path: path.to_owned(), gpu: gpu.clone(), arena })
+        let mut sum = crc32fast::Hasher::new();
+        values.iter().for_each(|values| sum.update(bytemuck::cast_slice(values)));
+        Ok(Model { config, unet, path: path.to_owned(), gpu: gpu.clone(), arena, checksum: sum.finalize() })
+    }
+
+    /// The CRC-32 of its weights, f32 in the kernels' order: which weights these are, whatever file they came from.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// The device its weights lie on.
@@ -104,6 +112,7 @@ pub struct ClassifierModel {
     /// Where it was read from.
     pub path: PathBuf,
     arena: Arena,
+    checksum: u32,
 }
 
 impl ClassifierModel {
@@ -125,8 +134,13 @@ impl ClassifierModel {
             return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
         }
         let network = Classifier::new(&checkpoint.config.unet)?;
-        let arena = upload(gpu, &checkpoint, network.parameters())?;
-        Ok(ClassifierModel { config: checkpoint.config, network, path, arena })
+        let (arena, checksum) = upload(gpu, &checkpoint, network.parameters())?;
+        Ok(ClassifierModel { config: checkpoint.config, network, path, arena, checksum })
+    }
+
+    /// As [`Model::checksum`].
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// Its weights on the device.
@@ -135,14 +149,16 @@ impl ClassifierModel {
     }
 }
 
-/// Brings the weights to the device one by one: the host holds no more than the largest.
-fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<Arena> {
+/// Brings the weights to the device one by one: the host holds no more than the largest. With their checksum.
+fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<(Arena, u32)> {
     // A checkpoint was checked to have the network's tensors when it was opened, so the room is really needed.
     let arena = parameters.read_only_arena(gpu, "weights")?;
+    let mut sum = crc32fast::Hasher::new();
     for_each_value(checkpoint.source.as_ref(), parameters, &checkpoint.prefix, |place, values| {
+        sum.update(bytemuck::cast_slice(&values));
         arena.write_one(gpu, 0, place, &values)
     })?;
-    Ok(arena)
+    Ok((arena, sum.finalize()))
 }
 
 /// The values of every parameter, in the kernels' order, from the tensors named `PREFIX + name`.

@@ -1,7 +1,7 @@
 //! From one kind of checkpoint to another: the same numbers in the same type, under other names.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -34,6 +34,17 @@ impl FromStr for Format {
             _ => Err(Error::Config(format!(
                 "`{text}` is no format of checkpoints; there are freeguide, guided-diffusion and diffusers"
             ))),
+        }
+    }
+}
+
+impl Format {
+    /// Every file that [`convert`] to this format may write at `out`.
+    pub fn files(self, out: &Path) -> Vec<PathBuf> {
+        match self {
+            Format::Freeguide => ["model.safetensors", "config.json"].map(|name| out.join(name)).into(),
+            Format::GuidedDiffusion => vec![out.to_owned()],
+            Format::Diffusers => diffusers::files(out),
         }
     }
 }

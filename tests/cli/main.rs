@@ -8,7 +8,10 @@
 mod common;
 mod data;
 mod disk;
+mod files;
 mod measures;
+mod notes;
+mod terminal;
 
 use std::fs;
 use std::io::Write;
