@@ -17,8 +17,8 @@ fn what_was_found_is_shown_before_a_training() {
         &shown,
         &[
             "set, 12 grey pictures, 2 classes, labels of the folders' names",
-            "nought 6",
-            "one    6",
+            "nought 7",
+            "one    5",
             "sizes: 8x8\n",
         ],
     );
@@ -32,7 +32,7 @@ fn what_was_found_is_shown_before_a_training() {
         .collect();
     fs::write(place.path("set/metadata.csv"), format!("file_name,letter\n{}", labels.concat())).unwrap();
     let shown = dry_run(&place, "set", &["--label", "letter"]).expect(0).stderr;
-    contains(&shown, &["labels of metadata.csv", "x 6", "y 6"]);
+    contains(&shown, &["labels of metadata.csv", "x 7", "y 5"]);
     contains(
         &dry_run(&place, "set", &["--label", "colour"]).expect(1).stderr,
         &["`colour`", "file_name, letter"],
