@@ -12,6 +12,7 @@ use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
 
+use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
 use super::{DeviceArgs, outputs, ranges, train};
 
@@ -37,6 +38,8 @@ pub struct Args {
     /// Pictures to learn on, as for `train` [default: the digits, of a teacher trained on them].
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: Option<String>,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Mirror half of the pictures left to right.
     #[arg(long)]
     flip: bool,
@@ -106,24 +109,27 @@ impl Args {
 
     /// The data set, as the teacher sees pictures.
     fn dataset(&self, teacher: &ModelConfig) -> Result<Arc<Dataset>> {
-        let data = match &self.data {
-            Some(data) => data,
+        let spec = match &self.data {
+            Some(spec) => spec,
             None if teacher.data == "digits" => "digits",
             None => {
                 let what = format!("the teacher was trained on {:?}; give it as --data", teacher.data);
                 return Err(Error::Config(what));
             }
         };
-        let dataset = train::open_data(data, Some(teacher.unet.sample_size))?;
+        // A teacher without classes looks at no labels.
+        let reading =
+            self.reading.options(Some(teacher.unet.sample_size), teacher.unet.num_classes.is_none());
+        let dataset = data::open(spec, &reading)?;
         let (classes, channels) = (dataset.num_classes(), dataset.channels);
         if teacher.unet.num_classes.is_some() {
             let names = (&*teacher.class_names, &*dataset.class_names);
-            let note = check_same_classes(("the teacher", names.0), (data, names.1), true)?;
+            let note = check_same_classes(("the teacher", names.0), (spec, names.1), true)?;
             note.iter().for_each(|note| eprintln!("note: {note}"));
         }
         if channels != teacher.unet.in_channels {
             return Err(Error::Config(format!(
-                "{data} has {classes} classes and {channels} channels, the teacher {} and {}",
+                "{spec} has {classes} classes and {channels} channels, the teacher {} and {}",
                 teacher.unet.num_classes.unwrap_or(0),
                 teacher.unet.in_channels
             )));

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
-use crate::data::Dataset;
+use crate::data::{DataOptions, Dataset};
 use crate::error::{Error, Result};
 use crate::eval::{
     Collected, Convention, DataPictures, FeatureNetwork, Inception, NpzPictures, PictureClassifier,
@@ -12,6 +12,7 @@ use crate::eval::{
 use crate::gpu::Gpu;
 use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder};
 
+use super::data::{self, DataArgs};
 use super::{interrupt, progress};
 
 /// Which network the features are of.
@@ -24,6 +25,11 @@ pub struct FeatureArgs {
     /// How Inception's pictures are resized: as TensorFlow 1 does or as PyTorch does [default: as published numbers do].
     #[arg(long, value_name = "tensorflow|pytorch")]
     resize: Option<String>,
+    /// Take no labels of the data.
+    #[arg(long, conflicts_with = "label", help_heading = "Data")]
+    unlabelled: bool,
+    #[command(flatten)]
+    reading: DataArgs,
 }
 
 /// Where the classifier of a file of statistics lies: `x.npz` has `x.classifier.safetensors` beside it.
@@ -32,6 +38,11 @@ pub fn classifier_beside(stats: &Path) -> PathBuf {
 }
 
 impl FeatureArgs {
+    /// How the data to measure, or to compare with, is read.
+    pub fn reading(&self, image_size: Option<usize>) -> DataOptions {
+        self.reading.options(image_size, self.unlabelled)
+    }
+
     fn in_file(&self, gpu: &Gpu, path: &Path) -> Result<Box<dyn FeatureNetwork>> {
         let convention = match self.resize.as_deref() {
             None => None,
@@ -57,7 +68,7 @@ impl FeatureArgs {
             let network = PictureClassifier::load(gpu, kept)?;
             // The identity names the set by its fingerprint; that of another set is not this one's.
             let fits = |data: &Dataset| {
-                network.identity().contains(&data.fingerprint()) && network.shape().size == data.image_size()
+                data.is_named_in(network.identity()) && network.shape().size == data.image_size()
             };
             if data.is_none_or(fits) {
                 return Ok(Box::new(network));
@@ -149,12 +160,13 @@ pub fn compared(
         let reference = Reference::of(&collected, network.identity())?;
         return Ok(Compared { reference, network, contents: pictures.identity() });
     }
-    let data = Dataset::open(spec, size)?;
+    let data = data::open(spec, &features.reading(size))?;
     WorkFolder::open(work)?;
     let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
     let parts = work.join("reference");
     let mut pictures = DataPictures::new(&data, None);
     let collected = collected("reference", &mut pictures, &*network, &parts)?;
+    data::warn_of_damage(&data);
     let reference = Reference::of(&collected, network.identity())?;
     Ok(Compared { reference, network, contents: pictures.identity() })
 }
@@ -170,6 +182,8 @@ pub fn with_pictures<T>(
     if is_arrays(path) {
         return then(&mut NpzPictures::open(path, most)?);
     }
-    let data = Dataset::open(spec, size)?;
-    then(&mut DataPictures::new(&data, most))
+    let data = data::open(spec, &data::trusting(size))?;
+    let done = then(&mut DataPictures::new(&data, most));
+    data::warn_of_damage(&data);
+    done
 }

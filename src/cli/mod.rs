@@ -8,6 +8,7 @@ mod terminal;
 
 mod compiled;
 mod convert;
+mod data;
 mod demo;
 mod devices;
 mod distill;

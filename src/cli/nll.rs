@@ -1,16 +1,16 @@
 //! `freeguide nll`.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::data::{Crop, Dataset, Loader, LoaderOptions};
+use crate::data::{Crop, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
 use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot, write_atomic};
 use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
 
+use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
 use super::{DeviceArgs, interrupt, outputs, progress, sample};
 
@@ -25,6 +25,8 @@ pub struct Args {
     /// Pictures, as for `train`.
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: String,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Pictures to measure, drawn without repetition by the seed [default: all].
     #[arg(long, value_name = "N")]
     images: Option<usize>,
@@ -63,7 +65,8 @@ pub fn run(args: &Args) -> Result<()> {
     let gpu = args.device.open()?;
     let model = args.opening.model(&gpu, &args.model)?;
     let unet = &model.config.unet;
-    let dataset = Arc::new(Dataset::open(&args.data, Some(unet.sample_size))?);
+    let unlabelled = args.unconditional || unet.num_classes.is_none();
+    let dataset = data::open(&args.data, &args.reading.options(Some(unet.sample_size), unlabelled))?;
     if dataset.channels != unet.in_channels {
         return Err(Error::Config(format!(
             "{} has pictures of {} channels, the model makes {}",
@@ -80,7 +83,7 @@ pub fn run(args: &Args) -> Result<()> {
     let count = args.images.unwrap_or(dataset.len()).min(dataset.len());
     let options =
         LoaderOptions { image_size: unet.sample_size, crop: Crop::Center, flip: false, seed: args.seed };
-    let loader = Loader::new(dataset, options);
+    let loader = Loader::new(dataset.clone(), options);
     let batch = args.batch.unwrap_or_else(|| sample::default_batch(&gpu));
     let variance = args.variance.as_deref().map(sample::variance).transpose()?;
     let respacing = args.respacing.clone();
@@ -96,6 +99,7 @@ pub fn run(args: &Args) -> Result<()> {
         })?;
     }
     bar.finish_and_clear();
+    data::warn_of_damage(&dataset);
 
     let report = nll.report()?;
     let text = serde_json::to_string_pretty(&report).expect("numbers are always representable");

@@ -15,7 +15,7 @@ use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
 use super::notes::note;
-use super::{measured_sweep, outputs, pictures};
+use super::{data, measured_sweep, outputs, pictures};
 
 /// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, bounds that `nll` measured, and the
 /// gradient-noise scale of trainings; and measured sweeps together.
@@ -75,7 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     ];
     outputs::prove(asked.iter().filter(|(asked, _)| *asked).flat_map(|(_, paths)| *paths), args.force)?;
 
-    let dataset = Dataset::open(&args.data, args.image_size)?;
+    let dataset = Dataset::open_with(&args.data, &data::trusting(args.image_size))?;
     let decoded = dataset.decode(args.image)?;
 
     // IDDPM, figure 1: the small variance against the large one.

@@ -10,7 +10,7 @@ use crate::tensor::Precision;
 use crate::train::{Outcome, Preset};
 
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, notes, outputs, pictures, progress, train};
+use super::{DeviceArgs, data, interrupt, notes, outputs, pictures, progress, train};
 
 /// Train a guided model on the embedded handwritten digits and draw samples: minutes on two CPU cores, seconds on a GPU.
 #[derive(clap::Args)]
@@ -32,7 +32,7 @@ pub fn run(args: &Args) -> Result<()> {
     outputs::prove_training(&args.out, &["loss.png", "samples.png"])?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
-    let dataset = train::open_data("digits", None)?;
+    let dataset = data::open("digits", &data::trusting(None))?;
     let options = Preset::named("digits")?.options(&dataset, 0);
     if train::train(&gpu, dataset, &options, &args.out)? == Outcome::Stopped {
         return train::finish(Outcome::Stopped, &args.out);

@@ -1,5 +1,6 @@
 //! `freeguide sample`.
 
+mod class_names;
 mod latents;
 mod parameters;
 
@@ -11,7 +12,7 @@ use crate::data::Image;
 use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::{NpzWriter, distinct_file_names};
+use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{
     ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
@@ -22,6 +23,7 @@ use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
 use super::model_args::{self, ModelArgs};
 use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
+use class_names::{ClassNames, class_name, class_text};
 use parameters::{Made, of_one, parameters};
 
 /// Make pictures with a model.
@@ -324,7 +326,7 @@ pub fn run(args: &Args) -> Result<()> {
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
-                    let own = of_one(&parameters, request.seed, &class_number(request.class));
+                    let own = of_one(&parameters, request.seed, &class_text(config, request.class));
                     pictures::save(&args.out.join(names.file(request)), image, &own)?;
                 }
             }
@@ -450,38 +452,6 @@ fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
         ("none", _) | ("all", None) => Ok(vec![None]),
         ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
         (text, _) => Ok(vec![Some(config.class(text)?)]),
-    }
-}
-
-fn class_name(config: &ModelConfig, class: Option<u32>) -> String {
-    match class {
-        Some(class) => config.class_names.get(class as usize).cloned().unwrap_or_else(|| class.to_string()),
-        None => NO_CLASS.into(),
-    }
-}
-
-/// A class as `--class` takes it whatever the names are.
-fn class_number(class: Option<u32>) -> String {
-    class.map_or_else(|| NO_CLASS.into(), |class| class.to_string())
-}
-
-/// What `--class` calls no condition.
-const NO_CLASS: &str = "none";
-
-/// The classes in the names of files: two classes never share one, whatever they are called.
-struct ClassNames(Vec<String>);
-
-impl ClassNames {
-    fn of(config: &ModelConfig) -> Self {
-        let count = config.unet.num_classes.unwrap_or(0).max(config.class_names.len()) as u32;
-        let names: Vec<String> = (0..count).map(|class| class_name(config, Some(class))).collect();
-        ClassNames(distinct_file_names(&names, &[NO_CLASS]))
-    }
-
-    /// The file of a picture.
-    fn file(&self, request: &Request) -> String {
-        let class = request.class.and_then(|class| self.0.get(class as usize));
-        format!("{}-seed{:06}.png", class.map_or(NO_CLASS, String::as_str), request.seed)
     }
 }
 

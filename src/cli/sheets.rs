@@ -49,6 +49,14 @@ impl<'a> Sheets<'a> {
         self.guided.as_ref().filter(|_| Sampler::needs_both(guidance)).unwrap_or(&self.single)
     }
 
+    /// The rows: the classes, or the one that there is without any.
+    fn rows(&self) -> Vec<Option<u32>> {
+        match self.config.class_names.len() as u32 {
+            0 => vec![None],
+            classes => (0..classes).map(Some).collect(),
+        }
+    }
+
     /// How the pictures of a sheet are drawn: notes for its file.
     pub fn notes(&self, guidance: &[Guidance], seeds: u64) -> Result<Notes> {
         let listed: Vec<String> = guidance.iter().map(|guidance| guidance.weight().to_string()).collect();
@@ -68,7 +76,7 @@ impl<'a> Sheets<'a> {
 
     /// Steps that a sheet takes.
     pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
-        let pictures = self.config.class_names.len() * seeds;
+        let pictures = self.rows().len() * seeds;
         let of = |drawer: &Drawer| pictures.div_ceil(drawer.options().batch) * drawer.moves();
         guidance.iter().map(|guidance| of(self.drawer(*guidance)) as u64).sum()
     }
@@ -80,12 +88,13 @@ impl<'a> Sheets<'a> {
         seeds: u64,
         mut on_step: impl FnMut(Guidance) -> Result<()>,
     ) -> Result<Vec<Vec<Vec<Image>>>> {
-        let classes = self.config.class_names.len() as u32;
-        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes as usize];
-        let requests: Vec<Request> = (0..classes)
+        let classes = self.rows();
+        let mut rows: Vec<Vec<Vec<Image>>> = vec![Vec::new(); classes.len()];
+        let requests: Vec<Request> = classes
+            .into_iter()
             .flat_map(|class| {
-                let first = u64::from(class) * seeds;
-                (first..first + seeds).map(move |seed| Request { class: Some(class), seed })
+                let first = u64::from(class.unwrap_or(0)) * seeds;
+                (first..first + seeds).map(move |seed| Request { class, seed })
             })
             .collect();
         for guidance in guidance {

@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::eval::{DataPictures, NpzPictures, Reference, Store};
 use crate::io::{WorkFolder, prove_writable};
 
 use super::features::{FeatureArgs, classifier_beside, collected, is_arrays};
-use super::{DeviceArgs, outputs};
+use super::{DeviceArgs, data, outputs};
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
@@ -45,15 +44,17 @@ pub fn run(args: &Args) -> Result<()> {
             "--image-size: the pictures of a .npz are measured in their own size".into(),
         ));
     }
-    let data = (!is_arrays(path)).then(|| Dataset::open(&args.data, args.image_size)).transpose()?;
+    let reading = args.features.reading(args.image_size);
+    let data = (!is_arrays(path)).then(|| data::open(&args.data, &reading)).transpose()?;
     let gpu = args.device.open()?;
-    let network = args.features.network(&gpu, data.as_ref(), &classifier)?;
+    let network = args.features.network(&gpu, data.as_deref(), &classifier)?;
     let collected = match &data {
         Some(data) => collected("measuring", &mut DataPictures::new(data, None), &*network, &parts)?,
         None => collected("measuring", &mut NpzPictures::open(path, None)?, &*network, &parts)?,
     };
     Reference::of(&collected, network.identity())?.save(&args.out)?;
     Store::discard(&parts)?;
+    data.iter().for_each(|data| data::warn_of_damage(data));
     println!("wrote {} ({} pictures)", args.out.display(), collected.taken_for.len());
     Ok(())
 }

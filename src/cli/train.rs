@@ -9,12 +9,14 @@ use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
+use crate::nn::unet::NullClass;
 use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{
     Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
 };
 
+use super::data::{self, DataArgs};
 use super::notes::{self, note};
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
@@ -22,10 +24,15 @@ use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Pictures and their labels: `digits`, a folder of class sub-folders or class_name.png files, an EDM .zip, or an
-    /// IDX images file (its labels beside it).
+    /// Pictures and their labels: `digits`, a folder or .zip (with dataset.json, metadata.csv or metadata.jsonl, with class
+    /// sub-folders, or of class_name.png files), or an IDX images file (its labels beside it).
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: String,
+    /// Take no labels of the data: train a network without a class condition.
+    #[arg(long, conflicts_with = "label", help_heading = "Data")]
+    unlabelled: bool,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Where the model, the log and the states go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -228,6 +235,10 @@ impl Args {
             t_sampler: self.t_sampler,
         };
         o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
+        if self.unlabelled {
+            (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
+            o.class_names = Vec::new();
+        }
         o.precision = self.precision.parse::<Precision>()?;
         set(&mut o.sample_every, &self.sample_every);
         set(&mut o.save_every, &self.save_every);
@@ -240,7 +251,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.dry_run {
         outputs::prove_training(&args.out, &["loss.png"])?;
     }
-    let dataset = open_data(&args.data, args.image_size)?;
+    let dataset = data::open(&args.data, &args.reading.options(args.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
     let options = options.settle_precision(gpu.capabilities(), &args.out)?;
@@ -253,29 +264,6 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{}", TrainStep::profile(&gpu, &unet, &options)?);
     }
     finish(outcome, &args.out)
-}
-
-/// Opens a data set and says what was found in it.
-pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> {
-    let dataset = Dataset::open(spec, image_size)?;
-    let colour = if dataset.channels == 1 { "grey" } else { "RGB" };
-    eprintln!(
-        "data: {}, {} {colour} pictures, {} classes",
-        dataset.name,
-        dataset.len(),
-        dataset.num_classes()
-    );
-    let skipped = dataset.skipped();
-    if !skipped.is_empty() {
-        eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());
-        for (name, why) in skipped.iter().take(10) {
-            eprintln!("  {}: {why}", crate::error::one_line(name));
-        }
-        if skipped.len() > 10 {
-            eprintln!("  and {} more", skipped.len() - 10);
-        }
-    }
-    Ok(Arc::new(dataset))
 }
 
 /// Trains with a progress bar and, where asked for, pictures on the way.
@@ -318,6 +306,7 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     let sheets = Sheets::new(gpu, unet, &trainer.average(), &config, precision)?;
                     // What the training teaches: classes, classes under guidance, or no class.
                     let weights = match trainer.options().unconditional_probability {
+                        _ if config.unet.num_classes.is_none() => vec![-1.0],
                         0.0 => vec![0.0],
                         1.0 => vec![-1.0],
                         _ => vec![0.0, 2.0],
@@ -343,6 +332,7 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
         eprintln!("{average}");
         average.warning().iter().for_each(|warning| eprintln!("warning: {warning}"));
     }
+    data::warn_of_damage(trainer.dataset());
     Ok(outcome)
 }
 

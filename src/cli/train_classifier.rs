@@ -8,6 +8,7 @@ use crate::io::{Series, loss_plot};
 use crate::nn::unet::NullClass;
 use crate::train::{LossKind, Objective, Outcome, Preset, StepRecord, TrainOptions, TrainSchedule, Trainer};
 
+use super::data::{self, DataArgs};
 use super::{DeviceArgs, outputs, ranges, train};
 
 /// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
@@ -16,6 +17,8 @@ pub struct Args {
     /// Pictures and their labels, as for `train`.
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
     data: String,
+    #[command(flatten)]
+    reading: DataArgs,
     /// Where the classifier, the log and the states go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -111,7 +114,7 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     outputs::prove_training(&args.out, &["loss.png", ACCURACY])?;
-    let dataset = train::open_data(&args.data, args.image_size)?;
+    let dataset = data::open(&args.data, &args.reading.options(args.image_size, false))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
     let outcome = train::train(&gpu, dataset.clone(), &options, &args.out)?;

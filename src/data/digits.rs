@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use super::{Parts, idx};
+use super::{DataOptions, Parts, idx};
 use crate::error::Result;
 
 const IMAGES: &[u8] =
@@ -16,7 +16,7 @@ pub fn accepts(spec: &str) -> bool {
     spec == "digits"
 }
 
-pub fn open(spec: &str) -> Result<Parts> {
+pub fn open(spec: &str, _: &DataOptions) -> Result<Parts> {
     idx::from_bytes(
         spec,
         (Path::new("digits (images)"), IMAGES),
@@ -43,7 +43,7 @@ mod tests {
             brightest = brightest.max(*image.pixels.iter().max().unwrap());
         }
         assert_eq!((darkest, brightest), (0, 255));
-        assert!(set.skipped().is_empty());
+        assert!(set.left_out().is_empty());
         assert!(set.decode(1797).unwrap_err().to_string().contains("1797"));
     }
 }

@@ -1,247 +1,193 @@
-//! A folder of images: a sub-folder for each class, or flat files named by their class.
-//!
-//! Flat, the class is the stem before its last underscore (`maine_coon_12.png` is a `maine_coon`), and without
-//! an underscore the stem less the digits at its end (`cat12.png` is a `cat`).
+//! A folder as a tree of files: each file once by its real path, whatever links there are.
 
-use std::collections::BTreeSet;
-use std::io::{BufReader, Cursor};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
-use super::fingerprint::Fingerprint;
-use super::{Image, KEEP_BYTES, ONLY_CLASS, Parts, Source, decode, short_name};
+use super::tree::{Entry, Files, LeftOut, MAX_FILE, Tree, Unread, is_hidden, read_wanted};
 use crate::error::{Error, Result};
 
-/// How far below a class folder files are looked for.
-const MAX_DEPTH: usize = 8;
+/// How far below the root files are looked for.
+const MAX_DEPTH: usize = 64;
 
-/// A file that is named like an image.
-struct Found {
-    path: PathBuf,
-    /// Below the root, with `/` on every system.
-    name: String,
-    bytes: u64,
-}
-
-pub fn accepts(spec: &str) -> bool {
-    Path::new(spec).is_dir()
-}
-
-pub fn open(spec: &str) -> Result<Parts> {
-    let root = Path::new(spec);
-    let mut found = Vec::new();
-    collect(root, "", 0, &mut found)?;
-    // By name, as the order of a directory is whatever the file system likes.
-    found.sort_by(|a, b| a.name.cmp(&b.name));
-    if found.is_empty() {
-        let what =
-            "holds no images (.png, .jpg, .jpeg, .webp, .bmp or .gif), neither itself nor in sub-folders";
-        return Err(Error::format(root, what));
+/// Lists a folder.
+///
+/// # Errors
+/// When the folder itself cannot be read; one below it is left out by name.
+pub fn list(root: &Path) -> Result<Tree> {
+    let real = root.canonicalize().map_err(Error::io(root))?;
+    std::fs::read_dir(root).map_err(Error::io(root))?;
+    let mut walk = Walk { root: real.clone(), ..Walk::default() };
+    walk.folder(root, real, "", 0);
+    // Links last, so that what lies in the folder itself is read there.
+    while !walk.links.is_empty() {
+        let mut links = std::mem::take(&mut walk.links);
+        links.sort();
+        links.into_iter().for_each(|link| walk.link(link));
     }
+    if let Some((count, first)) = &walk.outside {
+        walk.notes.push(format!("{count} files are links out of the folder, as {first}"));
+    }
+    let Walk { mut found, folders, left_out, notes, .. } = walk;
+    found.sort_by(|a, b| a.0.name.cmp(&b.0.name));
+    let (mut entries, mut paths) = (Vec::new(), Vec::new());
+    for (at, (entry, path)) in found.into_iter().enumerate() {
+        entries.push(Entry { at, ..entry });
+        paths.push(path);
+    }
+    let files = Box::new(Paths(paths));
+    Ok(Tree { path: root.to_owned(), is_zip: false, entries, folders, left_out, notes, files })
+}
 
-    let in_sub_folders = found.iter().any(|file| file.name.contains('/'));
-    let keep = found.iter().map(|file| file.bytes).sum::<u64>() < KEEP_BYTES;
-    let (mut skipped, mut files, mut classes, mut sizes) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut hashed = Vec::new();
-    let mut all_grey = true;
-    for file in found {
-        let class = match file.name.split_once('/') {
-            Some((class, _)) => class.to_string(),
-            None if in_sub_folders => {
-                skipped.push((file.name, "lies beside the class folders, not in one".to_string()));
+#[derive(Default)]
+struct Walk {
+    root: PathBuf,
+    /// The real paths of the folders that were read, and their names below the root.
+    seen: HashMap<PathBuf, String>,
+    /// The real paths of the files that links led to.
+    linked: HashSet<PathBuf>,
+    /// (name, path, depth)
+    links: Vec<(String, PathBuf, usize)>,
+    found: Vec<(Entry, PathBuf)>,
+    folders: BTreeSet<String>,
+    left_out: Vec<LeftOut>,
+    notes: Vec<String>,
+    /// How many links to files outside of the root there are, and the first.
+    outside: Option<(usize, String)>,
+}
+
+impl Walk {
+    /// Takes in what lies in `path`, whose real path is `real` and whose name below the root, with a slash, is `prefix`.
+    fn folder(&mut self, path: &Path, real: PathBuf, prefix: &str, depth: usize) {
+        if let Some(first) = self.seen.get(&real) {
+            let reason = format!("is {}, which is read already", named(first));
+            return self.left_out.push(LeftOut::new(prefix, reason));
+        }
+        if depth > MAX_DEPTH {
+            let reason = format!("lies more than {MAX_DEPTH} folders deep");
+            return self.left_out.push(LeftOut::new(prefix, reason));
+        }
+        let entries = match std::fs::read_dir(path) {
+            Ok(entries) => entries,
+            Err(error) => {
+                return self.left_out.push(LeftOut::new(prefix, format!("cannot be read: {error}")));
+            }
+        };
+        self.seen.insert(real.clone(), prefix.to_owned());
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let reason = format!("cannot be read to its end: {error}");
+                    return self.left_out.push(LeftOut::new(named(prefix), reason));
+                }
+            };
+            let file_name = entry.file_name();
+            let name = format!("{prefix}{}", file_name.to_string_lossy());
+            if is_hidden(&file_name.to_string_lossy()) {
+                self.left_out.push(LeftOut::new(name, "is hidden"));
                 continue;
             }
-            None => class_of_flat(&file.name),
-        };
-        match look(&file.path, keep) {
-            Err(reason) => skipped.push((file.name, reason)),
-            Ok((header, kept)) => {
-                all_grey &= header.grey;
-                sizes.push((header.width, header.height));
-                classes.push(class);
-                hashed.push((file.name, file.bytes));
-                files.push(File { path: file.path, kept });
-            }
-        }
-    }
-    if files.is_empty() {
-        let (count, (name, reason)) = (skipped.len(), &skipped[0]);
-        let what = format!("not one of its {count} images can be read; the first is {name}: {reason}");
-        return Err(Error::format(root, what));
-    }
-
-    let class_names: Vec<String> = classes.iter().collect::<BTreeSet<_>>().into_iter().cloned().collect();
-    let label = |class| class_names.binary_search(class).expect("every class is among the names") as u32;
-    let labels: Vec<u32> = classes.iter().map(label).collect();
-    let mut hash = Fingerprint::new(&class_names, &labels);
-    for (name, bytes) in &hashed {
-        hash.text(name);
-        hash.number(*bytes);
-    }
-    let channels = if all_grey { 1 } else { 3 };
-    Ok(Parts {
-        name: short_name(spec),
-        channels,
-        class_names,
-        labels,
-        sizes,
-        skipped,
-        fingerprint: hash.finish(),
-        source: Box::new(Files { channels, files }),
-    })
-}
-
-/// Gathers image files below `folder`, whose own name below the root is `prefix`.
-fn collect(folder: &Path, prefix: &str, depth: usize, found: &mut Vec<Found>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let entry = entry.map_err(Error::io(folder))?;
-        let path = entry.path();
-        let file_name = entry.file_name().to_string_lossy().into_owned();
-        if file_name.starts_with('.') || file_name == "__MACOSX" {
-            continue;
-        }
-        let name = format!("{prefix}{file_name}");
-        // Follows links; one that leads nowhere is left out unless it is named like an image.
-        match std::fs::metadata(&path) {
-            Ok(about) if about.is_dir() => {
-                // A linked class folder is common; deeper, a link may lead round in a circle.
-                let linked = entry.file_type().map_err(Error::io(&path))?.is_symlink();
-                if depth < MAX_DEPTH && (depth == 0 || !linked) {
-                    collect(&path, &format!("{name}/"), depth + 1, found)?;
+            match entry.file_type() {
+                Ok(kind) if kind.is_symlink() => self.links.push((name, entry.path(), depth)),
+                Ok(kind) if kind.is_dir() => {
+                    if depth == 0 {
+                        self.folders.insert(name.clone());
+                    }
+                    self.folder(&entry.path(), real.join(&file_name), &format!("{name}/"), depth + 1);
                 }
+                Ok(kind) if kind.is_file() => match entry.metadata() {
+                    Ok(about) => self.file(name, entry.path(), &about),
+                    Err(error) => self.left_out.push(LeftOut::new(name, error.to_string())),
+                },
+                Ok(_) => self.left_out.push(LeftOut::new(name, "is neither a file nor a folder")),
+                Err(error) => self.left_out.push(LeftOut::new(name, error.to_string())),
             }
-            Ok(about) if !about.is_file() => {}
-            about if decode::is_image_name(&file_name) => {
-                let bytes = about.map_or(0, |about| about.len());
-                found.push(Found { path, name, bytes });
-            }
-            _ => {}
         }
     }
-    Ok(())
-}
 
-/// The class that a flat file's name tells.
-fn class_of_flat(name: &str) -> String {
-    let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
-    let class = match stem.rsplit_once('_') {
-        Some((class, _)) => class,
-        None => stem.trim_end_matches(|c: char| c.is_ascii_digit()),
-    };
-    if class.is_empty() { ONLY_CLASS.to_string() } else { class.to_string() }
-}
-
-/// Reads a file's header, and keeps its bytes if that is wanted.
-fn look(path: &Path, keep: bool) -> Result<(decode::Header, Option<Vec<u8>>), String> {
-    if keep {
-        let bytes = std::fs::read(path).map_err(|error| error.to_string())?;
-        Ok((decode::header(Cursor::new(&bytes))?, Some(bytes)))
-    } else {
-        let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-        Ok((decode::header(BufReader::new(file))?, None))
+    fn file(&mut self, name: String, path: PathBuf, about: &Metadata) {
+        let entry = Entry { name, bytes: about.len(), stamp: stamp(about), crc: None, at: 0 };
+        self.found.push((entry, path));
     }
-}
 
-struct File {
-    path: PathBuf,
-    kept: Option<Vec<u8>>,
-}
-
-struct Files {
-    channels: usize,
-    files: Vec<File>,
-}
-
-impl Source for Files {
-    fn decode(&self, index: usize) -> Result<Image> {
-        let File { path, kept } = &self.files[index];
-        let decoded = match kept {
-            Some(bytes) => decode::pixels(Cursor::new(bytes), self.channels),
-            None => {
-                let file = std::fs::File::open(path).map_err(Error::io(path))?;
-                decode::pixels(BufReader::new(file), self.channels)
+    fn link(&mut self, (name, path, depth): (String, PathBuf, usize)) {
+        let (real, about) = match path.canonicalize().and_then(|real| Ok((std::fs::metadata(&real)?, real))) {
+            Ok((about, real)) => (real, about),
+            Err(error) => {
+                let reason = format!("is a link that leads nowhere ({error})");
+                return self.left_out.push(LeftOut::new(name, reason));
             }
         };
-        decoded.map_err(|reason| {
-            Error::format(path, format!("cannot be decoded: {reason}; repair it or take it out of the set"))
-        })
+        let mut leave_out = |reason: String| self.left_out.push(LeftOut::new(&name, reason));
+        if about.is_dir() {
+            if let Some(first) = self.seen.get(&real) {
+                return leave_out(format!("is a link to {}, which is read already", named(first)));
+            }
+            if self.root.starts_with(&real) {
+                return leave_out("is a link to a folder around the set".into());
+            }
+            // A linked class folder is common; deeper, it may lead anywhere.
+            if depth > 0 {
+                let what = "is a link to a folder elsewhere; such a link is followed only in the place of a class folder";
+                return leave_out(what.into());
+            }
+            self.notes.push(format!("{name} is a link to {}", real.display()));
+            self.folders.insert(name.clone());
+            self.folder(&path, real, &format!("{name}/"), depth + 1);
+        } else if about.is_file() {
+            let file_name = real.file_name().unwrap_or_default().to_string_lossy();
+            let parent = real.parent().and_then(|parent| self.seen.get(parent));
+            if let Some(parent) = parent.filter(|_| !is_hidden(&file_name)) {
+                return leave_out(format!("is a link to {parent}{file_name}, which is read already"));
+            }
+            if !self.linked.insert(real.clone()) {
+                return leave_out("is a link to a file that another link leads to, too".into());
+            }
+            if !real.starts_with(&self.root) {
+                self.outside.get_or_insert_with(|| (0, name.clone())).0 += 1;
+            }
+            self.file(name, path, &about);
+        } else {
+            leave_out("is a link to neither a file nor a folder".into());
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::data::Dataset;
-    use ::image::{GrayImage, Luma, Rgb, RgbImage};
+/// The root has no name of its own.
+fn named(prefix: &str) -> &str {
+    if prefix.is_empty() { "the set's own folder" } else { prefix }
+}
 
-    fn rgb(path: PathBuf, width: u32, height: u32) {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        RgbImage::from_pixel(width, height, Rgb([9, 99, 199])).save(path).unwrap();
-    }
+/// Changes when the file does: by its times, of which the second cannot be set back, and its inode.
+#[cfg(unix)]
+fn stamp(about: &Metadata) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let numbers =
+        [about.mtime(), about.mtime_nsec(), about.ctime(), about.ctime_nsec(), about.ino().cast_signed()];
+    xxhash_rust::xxh3::xxh3_64(bytemuck::cast_slice(&numbers))
+}
 
-    fn grey(path: PathBuf) {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        GrayImage::from_pixel(5, 5, Luma([77])).save(path).unwrap();
-    }
+/// Changes when the file does: by the time of its last change.
+#[cfg(not(unix))]
+fn stamp(about: &Metadata) -> u64 {
+    let since = about.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    since.map_or(0, |since| since.as_nanos() as u64)
+}
 
-    #[test]
-    fn sub_folders_are_classes_and_bad_files_are_named() {
-        let parent = tempfile::tempdir().unwrap();
-        let root = parent.path().join("set");
-        rgb(root.join("dog/b.png"), 7, 5);
-        rgb(root.join("dog/more/a.png"), 7, 5);
-        grey(root.join("cat/z.png"));
-        std::fs::write(root.join("cat/bad.png"), b"no image").unwrap();
-        std::fs::write(root.join("cat/notes.txt"), b"text").unwrap();
-        grey(root.join("stray.png"));
-        let spec = root.to_str().unwrap();
-        assert!(Dataset::open(spec, None).err().unwrap().to_string().contains("differ in size"));
-        let set = Dataset::open(spec, Some(4)).unwrap();
-        assert_eq!(
-            (set.class_names.as_slice(), set.labels()),
-            (&["cat".into(), "dog".into()][..], &[0, 1, 1][..])
-        );
-        assert_eq!((set.channels, set.native_size()), (3, (5, 5)));
-        assert_eq!(set.decode(0).unwrap().pixels, [77; 75]);
-        assert_eq!(set.decode(1).unwrap().pixels[..3], [9, 99, 199]);
-        let skipped: Vec<_> = set.skipped().iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(skipped, ["cat/bad.png", "stray.png"]);
+struct Paths(Vec<PathBuf>);
 
-        let before = set.fingerprint();
-        let moved = parent.path().join("moved");
-        std::fs::rename(&root, &moved).unwrap();
-        assert_eq!(Dataset::open(moved.to_str().unwrap(), Some(4)).unwrap().fingerprint(), before);
-        rgb(moved.join("dog/c.png"), 7, 5);
-        assert_ne!(Dataset::open(moved.to_str().unwrap(), Some(4)).unwrap().fingerprint(), before);
-    }
-
-    #[test]
-    fn flat_names_tell_the_class() {
-        for (name, class) in [
-            ("cat_001.png", "cat"),
-            ("maine_coon_12.jpg", "maine_coon"),
-            ("cat12.png", "cat"),
-            ("cat.png", "cat"),
-            ("0001.png", "all"),
-            ("_1.png", "all"),
-        ] {
-            assert_eq!(class_of_flat(name), class, "{name}");
+impl Files for Paths {
+    fn read(&self, at: usize, wanted: &dyn Fn(&[u8]) -> bool) -> Result<Vec<u8>, Unread> {
+        let file = std::fs::File::open(&self.0[at]).map_err(Unread::System)?;
+        let bytes = file.metadata().map_err(Unread::System)?.len();
+        if bytes > MAX_FILE {
+            return Err(Unread::Damaged(format!("has {bytes} bytes; at most {MAX_FILE} are read")));
         }
-        let dir = tempfile::tempdir().unwrap();
-        grey(dir.path().join("b_1.png"));
-        grey(dir.path().join("a_2.png"));
-        grey(dir.path().join("b_0.png"));
-        let set = Dataset::open(dir.path().to_str().unwrap(), None).unwrap();
-        assert_eq!((set.labels(), set.channels, set.image_size()), (&[0, 1, 1][..], 1, 5));
+        read_wanted(file, bytes, wanted).map_err(Unread::System)
     }
 
-    #[test]
-    fn nothing_good_is_an_error_with_the_first_file() {
-        let dir = tempfile::tempdir().unwrap();
-        let spec = dir.path().to_str().unwrap();
-        assert!(Dataset::open(spec, None).err().unwrap().to_string().contains("no images"));
-        std::fs::write(dir.path().join("a.png"), b"").unwrap();
-        std::fs::write(dir.path().join("b.jpg"), b"\xff\xd8\xff").unwrap();
-        let message = Dataset::open(spec, None).err().unwrap().to_string();
-        assert!(message.contains("2 images") && message.contains("a.png"), "{message}");
+    fn place(&self, at: usize) -> PathBuf {
+        self.0[at].clone()
     }
 }

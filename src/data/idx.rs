@@ -5,8 +5,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use super::classes::{counts, empty};
 use super::fingerprint::Fingerprint;
-use super::{Image, ONLY_CLASS, Parts, Source, short_name};
+use super::kind::{self, Kind};
+use super::{DataOptions, Image, Labelling, ONLY_CLASS, Parts, READABLE, Source, short_name};
 use crate::error::{Error, Result};
 
 /// Deflate cannot shrink by more than this, so a header that claims more bytes is refused unread.
@@ -17,14 +19,34 @@ pub fn accepts(spec: &str) -> bool {
     Path::new(spec).is_file()
 }
 
-pub fn open(spec: &str) -> Result<Parts> {
+pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
     let path = Path::new(spec);
+    if options.label.is_some() {
+        return Err(Error::format(path, "an IDX file has no columns to take labels of"));
+    }
+    refuse_other_kinds(path)?;
     let images = std::fs::read(path).map_err(Error::io(path))?;
-    let Some(labels_path) = labels_beside(path) else {
+    let beside = labels_beside(path).filter(|_| options.labelling != Labelling::None);
+    let Some(labels_path) = beside else {
         return from_bytes(&short_name(spec), (path, &images), None);
     };
     let labels = std::fs::read(&labels_path).map_err(Error::io(&labels_path))?;
     from_bytes(&short_name(spec), (path, &images), Some((&labels_path, &labels)))
+}
+
+/// Says of a file that is no IDX file what it is, before it is read.
+fn refuse_other_kinds(path: &Path) -> Result<()> {
+    let mut head = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(kind::HEAD as u64).read_to_end(&mut head).map_err(Error::io(path))?;
+    // IDX begins with two zeros; what is no text and of no known kind is left to the reader's own message.
+    let what = match kind::of(&head) {
+        Kind::Other("empty") => "is empty".to_owned(),
+        Kind::Other("a gzip file" | "of no known kind") => return Ok(()),
+        Kind::Other(what) => format!("is {what}"),
+        Kind::Picture(_) => "is one picture, not a set of them: give the folder it lies in".to_owned(),
+    };
+    Err(Error::format(path, format!("{what}; {READABLE}")))
 }
 
 /// A set of the bytes of an images file and of a labels file, each with the path to name in errors.
@@ -36,6 +58,8 @@ pub fn from_bytes(name: &str, images: (&Path, &[u8]), labels: Option<(&Path, &[u
         return Err(Error::format(path, format!("images have {channels} channels, but 1 or 3 are read")));
     }
     let (count, height, width) = (dims[0], dims[1], dims[2]);
+    let label_source =
+        labels.map(|(path, _)| format!("of {}", path.file_name().unwrap_or_default().to_string_lossy()));
     let (class_names, labels) = match labels {
         None => (vec![ONLY_CLASS.to_string()], vec![0; count]),
         Some((labels_path, bytes)) => {
@@ -54,19 +78,27 @@ pub fn from_bytes(name: &str, images: (&Path, &[u8]), labels: Option<(&Path, &[u
     let mut hash = Fingerprint::new(&class_names, &labels);
     dims.iter().for_each(|&dim| hash.number(dim as u64));
     hash.bytes(&pixels);
+    let warnings = empty(&class_names, &counts(class_names.len(), labels.iter())).into_iter().collect();
     Ok(Parts {
         name: name.to_string(),
         channels,
+        is_unlabelled: label_source.is_none(),
+        label_source: label_source.unwrap_or_else(|| "none".into()),
         class_names,
         labels,
+        captions: Vec::new(),
         sizes: vec![(width, height)],
-        skipped: Vec::new(),
+        left_out: Vec::new(),
+        notes: Vec::new(),
+        warnings,
         fingerprint: hash.finish(),
-        source: Box::new(InMemory { width, height, channels, pixels }),
+        earlier_fingerprint: None,
+        source: Box::new(InMemory { path: path.to_owned(), width, height, channels, pixels }),
     })
 }
 
 struct InMemory {
+    path: PathBuf,
     width: usize,
     height: usize,
     channels: usize,
@@ -74,10 +106,18 @@ struct InMemory {
 }
 
 impl Source for InMemory {
-    fn decode(&self, index: usize) -> Result<Image> {
+    fn decode(&self, index: usize) -> Result<Result<Image, String>> {
         let size = self.width * self.height * self.channels;
         let pixels = self.pixels[index * size..(index + 1) * size].to_vec();
-        Image::new(self.width, self.height, self.channels, pixels)
+        Image::new(self.width, self.height, self.channels, pixels).map(Ok)
+    }
+
+    fn name(&self, index: usize) -> String {
+        format!("image {index}")
+    }
+
+    fn place(&self, _: usize) -> PathBuf {
+        self.path.clone()
     }
 }
 

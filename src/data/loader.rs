@@ -1,12 +1,13 @@
 //! Batches as a pure function of the seed and the number of images seen.
 //!
 //! Image `k` of a training is image `permutation[k % len]` of epoch `k / len`, so a training that resumes at
-//! image `k` goes on exactly as one that never stopped.
+//! image `k` goes on exactly as one that never stopped. In the place of a damaged picture comes the next good one of the
+//! epoch's order, which is a function of the pictures' bytes as well.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::transform::{CropOffset, prepare};
-use super::{Dataset, Image};
+use super::{Dataset, Image, LeftOut};
 use crate::error::{Error, Result};
 use crate::random::{Stream, uniform, words};
 
@@ -45,6 +46,8 @@ pub struct Batch {
     pub labels: Vec<u32>,
     /// The number of images that came before, over all epochs.
     pub first_image: u64,
+    /// Damaged pictures that would have been in this batch; others stand in their places.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// An epoch and its order.
@@ -78,7 +81,7 @@ impl Loader {
     /// The `count` images after the first `first_image` ones, over epochs without end.
     ///
     /// # Errors
-    /// When one of the images cannot be decoded.
+    /// When a file has changed or has gone away, and when not one picture of the set can be decoded.
     pub fn batch(&self, first_image: u64, count: usize) -> Result<Batch> {
         if self.options.image_size == 0 || self.options.image_size > 1 << 15 {
             let size = self.options.image_size;
@@ -87,18 +90,41 @@ impl Loader {
         if first_image.checked_add(count as u64).is_none() {
             return Err(Error::Config(format!("no training has seen {first_image} images")));
         }
-        let mut batch = Batch { images: Vec::new(), labels: Vec::with_capacity(count), first_image };
+        let mut batch = Batch {
+            images: Vec::new(),
+            labels: Vec::with_capacity(count),
+            first_image,
+            left_out: Vec::new(),
+        };
         for image_index in first_image..first_image + count as u64 {
             let len = self.dataset.len() as u64;
-            let index = self.order(image_index / len)[(image_index % len) as usize] as usize;
+            let order = self.order(image_index / len);
+            let place = (image_index % len) as usize;
+            // From the place on, and round: the first that can be decoded.
+            let mut candidates = order[place..].iter().chain(&order[..place]).map(|&index| index as usize);
+            let index = loop {
+                let index = candidates.next().ok_or_else(|| {
+                    let (name, len) = (&self.dataset.name, self.dataset.len());
+                    Error::Config(format!("{name}: not one of its {len} pictures can be decoded"))
+                })?;
+                if self.append(image_index, index, &mut batch.images)? {
+                    break index;
+                }
+                batch.left_out.extend(self.dataset.damage(index));
+            };
             batch.labels.push(self.dataset.label(index));
-            self.append(image_index, index, &mut batch.images)?;
         }
+        batch.left_out.sort();
+        batch.left_out.dedup();
         Ok(batch)
     }
 
-    /// Appends image `index` of the set, cropped and flipped as image `image_index` of the training.
-    fn append(&self, image_index: u64, index: usize, out: &mut Vec<u8>) -> Result<()> {
+    /// Appends image `index` of the set, cropped and flipped as image `image_index` of the training; false for a damaged
+    /// one.
+    fn append(&self, image_index: u64, index: usize, out: &mut Vec<u8>) -> Result<bool> {
+        if self.dataset.damage(index).is_some() {
+            return Ok(false);
+        }
         let chance = words(self.options.seed, 0, image_index, Stream::FlipCrop);
         let flip = self.options.flip && uniform(chance[0]) < 0.5;
         let crop = match self.options.crop {
@@ -107,13 +133,15 @@ impl Loader {
         };
         let size = self.options.image_size;
         let Some(slot) = self.prepared.get(index) else {
-            out.extend(prepare(&self.dataset.decode(index)?, size, crop, flip).pixels);
-            return Ok(());
+            let Some(image) = self.dataset.decode_good(index)? else { return Ok(false) };
+            out.extend(prepare(&image, size, crop, flip).pixels);
+            return Ok(true);
         };
         let image = match slot.get() {
             Some(image) => image,
             None => {
-                let image = prepare(&self.dataset.decode(index)?, size, crop, false);
+                let Some(image) = self.dataset.decode_good(index)? else { return Ok(false) };
+                let image = prepare(&image, size, crop, false);
                 slot.get_or_init(|| image)
             }
         };
@@ -122,7 +150,7 @@ impl Loader {
         } else {
             out.extend(&image.pixels);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The order of `epoch`.

@@ -57,6 +57,7 @@ impl Drop for Prefetch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::tests::hollow;
     use crate::data::{Crop, Dataset, LoaderOptions};
 
     fn loader(dataset: Dataset) -> Arc<Loader> {
@@ -77,17 +78,11 @@ mod tests {
 
     #[test]
     fn errors_come_through() {
-        // A PNG whose header is whole and whose data is not.
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cut.png");
-        ::image::RgbImage::from_fn(64, 64, |x, y| ::image::Rgb([x as u8, y as u8, (x * y) as u8]))
-            .save(&path)
-            .unwrap();
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        std::fs::write(dir.path().join("hollow.png"), hollow()).unwrap();
         let mut ahead =
             Prefetch::new(loader(Dataset::open(dir.path().to_str().unwrap(), None).unwrap()), 0, 1, 4);
-        assert!(ahead.next().unwrap_err().to_string().contains("cut.png"));
+        assert!(ahead.next().unwrap_err().to_string().contains("not one of its 1 pictures"));
         assert!(ahead.next().unwrap_err().to_string().contains("stopped"));
     }
 }

@@ -57,7 +57,7 @@ pub fn collect(
     store.collect()
 }
 
-/// The pictures of a data set, brought to its size.
+/// The pictures of a data set, brought to its size. Damaged ones are left out; the set then knows which.
 pub struct DataPictures<'a> {
     dataset: &'a Dataset,
     count: usize,
@@ -85,13 +85,20 @@ impl PictureSource for DataPictures<'_> {
         let size = self.dataset.image_size();
         for first in (first_part * PART..self.count).step_by(PART) {
             let indices = first..(first + PART).min(self.count);
-            let mut pixels = Vec::new();
+            let (mut pixels, mut labels) = (Vec::new(), Vec::new());
             for index in indices.clone() {
-                pixels.extend(prepare(&self.dataset.decode(index)?, size, CropOffset::CENTER, false).pixels);
+                let Some(image) = self.dataset.decode_good(index)? else { continue };
+                pixels.extend(prepare(&image, size, CropOffset::CENTER, false).pixels);
+                labels.push(self.dataset.label(index));
+            }
+            if labels.is_empty() {
+                let (name, end) = (&self.dataset.name, indices.end - 1);
+                let what = format!("{name}: not one of its pictures {first} to {end} can be decoded");
+                return Err(Error::Config(what));
             }
             let channels = self.dataset.channels;
             let pictures = Pictures { pixels: &pixels, width: size, height: size, channels };
-            see(pictures, Some(&self.dataset.labels()[indices]))?;
+            see(pictures, Some(&labels))?;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ pub fn default_images(dataset: &Dataset) -> usize {
 /// error. The same set, number and seed give the same classifier on one adapter.
 ///
 /// # Errors
-/// [`Error::Config`] when the set has fewer than two classes or 20 pictures; a picture that cannot be decoded.
+/// [`Error::Config`] when the set has fewer than two classes or 20 pictures; a file that has changed, and a set of which nothing can be decoded.
 pub fn train_classifier(
     gpu: &Gpu,
     dataset: &Dataset,
@@ -88,19 +88,29 @@ pub fn train_classifier(
     AdamW::default().step(&mut cx, &arenas, &controls, &[0.99])?;
     let plan = cx.finish("classifier training step")?;
 
-    let decoded = |index: usize| -> Result<Vec<u8>> {
-        Ok(prepare(&dataset.decode(index)?, size, CropOffset::CENTER, false).pixels)
+    let decoded = |index: usize| -> Result<Option<Vec<u8>>> {
+        let image = dataset.decode_good(index)?;
+        Ok(image.map(|image| prepare(&image, size, CropOffset::CENTER, false).pixels))
     };
     let trained_on: Vec<usize> =
         (0..dataset.len()).filter(|index| index % HELD_OUT != HELD_OUT - 1).collect();
+    // In the place of a damaged picture, the next good one.
+    let good_from = |place: usize| -> Result<(usize, Vec<u8>)> {
+        for &index in trained_on[place..].iter().chain(&trained_on[..place]) {
+            if let Some(pixels) = decoded(index)? {
+                return Ok((index, pixels));
+            }
+        }
+        Err(Error::Config(format!("{}: not one of its pictures can be decoded", dataset.name)))
+    };
     let steps = images.div_ceil(BATCH).max(1);
     for step in 0..steps {
         let (mut pixels, mut batch_labels) = (Vec::with_capacity(count), Vec::with_capacity(BATCH));
         for place in 0..BATCH {
             // Drawn with replacement: as even as an epoch's order over so many draws, and simpler.
             let word = words(seed, (place / 4) as u32, step as u64, Stream::Shuffle)[place % 4];
-            let index = trained_on[((u64::from(word) * trained_on.len() as u64) >> 32) as usize];
-            pixels.extend(decoded(index)?);
+            let (index, picture) = good_from(((u64::from(word) * trained_on.len() as u64) >> 32) as usize)?;
+            pixels.extend(picture);
             batch_labels.push(dataset.label(index));
         }
         pixels.resize(count.next_multiple_of(4), 0);
@@ -125,14 +135,24 @@ pub fn train_classifier(
     );
     let judge = PictureClassifier::new(gpu, network.clone(), values.clone(), identity.clone(), 0.0)?;
     let held_out: Vec<usize> = (HELD_OUT - 1..dataset.len()).step_by(HELD_OUT).collect();
-    let mut right = 0;
+    let (mut right, mut judged) = (0, 0);
     for part in held_out.chunks(512) {
-        let pixels: Vec<u8> = part.iter().map(|&index| decoded(index)).collect::<Result<Vec<_>>>()?.concat();
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for &index in part {
+            if let Some(picture) = decoded(index)? {
+                pixels.extend(picture);
+                labels.push(dataset.label(index));
+            }
+        }
+        if labels.is_empty() {
+            continue;
+        }
+        judged += labels.len();
         let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
         let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::report::most_probable);
-        right += part.iter().zip(taken_for).filter(|(index, class)| dataset.label(**index) == *class).count();
+        right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }
-    let trained =
-        PictureClassifier::new(gpu, network, values, identity, right as f64 / held_out.len() as f64)?;
+    let right = right as f64 / judged.max(1) as f64;
+    let trained = PictureClassifier::new(gpu, network, values, identity, right)?;
     Ok(trained.named(dataset.class_names.clone()))
 }

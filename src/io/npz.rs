@@ -284,7 +284,7 @@ fn to_c_order(bytes: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
         for ((i, dim), step) in index.iter_mut().zip(shape).zip(&steps).rev() {
             *i += 1;
             at += step;
-            if i < dim {
+            if *i < *dim {
                 break;
             }
             at -= *i * step;

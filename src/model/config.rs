@@ -6,7 +6,7 @@ use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
     SamplerKind, Variance,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::nn::UNetConfig;
 use crate::ops::EmaWarmup;
 
@@ -239,7 +239,8 @@ impl ModelConfig {
                 listed(&self.class_names)
             ))),
             _ => {
-                let names = found.iter().map(|label| format!("{label} ({})", self.class_names[*label]));
+                let names =
+                    found.iter().map(|label| format!("{label} ({})", one_line(&self.class_names[*label])));
                 Err(Error::Config(format!(
                     "several classes are called {wanted:?}; give the number: {}",
                     names.collect::<Vec<_>>().join("; ")
@@ -257,7 +258,7 @@ impl ModelConfig {
 /// A few names, or the first and how to see the others.
 fn listed(names: &[String]) -> String {
     match names.len() {
-        0..=100 => names.join(", "),
+        0..=100 => names.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", "),
         more => format!(
             "0 to {}, the first {:?}; `freeguide info MODEL --classes` lists them",
             more - 1,

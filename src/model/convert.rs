@@ -1,6 +1,5 @@
 //! From one kind of checkpoint to another: the same numbers in the same type, under other names.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -148,6 +147,8 @@ fn json(path: &Path, config: &ModelConfig) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use std::fs;
 
     use super::*;

@@ -22,8 +22,11 @@ use super::objective::Objective;
 pub struct TrainOptions {
     /// The data set's name.
     pub data: String,
-    /// A hash of its listing.
+    /// A hash of its contents.
     pub data_fingerprint: String,
+    /// What an earlier version of this program would have written there: a training begun with it goes on.
+    #[serde(skip)]
+    pub earlier_data_fingerprint: Option<String>,
     /// The classes' names.
     pub class_names: Vec<String>,
     /// The network.
@@ -193,6 +196,7 @@ impl Preset {
         TrainOptions {
             data: dataset.name.clone(),
             data_fingerprint: dataset.fingerprint(),
+            earlier_data_fingerprint: dataset.earlier_fingerprint().map(str::to_owned),
             class_names: dataset.class_names.clone(),
             unet: UNetConfig {
                 sample_size: size,
@@ -422,6 +426,22 @@ mod tests {
         let more = TrainOptions { images: options.images + 1, ..options.clone() };
         more.settle(dir.path()).unwrap();
         assert!(options.settle(dir.path()).unwrap_err().to_string().contains("images: there"));
+    }
+
+    #[test]
+    fn a_training_of_an_earlier_version_goes_on_with_the_same_data() {
+        let dir = tempfile::tempdir().unwrap();
+        let of = |now: &str, earlier: Option<&str>| TrainOptions {
+            data_fingerprint: now.into(),
+            earlier_data_fingerprint: earlier.map(str::to_owned),
+            ..digits()
+        };
+        of("listing", None).settle(dir.path()).unwrap();
+        assert!(of("contents", Some("other listing")).settle(dir.path()).is_err());
+        of("contents", Some("listing")).settle(dir.path()).unwrap();
+        // From now on contents count.
+        of("contents", Some("listing")).settle(dir.path()).unwrap();
+        assert!(of("other contents", Some("listing")).settle(dir.path()).is_err());
     }
 
     #[test]

@@ -18,8 +18,12 @@ impl TrainOptions {
         let mine = serde_json::to_value(self).map_err(|e| Error::format(&path, e.to_string()))?;
         if path.exists() {
             let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-            let theirs: serde_json::Value =
+            let begun: serde_json::Value =
                 serde_json::from_str(&text).map_err(|e| Error::format(&path, e.to_string()))?;
+            let mut theirs = begun.clone();
+            if self.knows_data(theirs["data_fingerprint"].as_str().unwrap_or_default()) {
+                theirs["data_fingerprint"] = mine["data_fingerprint"].clone();
+            }
             let mut differences = Vec::new();
             compare("", &theirs, &mine, &mut differences);
             let more = |line: &String| {
@@ -36,7 +40,7 @@ impl TrainOptions {
                     differences.join("\n  ")
                 )));
             }
-            if theirs == mine {
+            if begun == mine {
                 return Ok(());
             }
         }
@@ -44,6 +48,13 @@ impl TrainOptions {
         write_atomic(&path, |writer| {
             writer.write_all(text.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(Error::io(&path))
         })
+    }
+}
+
+impl TrainOptions {
+    /// Whether the data is what a training was begun on, by its fingerprint or by that of an earlier version.
+    fn knows_data(&self, fingerprint: &str) -> bool {
+        self.data_fingerprint == fingerprint || self.earlier_data_fingerprint.as_deref() == Some(fingerprint)
     }
 }
 

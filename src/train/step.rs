@@ -269,7 +269,8 @@ impl TrainStep {
         let step = Self::record(gpu, unet, options, &state)?;
         let size = options.unet.sample_size;
         let images = vec![127; options.batch * size * size * options.unet.in_channels];
-        step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0 })?.wait()?;
+        step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0, left_out: Vec::new() })?
+            .wait()?;
         step.accumulate.profile()
     }
 }

@@ -178,6 +178,11 @@ impl Trainer {
         self.network.trained().parameters()
     }
 
+    /// The pictures, which know by now which of them are damaged.
+    pub fn dataset(&self) -> &Dataset {
+        self.loader.dataset()
+    }
+
     /// The weights of the first average, as they are now.
     pub fn average(&self) -> Weights {
         self.state.averages.weights(self.parameters(), 0)

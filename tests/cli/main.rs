@@ -6,6 +6,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod data;
 mod disk;
 mod files;
 mod measures;
@@ -246,7 +247,7 @@ fn bad_files_are_named_beside_the_number_of_good_ones() {
     fs::create_dir(place.path("bad")).unwrap();
     fs::write(place.path("bad/a.png"), b"not a picture").unwrap();
     let finished = train_two_steps(&place.text("bad"), &place.text("out"), &[]).expect(1);
-    contains(&finished.stderr, &["not one of its 1 images", "a.png"]);
+    contains(&finished.stderr, &["not one of its 1 files", "a.png"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::tensor::Precision;
 use super::parameters::{Made, parameters};
 use super::{Args, contact_sheet, default_batch, variance};
 use crate::cli::notes::note;
-use crate::cli::{interrupt, outputs, pictures, progress, ranges};
+use crate::cli::{data, interrupt, outputs, pictures, progress, ranges};
 
 /// What sampling begins with.
 struct Given {
@@ -145,7 +145,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
 /// Pictures of a data set, in the model's size.
 fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64], own_labels: bool) -> Result<Given> {
     let size = config.unet.sample_size;
-    let dataset = Dataset::open(from, Some(size))?;
+    let dataset = Dataset::open_with(from, &data::trusting(Some(size)))?;
     if dataset.channels != config.unet.in_channels {
         return Err(Error::Config(format!(
             "{from} has pictures of {} channels, the model makes {}",
