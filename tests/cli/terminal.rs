@@ -41,7 +41,7 @@ fn printers(place: &Place) -> Vec<(Vec<String>, &'static str)> {
                 .into(),
             "measured/sweep.png",
         ),
-        ("plot --sweeps ATmeasured/sweep.csv --out ATplots --steps-total 8".into(), "plots/sweeps.md"),
+        ("plot --sweeps ATmeasured/sweep.csv --out ATplots --steps-total 30".into(), "plots/sweeps.md"),
         ("nll --model ATtrained --data digits --images 4 --out ATnll.json".into(), "nll.json"),
         ("convert ATmodel ATconverted".into(), "converted/model.safetensors"),
         (
