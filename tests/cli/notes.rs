@@ -70,7 +70,8 @@ fn models(place: &Place) {
     train(
         "discrete",
         "train",
-        &[&groups[..], &["--schedule", "cosine", "--steps-total", "20", "--learn-sigma"]].concat(),
+        &[&groups[..], &["--schedule", "cosine", "--steps-total", "20", "--learn-sigma", "--loss", "hybrid"]]
+            .concat(),
     );
     train("small", "train", &[&groups[..], &["--image-size", "4"]].concat());
     train("larger", "train", &[&groups[..], &["--upsample-from", "4"]].concat());
