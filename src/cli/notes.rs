@@ -60,8 +60,18 @@ pub fn weights(checksum: u32) -> String {
 /// How pictures are drawn. `batch` is said where it decides.
 pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
     // How the two halves of guidance are evaluated changes no picture.
-    let SamplerOptions { batch, steps, method, variance_exponent, clip, guided: _, two_pass: _, dtype, fast } =
-        options;
+    let SamplerOptions {
+        batch,
+        steps,
+        method,
+        variance_exponent,
+        clip,
+        guided: _,
+        two_pass: _,
+        dtype,
+        fast,
+        conditions: _,
+    } = options;
     let Method { kind: _, eta, respacing, variance, spacing: _ } = method;
     let mut notes = vec![note("sampler", process.sampler(method, *steps))];
     notes.extend(eta.map(|eta| note("eta", eta)));
