@@ -43,7 +43,6 @@ pub use kind_of_file::FileKind;
 pub use npz::{NpzImages, NpzWriter, read_npz_images, read_npz_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};
-pub(crate) use pieces::Pieces;
 #[cfg(not(target_arch = "wasm32"))]
 pub use plot::{Series, loss_plot};
 pub use png::{read_png_text, write_png};
