@@ -373,7 +373,7 @@ mod tests {
             edit(path, field, value);
             let message = open().unwrap_err();
             let file = path.file_name().unwrap().to_str().unwrap();
-            for part in [&format!("`{field}`"), both[0], both[1], "freeguide.json", file] {
+            for part in [format!("`{field}`").as_str(), both[0], both[1], "freeguide.json", file] {
                 assert!(message.contains(part), "{part}: {message}");
             }
             // The way out that it names.
