@@ -6,9 +6,11 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot};
 use crate::nn::unet::NullClass;
-use crate::train::{LossKind, Objective, Outcome, Preset, StepRecord, TrainOptions, TrainSchedule, Trainer};
+use crate::train::{
+    LossKind, Objective, Outcome, Preset, Start, StepRecord, TrainOptions, TrainSchedule, Trainer,
+};
 
-use super::{DeviceArgs, ranges, train};
+use super::{DeviceArgs, ranges, start, train};
 
 /// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
 #[derive(clap::Args)]
@@ -58,6 +60,10 @@ pub struct Args {
     /// Images between saved states.
     #[arg(long, value_name = "IMAGES")]
     save_every: Option<u64>,
+    #[command(flatten)]
+    start: start::Args,
+    #[command(flatten)]
+    from: start::FromArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -113,7 +119,8 @@ pub fn run(args: &Args) -> Result<()> {
     let dataset = train::open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
-    let outcome = train::train(&gpu, dataset.clone(), &options, &args.out)?;
+    let start = Start { init_from: args.from.weights()?, ..args.start.start() };
+    let outcome = train::train(&gpu, dataset.clone(), &options, &args.out, &start)?;
     if outcome == Outcome::Finished {
         let trainer = Trainer::open(&gpu, dataset, &options, &args.out)?;
         accuracy(trainer.records(), &args.out)?;

@@ -12,11 +12,14 @@ pub mod atomic;
 mod axis;
 #[cfg(not(target_arch = "wasm32"))]
 mod canvas;
+pub mod checksum;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod curve;
 pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod lock;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
@@ -30,11 +33,14 @@ pub mod tensor_source;
 
 pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays};
 pub use atomic::{AtomicFile, write_atomic};
+pub use checksum::write_checked_to;
 #[cfg(not(target_arch = "wasm32"))]
 pub use curve::{Curve, curve_plot};
-pub use generations::{generations, save_generation};
+pub use generations::{generations, prune_generations, save_generation};
 #[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
+#[cfg(not(target_arch = "wasm32"))]
+pub use lock::FolderLock;
 pub use npz::{NpzImages, NpzWriter, read_npz_images};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};
