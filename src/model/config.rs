@@ -134,6 +134,9 @@ pub struct ModelConfig {
     pub images_seen: u64,
     /// The rate of the average these weights are, if they are one.
     pub ema_rate: Option<f64>,
+    /// A hash of the weights that the training began with, where it began with a model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
 }
 
 /// What `config.json` calls the networks.

@@ -250,6 +250,7 @@ pub fn configure(
         unconditional_probability: 0.0,
         images_seen: 0,
         ema_rate: None,
+        init_from: None,
     })
 }
 

@@ -32,6 +32,7 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
         unconditional_probability: 0.1,
         images_seen: 0,
         ema_rate: None,
+        init_from: None,
     };
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }

@@ -80,6 +80,7 @@ pub(super) fn open(path: &Path) -> Result<Option<Checkpoint>> {
                 unconditional_probability: 0.0,
                 images_seen: 0,
                 ema_rate: None,
+                init_from: None,
             }
         }
     };
