@@ -67,6 +67,7 @@ fn a_classifier_resumes_byte_for_byte() {
         left == 0
     };
     assert_eq!(some.run(stop, |_, _| Ok(())).unwrap(), Outcome::Stopped);
+    drop(some);
     train(&gpu, &options, stopped.path());
     for name in ["train.jsonl", "config.json", "model.safetensors", "state-000000000096.safetensors"] {
         assert_same_file(name, straight.path(), stopped.path());

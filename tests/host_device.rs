@@ -85,6 +85,7 @@ fn a_destroyed_device_is_an_error_and_not_a_panic() {
         assert!(matches!(error, Error::Device(_)), "{error}");
         assert!(error.to_string().contains("run the same command again"), "{error}");
         // What had been saved is there.
+        drop(trainer);
         assert!(dir.path().join("state-000000000016.safetensors").exists());
 
         // Everything else says so too.

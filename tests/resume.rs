@@ -3,13 +3,15 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use common::{assert_same_file, digits, gpu, tiny, train};
 use freeguide::Error;
+use freeguide::data::Dataset;
 use freeguide::gpu::Gpu;
 use freeguide::io::generations;
 use freeguide::tensor::Precision;
-use freeguide::train::{Outcome, TrainOptions, Trainer};
+use freeguide::train::{Outcome, Preset, TrainOptions, Trainer};
 
 /// What a finished training of `images` images leaves behind, all of it reproducible.
 fn files(images: u64) -> [String; 7] {
@@ -64,6 +66,57 @@ fn stopping_half_way_changes_no_byte() {
     assert_same_training(112, all.path(), stopped.path());
 }
 
+/// A PNG with all its checksums right, whose compressed data is none: only decoding finds out.
+fn hollow() -> Vec<u8> {
+    let mut png = b"\x89PNG\r\n\x1a\n".to_vec();
+    for (name, data) in
+        [(b"IHDR", &b"\0\0\0\x08\0\0\0\x08\x08\0\0\0\0"[..]), (b"IDAT", b"nothing"), (b"IEND", b"")]
+    {
+        let mut crc = flate2::Crc::new();
+        crc.update(&[&name[..], data].concat());
+        png.extend((data.len() as u32).to_be_bytes());
+        png.extend([&name[..], data, &crc.sum().to_be_bytes()].concat());
+    }
+    png
+}
+
+#[test]
+fn damaged_pictures_are_in_the_log_once_and_change_no_byte() {
+    let gpu = gpu();
+    let [data, straight, stopped] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    for i in 0..20 {
+        let class = data.path().join(["a", "b"][i % 2]);
+        std::fs::create_dir_all(&class).unwrap();
+        let picture = digits().decode(i).unwrap();
+        freeguide::io::write_png(class.join(format!("{i}.png")), &picture, &[]).unwrap();
+    }
+    std::fs::write(data.path().join("a/bad.png"), hollow()).unwrap();
+    let dataset = || Arc::new(Dataset::open(data.path().to_str().unwrap(), None).unwrap());
+    let named = Preset::named("digits").unwrap().options(&dataset(), 0);
+    let mut options = tiny(64);
+    options.data = named.data;
+    options.data_fingerprint = named.data_fingerprint;
+    options.class_names = named.class_names;
+    options.unet.num_classes = named.unet.num_classes;
+    let run = |dir: &Path, mut steps: usize| {
+        let mut trainer = Trainer::open(&gpu, dataset(), &options, dir).unwrap();
+        let stop = || {
+            steps = steps.saturating_sub(1);
+            steps == 0
+        };
+        trainer.run(stop, |_, _| Ok(())).unwrap()
+    };
+    assert_eq!(run(straight.path(), usize::MAX), Outcome::Finished);
+    for steps in [2, 5, 7] {
+        assert_eq!(run(stopped.path(), steps), Outcome::Stopped);
+    }
+    assert_eq!(run(stopped.path(), usize::MAX), Outcome::Finished);
+    assert_same_training(64, straight.path(), stopped.path());
+    let log = std::fs::read_to_string(straight.path().join("train.jsonl")).unwrap();
+    assert_eq!(log.matches("left_out").count(), 1, "{log}");
+    assert!(log.contains("a/bad.png"), "{log}");
+}
+
 #[test]
 fn microbatches_resume_and_only_round_differently() {
     let gpu = gpu();
@@ -113,6 +166,7 @@ fn damaged_and_foreign_states_are_refused_by_name() {
     let mut trainer = open(&options, dir.path()).unwrap();
     assert_eq!((trainer.images(), trainer.records().len()), (8, 1));
     assert_eq!(trainer.run(|| false, |_, _| Ok(())).unwrap(), Outcome::Finished);
+    drop(trainer);
 
     // Of another network: the tensor and both of its shapes.
     let mut wider = options.clone();
@@ -221,10 +275,11 @@ mod program {
         let mut other = arguments(&killed);
         other.extend(["--lr", "0.5", "--dropout", "0.2"]);
         let refused = run(&other).expect(1);
-        for difference in ["learning_rate: there 0.002, now 0.5", "unet.dropout: there 0.0, now 0.2"] {
-            assert!(refused.stderr.contains(difference), "{}", refused.stderr);
+        for part in
+            ["lr: there 0.002, now 0.5", "dropout: there 0.0, now 0.2", "accept-change lr,dropout", "(out)"]
+        {
+            assert!(refused.stderr.contains(part), "{part}: {}", refused.stderr);
         }
-        assert!(refused.stderr.contains("--out"), "what to do: {}", refused.stderr);
         assert_same_training(IMAGES, &straight, &killed);
         assert_eq!(files(IMAGES).len() + 1, std::fs::read_dir(&killed).unwrap().count(), "and nothing else");
     }

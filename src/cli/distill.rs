@@ -10,11 +10,11 @@ use crate::gpu::Gpu;
 use crate::model::{Model, ModelConfig, check_same_classes};
 use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
-use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
+use crate::train::{Outcome, Preset, Start, Teacher, TrainOptions, Trainer};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, outputs, ranges, train};
+use super::{DeviceArgs, outputs, ranges, start, train};
 
 /// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
 /// steps. The same command again resumes.
@@ -81,6 +81,8 @@ pub struct Args {
     /// Images between saved states.
     #[arg(long, value_name = "IMAGES")]
     save_every: Option<u64>,
+    #[command(flatten)]
+    start: start::Args,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -171,12 +173,13 @@ pub fn run(args: &Args) -> Result<()> {
         None => Vec::new(),
     };
 
+    let start = args.start.start();
     let mut before = None;
     if !known || steps.is_empty() {
         let default = args.halve.map(|_| Prediction::V);
         let teacher = Teacher::new(teacher)?;
         let options = teacher.teach(options.clone(), range, None, args.predict.or(default))?;
-        if student(&gpu, &dataset, &options, teacher, &args.out)? == Outcome::Stopped {
+        if student(&gpu, &dataset, &options, teacher, &args.out, &start)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &args.out);
         }
         before = Some(args.out.clone());
@@ -189,7 +192,7 @@ pub fn run(args: &Args) -> Result<()> {
             None => args.opening.model(&gpu, &args.teacher)?,
         })?;
         let options = teacher.teach(options.clone(), range, Some(steps), args.predict)?;
-        if student(&gpu, &dataset, &options, teacher, &dir)? == Outcome::Stopped {
+        if student(&gpu, &dataset, &options, teacher, &dir, &start)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &dir);
         }
         before = Some(dir);
@@ -204,8 +207,9 @@ fn student(
     options: &TrainOptions,
     teacher: Teacher,
     dir: &Path,
+    start: &Start,
 ) -> Result<Outcome> {
-    let trainer = Trainer::distill(gpu, dataset.clone(), options, teacher, dir)?;
+    let trainer = Trainer::distill_as(gpu, dataset.clone(), options, teacher, dir, start)?;
     train::drive(gpu, trainer, dir)
 }
 

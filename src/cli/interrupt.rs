@@ -13,7 +13,7 @@ pub fn flag() -> Arc<AtomicBool> {
             if seen.swap(true, Ordering::SeqCst) {
                 std::process::exit(130);
             }
-            eprintln!("\nstopping after this step; once more to stop at once");
+            eprintln!("\nstopping after the work under way; once more to stop at once");
         };
         // Without a handler Ctrl-C ends the program, which loses at most what came after the last save.
         if let Err(error) = ctrlc::set_handler(handler) {

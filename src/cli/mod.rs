@@ -30,6 +30,7 @@ mod quickstart;
 mod ranges;
 mod sample;
 mod sheets;
+mod start;
 mod stats;
 mod sweep;
 mod toy;

@@ -7,7 +7,7 @@ use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tensor::Precision;
-use crate::train::{Outcome, Preset};
+use crate::train::{Outcome, Preset, Start};
 
 use super::sheets::Sheets;
 use super::{DeviceArgs, data, interrupt, notes, outputs, pictures, progress, train};
@@ -34,7 +34,7 @@ pub fn run(args: &Args) -> Result<()> {
     let gpu = args.device.open()?;
     let dataset = data::open("digits", &data::trusting(None))?;
     let options = Preset::named("digits")?.options(&dataset, 0);
-    if train::train(&gpu, dataset, &options, &args.out)? == Outcome::Stopped {
+    if train::train(&gpu, dataset, &options, &args.out, &Start::default())? == Outcome::Stopped {
         return train::finish(Outcome::Stopped, &args.out);
     }
 

@@ -13,13 +13,13 @@ use crate::nn::unet::NullClass;
 use crate::ops::EmaWarmup;
 use crate::tensor::Precision;
 use crate::train::{
-    Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
+    Event, LossKind, Objective, Outcome, Preset, Start, TrainOptions, TrainSchedule, TrainStep, Trainer,
 };
 
 use super::data::{self, DataArgs};
 use super::notes::{self, note};
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges, start};
 
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
@@ -155,6 +155,10 @@ pub struct Args {
     #[arg(long, value_name = "IMAGES")]
     save_every: Option<u64>,
     #[command(flatten)]
+    start: start::Args,
+    #[command(flatten)]
+    from: start::FromArgs,
+    #[command(flatten)]
     device: DeviceArgs,
     /// Print options, parameters, memory and FLOPs a step, and exit.
     #[arg(long)]
@@ -254,12 +258,13 @@ pub fn run(args: &Args) -> Result<()> {
     let dataset = data::open(&args.data, &args.reading.options(args.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
-    let options = options.settle_precision(gpu.capabilities(), &args.out)?;
     if args.dry_run {
-        return dry_run(&gpu, &options);
+        return dry_run(&gpu, &options.settle_precision(gpu.capabilities(), &args.out)?);
     }
-    let outcome = train(&gpu, dataset, &options, &args.out)?;
+    let start = Start { init_from: args.from.weights()?, ..args.start.start() };
+    let outcome = train(&gpu, dataset, &options, &args.out, &start)?;
     if args.profile && outcome == Outcome::Finished {
+        let options = options.settle_precision(gpu.capabilities(), &args.out)?;
         let unet = UNet::new(&options.unet)?;
         println!("{}", TrainStep::profile(&gpu, &unet, &options)?);
     }
@@ -267,8 +272,14 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 /// Trains with a progress bar and, where asked for, pictures on the way.
-pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Outcome> {
-    drive(gpu, Trainer::open(gpu, dataset, options, dir)?, dir)
+pub fn train(
+    gpu: &Gpu,
+    dataset: Arc<Dataset>,
+    options: &TrainOptions,
+    dir: &Path,
+    start: &Start,
+) -> Result<Outcome> {
+    drive(gpu, Trainer::open_as(gpu, dataset, options, dir, start)?, dir)
 }
 
 /// Pictures in a cell of the sheets on the way.
@@ -277,6 +288,12 @@ const IN_CELL: u64 = 4;
 /// The same of an opened training.
 pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
     let stop = interrupt::flag();
+    for note in &trainer.found().notes {
+        eprintln!("note: {note}");
+    }
+    for warning in &trainer.found().warnings {
+        eprintln!("warning: {warning}");
+    }
     let total = trainer.total_images();
     if trainer.images() >= total {
         eprintln!("{} images were seen already: nothing is left to train", trainer.images());
@@ -299,6 +316,7 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     bar.set_message(format!("loss {average:.4}"));
                 }
                 Event::Saved(_) => {}
+                Event::Warning(what) => bar.suspend(|| eprintln!("warning: {what}")),
                 Event::Samples(images) => {
                     let config = trainer.config(trainer.options().ema_rates[0]);
                     let precision = trainer.options().precision;

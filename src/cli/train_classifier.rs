@@ -6,10 +6,12 @@ use crate::data::Dataset;
 use crate::error::{Error, Result};
 use crate::io::{Series, loss_plot};
 use crate::nn::unet::NullClass;
-use crate::train::{LossKind, Objective, Outcome, Preset, StepRecord, TrainOptions, TrainSchedule, Trainer};
+use crate::train::{
+    LossKind, Objective, Outcome, Preset, Start, StepRecord, TrainOptions, TrainSchedule, Trainer,
+};
 
 use super::data::{self, DataArgs};
-use super::{DeviceArgs, outputs, ranges, train};
+use super::{DeviceArgs, outputs, ranges, start, train};
 
 /// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
 #[derive(clap::Args)]
@@ -61,6 +63,10 @@ pub struct Args {
     /// Images between saved states.
     #[arg(long, value_name = "IMAGES")]
     save_every: Option<u64>,
+    #[command(flatten)]
+    start: start::Args,
+    #[command(flatten)]
+    from: start::FromArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -117,7 +123,8 @@ pub fn run(args: &Args) -> Result<()> {
     let dataset = data::open(&args.data, &args.reading.options(args.image_size, false))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
-    let outcome = train::train(&gpu, dataset.clone(), &options, &args.out)?;
+    let start = Start { init_from: args.from.weights()?, ..args.start.start() };
+    let outcome = train::train(&gpu, dataset.clone(), &options, &args.out, &start)?;
     if outcome == Outcome::Finished {
         let trainer = Trainer::open(&gpu, dataset, &options, &args.out)?;
         accuracy(trainer.records(), &args.out)?;

@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 const KEPT: usize = 2;
 const EXTENSION: &str = "safetensors";
 
-/// Writes `dir/stem-NUMBER.safetensors` through `write`, all or nothing, and then deletes all but the newest two
-/// of that stem, never the one just written. Returns its path.
+/// Writes `dir/stem-NUMBER.safetensors` through `write`, all or nothing. Returns its path. Older ones stay:
+/// [`prune_generations`] deletes them.
 ///
 /// # Errors
 /// Those of `write` and of the disk; the older states are then all still there.
@@ -24,10 +24,16 @@ pub fn save_generation(
 ) -> Result<PathBuf> {
     let path = dir.join(format!("{stem}-{number:012}.{EXTENSION}"));
     write_atomic(&path, write)?;
-    for (_, old) in generations(dir, stem)?.into_iter().skip(KEPT).filter(|(old, _)| *old != number) {
-        fs::remove_file(&old).map_err(Error::io(&old))?;
-    }
     Ok(path)
+}
+
+/// Deletes all but the newest two states of `stem` in `dir`, never number `current`.
+///
+/// # Errors
+/// When one cannot be deleted; no state that counts is lost then, there is only one too many.
+pub fn prune_generations(dir: &Path, stem: &str, current: u64) -> Result<()> {
+    let old = generations(dir, stem)?.into_iter().skip(KEPT).filter(|(number, _)| *number != current);
+    old.map(|(_, old)| fs::remove_file(&old).map_err(Error::io(&old))).fold(Ok(()), Result::and)
 }
 
 /// The states of `stem` in `dir`, the newest (of the highest number) first. None if there is no such folder.
@@ -63,9 +69,10 @@ mod tests {
     use super::*;
 
     fn save(dir: &Path, number: u64) -> Result<PathBuf> {
-        save_generation(dir, "state", number, |writer| {
+        let path = save_generation(dir, "state", number, |writer| {
             writer.write_all(&number.to_le_bytes()).map_err(Error::io(dir))
-        })
+        })?;
+        prune_generations(dir, "state", number).map(|()| path)
     }
 
     fn numbers(dir: &Path) -> Vec<u64> {
@@ -91,6 +98,21 @@ mod tests {
         save(&run, 3).unwrap();
         assert_eq!(numbers(&run), [1_000_000_000_000_007, 25_600, 3]);
         assert_eq!(fs::read_dir(&run).unwrap().count(), 3 + 4);
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_is_an_error_after_all_else_was() {
+        let dir = tempfile::tempdir().unwrap();
+        for number in 1..=2 {
+            save(dir.path(), number).unwrap();
+        }
+        // A folder is no file that could be deleted as one.
+        fs::create_dir(dir.path().join("state-000000000000.safetensors")).unwrap();
+        fs::write(dir.path().join("state-3.safetensors"), "").unwrap();
+        fs::write(dir.path().join("state-4.safetensors"), "").unwrap();
+        let error = prune_generations(dir.path(), "state", 4).unwrap_err();
+        assert!(error.to_string().contains("state-000000000000"), "{error}");
+        assert_eq!(numbers(dir.path()), [4, 3, 0]);
     }
 
     #[test]

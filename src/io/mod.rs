@@ -12,6 +12,7 @@ pub mod atomic;
 mod axis;
 #[cfg(not(target_arch = "wasm32"))]
 mod canvas;
+pub mod checksum;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod curve;
 pub mod file_names;
@@ -19,6 +20,8 @@ pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
 pub mod kind_of_file;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod lock;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
@@ -33,13 +36,16 @@ pub mod work_folder;
 
 pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays, write_npz_arrays_with};
 pub use atomic::{AtomicFile, prove_writable, write_atomic};
+pub use checksum::write_checked_to;
 #[cfg(not(target_arch = "wasm32"))]
 pub use curve::{Curve, curve_plot};
 pub use file_names::distinct_file_names;
-pub use generations::{generations, save_generation};
+pub use generations::{generations, prune_generations, save_generation};
 #[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
 pub use kind_of_file::FileKind;
+#[cfg(not(target_arch = "wasm32"))]
+pub use lock::FolderLock;
 pub use npz::{NpzImages, NpzWriter, read_npz_images, read_npz_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};

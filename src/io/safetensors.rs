@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::Path;
 
 use ::safetensors::tensor::{Metadata, TensorInfo};
@@ -191,6 +192,16 @@ impl SafetensorsFile {
     /// When there is none of that name, or it is of another type.
     pub fn to_f32(&self, name: &str) -> Result<(Vec<usize>, Vec<f32>)> {
         self.values(name)
+    }
+
+    /// Where the tensors begin, and where the file ends.
+    pub(super) fn extent(&self) -> (u64, u64) {
+        (self.start, self.file.length())
+    }
+
+    /// Bytes of the file as they are.
+    pub(super) fn piece(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        self.file.read(range)
     }
 
     fn info(&self, name: &str) -> Result<&TensorInfo> {

@@ -148,6 +148,9 @@ pub struct ModelConfig {
     /// The rows of the class embedding that the training reached, where it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trained_rows: Option<TrainedRows>,
+    /// A hash of the weights that the training began with, where it began with a model's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
 }
 
 /// What `config.json` calls the networks.

@@ -267,6 +267,7 @@ pub fn configure(
         ema_warmup: None,
         ema_initial_share: None,
         trained_rows: None,
+        init_from: None,
     })
 }
 

@@ -41,6 +41,7 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
         ema_warmup: None,
         ema_initial_share: None,
         trained_rows: None,
+        init_from: None,
     };
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }

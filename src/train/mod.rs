@@ -6,23 +6,28 @@
 //! losses, with a fixed lag; what has been saved can be resumed byte for byte.
 
 mod distill;
+mod folder;
 mod importance;
 mod log;
 mod noise_scale;
 mod objective;
 mod options;
 mod settle;
+mod start;
 mod state;
 mod step;
 mod trained;
 mod trainer;
 
 pub use distill::{Distillation, Teacher};
+pub use folder::Found;
 pub use importance::Importance;
-pub use log::{StepRecord, records};
+pub use log::{LogEvent, StepRecord, events, records};
 pub use noise_scale::gradient_noise_scale;
 pub use objective::{LossKind, Objective, TrainSchedule};
 pub use options::{PRESETS, Preset, TrainOptions};
+pub use settle::Change;
+pub use start::{Start, StartingWeights};
 pub use state::TrainState;
 pub use step::{StepCost, TrainStep};
 pub use trained::Trained;

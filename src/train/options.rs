@@ -15,8 +15,10 @@ use crate::tensor::{DType, Precision};
 
 use super::distill::Distillation;
 use super::objective::Objective;
+use super::settle::Change;
 
-/// Everything that determines a training. Saved as `train.json`; a folder is resumed only under the same options.
+/// Everything that determines a training. Saved as `train.json`; what decides what is trained changes in a folder only where
+/// that is said.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainOptions {
@@ -53,8 +55,8 @@ pub struct TrainOptions {
     pub unconditional_probability: f64,
     /// Rates of the exponential moving averages, the first being the model's.
     pub ema_rates: Vec<f64>,
-    /// How the averages warm up; not at all in folders of versions that say nothing of it.
-    #[serde(default = "EmaWarmup::none")]
+    /// How the averages warm up. A folder of a version that says nothing of it goes on as one that does.
+    #[serde(default)]
     pub ema_warmup: EmaWarmup,
     /// λ at the noisy end.
     pub log_snr_min: f64,
@@ -66,6 +68,9 @@ pub struct TrainOptions {
     /// The schedule, the prediction, the loss.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
+    /// A hash of the weights that it begins with; none where they are drawn by the seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_from: Option<String>,
     /// Of a student: who teaches it what; none for any other training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
@@ -79,6 +84,9 @@ pub struct TrainOptions {
     pub save_every: u64,
     /// Written into the model's configuration.
     pub sampling: SamplingDefaults,
+    /// What was changed on the way, as the folder tells it; nothing to be asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<Change>,
 }
 
 /// A named set of defaults, and what came out of it.
@@ -237,6 +245,7 @@ impl Preset {
             log_snr_max: 20.0,
             upsample_from: None,
             objective: Objective::default(),
+            init_from: None,
             distillation: None,
             precision: Precision::Auto,
             seed,
@@ -249,6 +258,7 @@ impl Preset {
                 sampler: None,
                 spacing: None,
             },
+            changes: Vec::new(),
         }
     }
 }
@@ -375,6 +385,13 @@ impl TrainOptions {
         if self.random_crop { Crop::Random } else { Crop::Center }
     }
 
+    /// The batch of the step after `images` images: that of today, or what it was before it was changed.
+    pub(super) fn batch_at(&self, images: u64) -> u64 {
+        let mut later =
+            self.changes.iter().filter(|change| change.option == "batch" && change.images > images);
+        later.next().and_then(|change| change.from.as_u64()).unwrap_or(self.batch as u64)
+    }
+
     /// The learning rate of the step after `images` images.
     pub fn learning_rate_at(&self, images: u64) -> f64 {
         let end = (images + self.batch as u64) as f64;
@@ -409,39 +426,6 @@ mod tests {
         for preset in PRESETS {
             preset.options(&dataset, 0).check().unwrap();
         }
-    }
-
-    #[test]
-    fn other_options_are_refused_by_name_and_more_images_go_on() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = digits();
-        options.settle(dir.path()).unwrap();
-        options.settle(dir.path()).unwrap();
-        let mut other = options.clone();
-        other.unet.model_channels = 64;
-        other.learning_rate = 0.5;
-        let message = other.settle(dir.path()).unwrap_err().to_string();
-        assert!(message.contains("unet.model_channels: there 32, now 64"), "{message}");
-        assert!(message.contains("learning_rate: there 0.002, now 0.5"), "{message}");
-        let more = TrainOptions { images: options.images + 1, ..options.clone() };
-        more.settle(dir.path()).unwrap();
-        assert!(options.settle(dir.path()).unwrap_err().to_string().contains("images: there"));
-    }
-
-    #[test]
-    fn a_training_of_an_earlier_version_goes_on_with_the_same_data() {
-        let dir = tempfile::tempdir().unwrap();
-        let of = |now: &str, earlier: Option<&str>| TrainOptions {
-            data_fingerprint: now.into(),
-            earlier_data_fingerprint: earlier.map(str::to_owned),
-            ..digits()
-        };
-        of("listing", None).settle(dir.path()).unwrap();
-        assert!(of("contents", Some("other listing")).settle(dir.path()).is_err());
-        of("contents", Some("listing")).settle(dir.path()).unwrap();
-        // From now on contents count.
-        of("contents", Some("listing")).settle(dir.path()).unwrap();
-        assert!(of("other contents", Some("listing")).settle(dir.path()).is_err());
     }
 
     #[test]

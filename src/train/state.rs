@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
-use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_safetensors_to};
+use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_checked_to};
 use crate::model::{load_values, model_tensors};
 use crate::nn::{Arena, Parameters};
 use crate::ops::{EmaWarmup, OptimizerState};
@@ -13,7 +13,7 @@ use crate::ops::{EmaWarmup, OptimizerState};
 use super::importance::Importance;
 
 /// The stem of state files: `state-000000012800.safetensors`.
-const STEM: &str = "state";
+pub(super) const STEM: &str = "state";
 /// The tensors of importance sampling.
 const IMPORTANCE: [&str; 2] = ["importance/history", "importance/waiting"];
 
@@ -91,7 +91,22 @@ impl TrainState {
         })
     }
 
-    /// Writes the state of `dir` after its images, all or nothing, keeping one older generation.
+    /// Goes on with the loss scale that another precision begins with.
+    pub(super) fn rescale_loss(&self, gpu: &Gpu, first: &OptimizerState) -> Result<()> {
+        let bytes = size_of::<OptimizerState>() as u64;
+        let mut now: OptimizerState = bytemuck::pod_read_unaligned(&gpu.read(&self.optimizer, 0..bytes)?);
+        (now.loss_scale, now.log2_scale) = (first.loss_scale, first.log2_scale);
+        gpu.write(&self.optimizer, 0, bytemuck::bytes_of(&now))?;
+        gpu.write(&self.loss_scale, 0, bytemuck::bytes_of(&first.loss_scale))
+    }
+
+    /// Forgets the gradients of a step that is given up half way.
+    pub(super) fn clear_gradients(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
+        let zeros: Vec<Vec<f32>> = parameters.specs().iter().map(|spec| vec![0.0; spec.len()]).collect();
+        self.gradients.write(gpu, 0, &zeros)
+    }
+
+    /// Writes the state of `dir` after its images with its checksum, all or nothing. Older ones stay.
     pub fn save(&self, gpu: &Gpu, parameters: &Parameters, rates: &[f64], dir: &Path) -> Result<()> {
         let mut tensors = Vec::new();
         for (prefix, arena) in [
@@ -124,17 +139,20 @@ impl TrainState {
             .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
             .collect();
         let path = dir.join(STEM);
-        save_generation(dir, STEM, self.images, |writer| {
-            write_safetensors_to(writer, &path, &views, &metadata)
-        })?;
+        save_generation(dir, STEM, self.images, |writer| write_checked_to(writer, &path, &views, &metadata))?;
         Ok(())
     }
 
-    /// The newest state of `dir`; `None` if there is none yet.
+    /// The newest state of `dir`, and what should be said of it; `None` if there is none yet.
     ///
     /// # Errors
-    /// When the newest file is damaged: its error, and the older generation that can be gone back to.
-    pub fn load(gpu: &Gpu, parameters: &Parameters, rates: &[f64], dir: &Path) -> Result<Option<Self>> {
+    /// When the newest file is damaged, if by a byte: its error, and the older generation that can be gone back to.
+    pub fn load(
+        gpu: &Gpu,
+        parameters: &Parameters,
+        rates: &[f64],
+        dir: &Path,
+    ) -> Result<Option<(Self, Option<String>)>> {
         let found = generations(dir, STEM)?;
         let Some((_, newest)) = found.first() else { return Ok(None) };
         let state = Self::read(gpu, parameters, rates, newest).map_err(|error| match found.get(1) {
@@ -149,8 +167,20 @@ impl TrainState {
         Ok(Some(state))
     }
 
-    fn read(gpu: &Gpu, parameters: &Parameters, rates: &[f64], path: &Path) -> Result<Self> {
+    fn read(
+        gpu: &Gpu,
+        parameters: &Parameters,
+        rates: &[f64],
+        path: &Path,
+    ) -> Result<(Self, Option<String>)> {
         let file = SafetensorsFile::open(path)?;
+        let note = match file.verify()? {
+            true => None,
+            false => Some(format!(
+                "{} is of a version that wrote no checksums: whether it is whole cannot be told",
+                path.display()
+            )),
+        };
         let images = file.metadata().get("images").and_then(|text| text.parse().ok());
         let images = images.ok_or_else(|| Error::format(path, "does not say how many images were seen"))?;
         let (shape, _, bytes) = file.tensor("optimizer").map(|(_, shape, bytes)| (shape, (), bytes))?;
@@ -178,7 +208,7 @@ impl TrainState {
             let values = load_values(&file, parameters, &format!("ema-{rate}/"))?;
             state.averages.write(gpu, copy, &values)?;
         }
-        Ok(state)
+        Ok((state, note))
     }
 }
 

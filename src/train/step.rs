@@ -3,6 +3,8 @@
 //! With one microbatch everything is one plan and one submission a step. With several, a plan that adds to the
 //! gradients is replayed for each, and a second plan applies them.
 
+use std::collections::VecDeque;
+
 use crate::autograd::backprop_from;
 use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, LossRow};
@@ -73,7 +75,11 @@ pub struct PendingStep {
     weights: Option<Vec<f64>>,
     quarters: Vec<usize>,
     terms: Vec<Readback>,
-    losses: Vec<Readback>,
+    losses: VecDeque<Readback>,
+    /// Microbatches.
+    parts: usize,
+    /// Losses of the first microbatches, which have arrived.
+    arrived: Vec<f32>,
     micro_norm: Option<PendingNorm>,
     optimizer: Readback,
 }
@@ -86,14 +92,13 @@ impl PendingStep {
 
     /// Waits for the step's numbers, and each sample's (t, loss).
     pub fn wait_for_losses(self) -> Result<(StepRecord, Vec<(usize, f64)>)> {
-        let mut sum = 0f64;
-        let mut each = Vec::with_capacity(self.times.len());
+        let mut each = self.arrived;
         for losses in self.losses {
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&losses.wait()?);
-            sum += values.iter().map(|&x| f64::from(x)).sum::<f64>();
-            each.extend(values);
+            each.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&losses.wait()?));
         }
         let count = each.len();
+        let part = (count / self.parts).max(1);
+        let sum: f64 = each.chunks(part).map(|part| part.iter().map(|&x| f64::from(x)).sum::<f64>()).sum();
         let mean = (sum / count as f64) as f32;
         let weighted = self.weights.map(|weights| {
             let terms = weights.iter().zip(&each).map(|(weight, loss)| weight * f64::from(*loss));
@@ -183,7 +188,18 @@ impl TrainStep {
     }
 
     /// The same, times being drawn by importance.
-    pub fn run_with(&self, batch: &Batch, mut importance: Option<&mut Importance>) -> Result<PendingStep> {
+    pub fn run_with(&self, batch: &Batch, importance: Option<&mut Importance>) -> Result<PendingStep> {
+        self.run_until(batch, importance, || false).map(|step| step.expect("nothing stops it"))
+    }
+
+    /// The same, unless `stop` says so between two microbatches; then nothing of it counts but what it has added to the
+    /// gradients and learnt of importance, which are the caller's to undo.
+    pub fn run_until(
+        &self,
+        batch: &Batch,
+        mut importance: Option<&mut Importance>,
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<Option<PendingStep>> {
         if let Some(importance) = &mut importance {
             importance.begin_step(batch.first_image, self.options.batch);
         }
@@ -193,10 +209,19 @@ impl TrainStep {
         let learning_rate = options.learning_rate_at(batch.first_image);
         let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
         self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
-        let (mut losses, mut terms, mut micro_norm) = (Vec::new(), Vec::new(), None);
+        let (mut losses, mut arrived) = (VecDeque::new(), Vec::new());
+        let (mut terms, mut micro_norm) = (Vec::new(), None);
         let (mut times, mut quarters) = (Vec::with_capacity(options.batch), Vec::new());
         let mut weights = importance.is_some().then(Vec::new);
         for at in (0..options.batch).step_by(micro) {
+            // What was submitted cannot be taken back, so no more than one is ahead of the device.
+            while losses.len() > 1 {
+                let first: Readback = losses.pop_front().expect("there is more than one");
+                arrived.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&first.wait()?));
+            }
+            if at > 0 && stop() {
+                return Ok(None);
+            }
             let images = &batch.images[at * pixels..(at + micro) * pixels];
             let first = batch.first_image + at as u64;
             let mut draws: Vec<_> = (first..first + micro as u64)
@@ -216,7 +241,7 @@ impl TrainStep {
             if let (0, Some(norm)) = (at, &self.micro_norm) {
                 micro_norm = Some(norm.measure()?);
             }
-            losses.push(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
+            losses.push_back(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
             if let Some(buffer) = &self.terms {
                 terms.push(self.gpu.read_later(buffer, 0..(micro * 16) as u64)?);
             }
@@ -225,7 +250,7 @@ impl TrainStep {
             apply.run()?;
         }
         let bytes = size_of::<OptimizerState>() as u64;
-        Ok(PendingStep {
+        Ok(Some(PendingStep {
             images: batch.first_image + options.batch as u64,
             learning_rate,
             times,
@@ -233,9 +258,11 @@ impl TrainStep {
             quarters,
             terms,
             losses,
+            parts: options.batch / micro,
+            arrived,
             micro_norm,
             optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
-        })
+        }))
     }
 
     /// The plan of the step, or of a microbatch's gradients.

@@ -97,6 +97,7 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
                 ema_warmup: None,
                 ema_initial_share: None,
                 trained_rows: None,
+                init_from: None,
             };
             (config, format!("{} and {}", path.display(), settings.path.display()))
         }

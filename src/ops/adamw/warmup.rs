@@ -20,11 +20,6 @@ pub enum EmaWarmup {
 }
 
 impl EmaWarmup {
-    /// No warm-up: what files that say nothing were made with.
-    pub fn none() -> Self {
-        EmaWarmup::None
-    }
-
     /// c of 1 - rate_t = max(1 - rate, c/(c + n)) in the n-th step.
     pub(super) fn lag(self) -> u64 {
         match self {

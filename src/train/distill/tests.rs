@@ -90,8 +90,8 @@ fn a_student_begins_as_its_teacher_learns_guidance_and_resumes() {
         ..options.clone()
     };
     assert!(Trainer::distill(gpu(), digits(), &other, load(&place("teacher")), &place("straight")).is_err());
-    let error = other.settle(&place("straight")).unwrap_err().to_string();
-    assert!(error.contains("distillation.teacher: there"), "{error}");
+    let error = other.settle(&place("straight"), &[]).err().expect("another teacher").to_string();
+    assert!(error.contains("teacher: there") && error.contains("accept-change teacher"), "{error}");
 
     // Its pictures cost one evaluation a step, and depend on w.
     let student = Model::load(gpu(), &place("straight")).unwrap();
