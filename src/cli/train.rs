@@ -362,7 +362,7 @@ pub fn finish(outcome: Outcome, dir: &Path) -> Result<()> {
             Ok(())
         }
         Outcome::Stopped => {
-            eprintln!("stopped; the state is saved, and the same command goes on from it");
+            eprintln!("stopped; what was trained is saved, and the same command goes on from it");
             Err(Error::Interrupted)
         }
     }
