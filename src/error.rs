@@ -1,5 +1,6 @@
 //! One error type for the whole library: what was expected, what came, and what to do.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// What can go wrong through a user's input, a file, or a device.
@@ -20,7 +21,7 @@ pub enum Error {
     Config(String),
 
     /// Reading or writing a file failed.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {source}", path = shown(path))]
     Io {
         /// The file or folder.
         path: PathBuf,
@@ -29,7 +30,7 @@ pub enum Error {
     },
 
     /// A file is there, but not what it should be.
-    #[error("{path}: {what}", path = path.display())]
+    #[error("{path}: {what}", path = shown(path))]
     Format {
         /// The file.
         path: PathBuf,
@@ -38,7 +39,7 @@ pub enum Error {
     },
 
     /// A tensor of a checkpoint is missing, unknown, or of another shape.
-    #[error("{path}: tensor `{tensor}` {what}", path = path.display())]
+    #[error("{path}: tensor `{tensor}` {what}", path = shown(path))]
     Tensor {
         /// The checkpoint.
         path: PathBuf,
@@ -106,5 +107,45 @@ impl Error {
     /// An [`Error::Tensor`] of the checkpoint at `path`.
     pub fn tensor(path: impl AsRef<Path>, tensor: impl Into<String>, what: impl Into<String>) -> Self {
         Error::Tensor { path: path.as_ref().to_owned(), tensor: tensor.into(), what: what.into() }
+    }
+}
+
+/// `text` with what steers a terminal, or hides in one, written out as in `\u001b`: control characters other than line ends
+/// and tabs, and those that turn the direction of writing. JSON stays the same JSON.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let hides = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(hides) {
+        return Cow::Borrowed(text);
+    }
+    let written = |c: char| if hides(c) { format!("\\u{:04x}", u32::from(c)) } else { c.to_string() };
+    Cow::Owned(text.chars().map(written).collect())
+}
+
+/// A name that others gave, for a place within a line: as [`visible`], line ends and tabs too.
+pub fn one_line(text: &str) -> String {
+    visible(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
+}
+
+/// A path, for a place within a line.
+fn shown(path: &Path) -> String {
+    one_line(&path.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_do_not_steer_the_terminal() {
+        assert!(matches!(visible("née σ = 0.5\n\tnext"), Cow::Borrowed(_)));
+        assert_eq!(visible("a\u{1b}[31m\r\u{9b}\u{202e}b\n"), "a\\u001b[31m\\u000d\\u009b\\u202eb\n");
+        let error = Error::format("a\nb\u{7}.png", "is none");
+        assert_eq!(error.to_string(), "a\\u000ab\\u0007.png: is none");
+        let json = serde_json::json!({ "name": "\u{7f}\u{85}\n" });
+        let told = visible(&json.to_string()).into_owned();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&told).unwrap(), json);
     }
 }

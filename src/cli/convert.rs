@@ -7,7 +7,7 @@ use crate::model::{Format, convert, not_in_guided_diffusion};
 use crate::nn::unet::QkvLayout;
 
 use super::model_args::ModelArgs;
-use super::pictures;
+use super::outputs;
 
 /// Write a model as another kind of checkpoint; the numbers stay as they are, bit for bit.
 #[derive(clap::Args)]
@@ -53,12 +53,7 @@ pub fn run(args: &Args) -> Result<()> {
             return Err(Error::Config(format!("--qkv-order {other}: there are new and legacy")));
         }
     };
-    let marker = match format {
-        Format::Safetensors | Format::GuidedDiffusion => args.out.clone(),
-        Format::Freeguide => args.out.join("model.safetensors"),
-        Format::Diffusers => args.out.join("model_index.json"),
-    };
-    pictures::check_free(&marker, args.force)?;
+    outputs::prove(format.files(&args.out), args.force)?;
     let checkpoint = args.opening.checkpoint(&args.from)?;
     convert(&checkpoint, &args.out, format, order)?;
     if format == Format::Safetensors {

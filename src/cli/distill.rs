@@ -13,7 +13,7 @@ use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Teacher, TrainOptions, Trainer};
 
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, ranges, train};
+use super::{DeviceArgs, outputs, ranges, train};
 
 /// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
 /// steps. The same command again resumes.
@@ -150,6 +150,7 @@ fn halvings(from: usize, to: usize, exactly: bool) -> Result<Vec<usize>> {
 
 pub fn run(args: &Args) -> Result<()> {
     let range = ranges::range(&args.w)?;
+    outputs::prove_training(&args.out, &["loss.png"])?;
     let gpu = args.device.open()?;
     let teacher = args.opening.model(&gpu, &args.teacher)?;
     let dataset = args.dataset(&teacher.config)?;

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
-use crate::eval::{Collected, Measures, Report, SampledPictures, measure};
+use crate::eval::{Collected, Measures, PictureSource, Report, SampledPictures, Store, measure};
 use crate::gpu::Gpu;
+use crate::io::WorkFolder;
 use crate::model::{Model, check_same_classes};
 use crate::tensor::Precision;
 
-use super::DeviceArgs;
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
 use super::model_args::ModelArgs;
+use super::{DeviceArgs, terminal};
 
 /// Measure pictures, or what a model draws: FID, sFID, inception score, KID, precision, recall.
 #[derive(clap::Args)]
@@ -47,7 +48,8 @@ pub struct Args {
     /// Tell the numbers as JSON.
     #[arg(long)]
     json: bool,
-    /// Where features are kept until all is measured, so that an interrupted run goes on [default: beside the pictures].
+    /// Where features are kept until all is measured, so that an interrupted run goes on, and each report in reports.jsonl: an
+    /// empty folder, or one of this program's [default: beside the pictures].
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     #[command(flatten)]
@@ -64,36 +66,41 @@ pub fn run(args: &Args) -> Result<()> {
     if args.count.is_some_and(|count| count < 2) {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
     }
+    let work = args.work();
+    WorkFolder::prove(&work)?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let report = match (&args.model, &args.samples) {
+    let (measured, work) = match (&args.model, &args.samples) {
         (Some(path), _) => {
             let model = args.opening.model(&gpu, path)?;
             drawing.check(&model, guidance)?;
-            let inside = path.is_dir().then(|| path.join("eval"));
-            let work = args.work.clone().or(inside).unwrap_or_else(|| beside(path));
             let size = model.unet.config().sample_size;
             let compared = compared(&gpu, &args.reference, &args.features, Some(size), &work)?;
+            let work = WorkFolder::open(&work)?;
             let draw =
                 Draw { guidance, drawing, steps: args.steps, precision, count: args.count.unwrap_or(50_000) };
-            measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?
+            (measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?, work)
         }
         (None, Some(samples)) => {
-            let work = args.work.clone().unwrap_or_else(|| beside(Path::new(samples)));
             // Data is brought to the size of what it is compared with, where that is known.
             let compared = compared(&gpu, &args.reference, &args.features, None, &work)?;
-            let parts = work.join("pictures");
-            let (collected, identity) = with_pictures(samples, None, args.count, |source| {
-                let identity = compared.network.identity().to_owned();
-                Ok((collected("measuring", source, &*compared.network, &parts)?, identity))
+            let work = WorkFolder::open(&work)?;
+            let parts = work.path().join(PARTS);
+            let (collected, pictures) = with_pictures(samples, None, args.count, |source| {
+                let collected = collected("measuring", source, &*compared.network, &parts)?;
+                Ok((collected, source.identity()))
             })?;
             let labelled = compared.network.knows_the_labels();
-            let report = measure(&collected, &identity, &compared.reference, labelled, Measures::ALL)?;
-            std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
-            report
+            let network = compared.network.identity();
+            let report = measure(&collected, network, &compared.reference, labelled, Measures::ALL)?;
+            (Measured { report, pictures }, work)
         }
         (None, None) => return Err(Error::Config("give --model or --samples".into())),
     };
+    // Kept first, then told, then tidied up: whatever fails, the numbers or the features are still there.
+    let Measured { report, pictures } = measured;
+    let kept = serde_json::json!({ "pictures": pictures, "reference": args.reference, "report": report });
+    work.append(REPORTS, &kept.to_string())?;
     if args.json {
         // What is read by a program is seen by a person too.
         report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -101,7 +108,34 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         print!("{report}");
     }
+    if terminal::is_open() {
+        Store::discard(&work.path().join(PARTS))?;
+    }
+    eprintln!("kept in {}", work.path().join(REPORTS).display());
     Ok(())
+}
+
+/// In a work folder, the features of the pictures that are measured.
+pub const PARTS: &str = "pictures";
+/// And a line for each report.
+const REPORTS: &str = "reports.jsonl";
+
+impl Args {
+    /// The work folder that is asked for, or the usual one.
+    fn work(&self) -> PathBuf {
+        let usual = || match (&self.model, &self.samples) {
+            (Some(model), _) if model.is_dir() => model.join("eval"),
+            (Some(model), _) => beside(model),
+            (None, samples) => beside(Path::new(samples.as_deref().unwrap_or_default())),
+        };
+        self.work.clone().unwrap_or_else(usual)
+    }
+}
+
+/// What was measured, and of which pictures in words.
+pub struct Measured {
+    pub report: Report,
+    pub pictures: String,
 }
 
 /// How a model's pictures are drawn.
@@ -113,15 +147,15 @@ pub struct Draw {
     pub count: usize,
 }
 
-/// Draws and measures a model's pictures. What was collected is deleted when all is done.
+/// Draws and measures a model's pictures. What was collected stays in [`PARTS`] until the caller has kept the report.
 pub fn measured_model(
     gpu: &Gpu,
     model: &Model,
     draw: &Draw,
     compared: &Compared,
-    work: &Path,
+    work: &WorkFolder,
     measures: Measures,
-) -> Result<Report> {
+) -> Result<Measured> {
     let config = model.unet.config();
     let dtype = draw.precision.dtype();
     let drawer = draw.drawing.drawer(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
@@ -144,7 +178,7 @@ pub fn measured_model(
         options.dtype,
         env!("CARGO_PKG_VERSION"),
     );
-    let parts = work.join("pictures");
+    let parts = work.path().join(PARTS);
     let stop = super::interrupt::flag();
     let sample = |requests: &[_]| {
         drawer.sample(requests, draw.guidance, || {
@@ -160,8 +194,7 @@ pub fn measured_model(
     let same_classes = config.num_classes.is_some() && matches!(same, Ok(None));
     let report =
         measure(&collected, compared.network.identity(), &compared.reference, same_classes, measures)?;
-    std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
-    Ok(report)
+    Ok(Measured { report, pictures: source.identity() })
 }
 
 /// The folder X.eval beside a file or folder X; within a folder of pictures it would be taken for a class.

@@ -10,7 +10,7 @@ use crate::eval::{
     PictureSource, Reference, collect, contents_of, default_images, train_classifier,
 };
 use crate::gpu::Gpu;
-use crate::io::{FileKind, NpzArrays, SafetensorsFile};
+use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder};
 
 use super::{interrupt, progress};
 
@@ -143,13 +143,14 @@ pub fn compared(
         if !NpzArrays::open(path)?.has("arr_0") {
             return Err(Error::format(path, "has neither statistics (mu and sigma) nor pictures (arr_0)"));
         }
+        WorkFolder::open(work)?;
         let mut pictures = NpzPictures::open(path, None)?;
         let collected = collected("reference", &mut pictures, &*network, &work.join("reference"))?;
         let reference = Reference::of(&collected, network.identity())?;
         return Ok(Compared { reference, network, contents: pictures.identity() });
     }
     let data = Dataset::open(spec, size)?;
-    std::fs::create_dir_all(work).map_err(Error::io(work))?;
+    WorkFolder::open(work)?;
     let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
     let parts = work.join("reference");
     let mut pictures = DataPictures::new(&data, None);

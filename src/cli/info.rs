@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, one_line};
 use crate::io::generations;
 use crate::model::{Checkpoint, Conditions, Kind, ModelConfig};
 use crate::nn::UNet;
@@ -96,8 +96,8 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
         conditions(config);
     }
     if classes {
-        for (label, name) in config.class_names.iter().enumerate() {
-            println!("  {label}: {name}");
+        for (label, given) in config.class_names.iter().enumerate() {
+            println!("  {label}: {}", one_line(given));
         }
     }
     Ok(())
@@ -196,10 +196,11 @@ fn progress(dir: &Path, path: &Path) -> Result<()> {
 }
 
 fn summary(names: &[String]) -> String {
+    let shown = |names: &[String]| names.iter().map(|given| one_line(given)).collect::<Vec<_>>().join(", ");
     match names {
         [] => "none".into(),
-        few if few.len() <= 12 => few.join(", "),
-        [first, .., last] => format!("{} from {first} to {last}", names.len()),
-        [one] => one.clone(),
+        few if few.len() <= 12 => shown(few),
+        [first, .., last] => format!("{} from {} to {}", names.len(), one_line(first), one_line(last)),
+        [one] => one_line(one),
     }
 }

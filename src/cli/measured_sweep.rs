@@ -1,19 +1,20 @@
 //! `freeguide sweep --metrics`: every point measured, the curve and the table of the CFG paper.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
-use crate::eval::{Measures, Point, from_csv, series, to_csv, to_table};
+use crate::eval::{Measures, Point, Store, from_csv, series, to_csv, to_table};
 use crate::gpu::Gpu;
-use crate::io::{Curve, curve_plot, write_atomic};
+use crate::io::{Curve, WorkFolder, curve_plot, write_atomic};
 use crate::model::Model;
 use crate::tensor::Precision;
 
 use super::drawing::Drawing;
-use super::eval::{Draw, measured_model};
+use super::eval::{Draw, Measured, PARTS, measured_model};
 use super::features::compared;
 use super::sweep::Args;
+use super::{notes, outputs};
 
 /// The names that `--metrics` takes.
 const METRICS: [&str; 8] = ["fid", "sfid", "is", "kid", "precision", "recall", "agreement", "all"];
@@ -27,6 +28,24 @@ pub fn measures(text: &str) -> Result<Measures> {
     }
     let any = |names: &[&str]| named.iter().any(|name| *name == "all" || names.contains(name));
     Ok(Measures { kernel: any(&["kid"]), manifold: any(&["precision", "recall"]), classes: false })
+}
+
+/// In a folder of results, what is measured with.
+const WORK: &str = "sweep.work";
+/// What the points have in common, the points, the curve and the table.
+const NOTE: &str = "sweep.txt";
+const FILES: [&str; 3] = ["sweep.csv", "sweep-curve.png", "sweep.md"];
+
+/// Refuses what could not be written in `folder`, `grids` included, and what a measured sweep has not put there.
+pub fn prove(folder: &Path, grids: &[PathBuf], force: bool) -> Result<()> {
+    WorkFolder::prove(&folder.join(WORK))?;
+    let goes_on = folder.join(FILES[0]).exists() && folder.join(NOTE).exists();
+    let files = FILES.map(|name| folder.join(name));
+    outputs::prove(files.iter().chain(grids), force || goes_on)?;
+    // The note comes before the first point; one that this did not write does not begin so.
+    let note = folder.join(NOTE);
+    let known = std::fs::read_to_string(&note).is_ok_and(|text| text.starts_with("reference "));
+    outputs::prove([&note], force || known)
 }
 
 /// Measures every model at every number of steps and every weight; what `sweep.csv` in `folder` has already is not done
@@ -48,12 +67,13 @@ pub fn run(
     if count < 2 {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
     }
-    let work = folder.join("sweep.work");
+    let work = folder.join(WORK);
     let size = models[0].1.unet.config().sample_size;
     let compared = compared(gpu, reference, &args.features, Some(size), &work)?;
-    let csv = folder.join("sweep.csv");
+    let work = WorkFolder::open(&work)?;
+    let [csv, plot, table] = FILES.map(|name| folder.join(name));
     settle(
-        &folder.join("sweep.txt"),
+        &folder.join(NOTE),
         &csv,
         args,
         &format!(
@@ -64,6 +84,7 @@ pub fn run(
             precision.dtype(),
             drawing.note(),
         ),
+        models,
     )?;
     let mut points = match std::fs::read_to_string(&csv) {
         Ok(text) => from_csv(&text).map_err(|error| Error::format(&csv, error.to_string()))?,
@@ -88,7 +109,7 @@ pub fn run(
                     precision,
                     count,
                 };
-                let report = measured_model(gpu, model, &draw, &compared, &work, measures)?;
+                let Measured { report, .. } = measured_model(gpu, model, &draw, &compared, &work, measures)?;
                 // They are the same at every point.
                 if points.is_empty() {
                     report.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
@@ -98,10 +119,10 @@ pub fn run(
                 points.push(Point::new(name, p, steps, guidance.weight(), &report));
                 let text = to_csv(&points);
                 write_atomic(&csv, |writer| writer.write_all(text.as_bytes()).map_err(Error::io(&csv)))?;
+                Store::discard(&work.path().join(PARTS))?;
             }
         }
     }
-    let (plot, table) = (folder.join("sweep-curve.png"), folder.join("sweep.md"));
     let text = draw(&points, &plot, &table)?;
     print!("{text}");
     println!("wrote {}, {} and {}", csv.display(), plot.display(), table.display());
@@ -123,18 +144,38 @@ pub fn draw(points: &[Point], plot: &Path, table: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// A sweep goes on only as it began: what its points have in common stands in a file beside them.
-fn settle(note: &Path, csv: &Path, args: &Args, what: &str) -> Result<()> {
-    let known = std::fs::read_to_string(note).ok();
-    if args.force && csv.exists() {
-        std::fs::remove_file(csv).map_err(Error::io(csv))?;
-    } else if csv.exists() && known.as_deref() != Some(what) {
+/// A sweep goes on only as it began: what its points have in common stands in a file beside them, and which model each name
+/// is of.
+fn settle(note: &Path, csv: &Path, args: &Args, what: &str, models: &[(String, Model)]) -> Result<()> {
+    let known = std::fs::read_to_string(note).unwrap_or_default();
+    let mut lines: Vec<String> = known.lines().skip(1).map(str::to_owned).collect();
+    if args.force || !csv.exists() {
+        lines.clear();
+    } else if known.lines().next() != what.lines().next() {
         return Err(Error::Config(format!(
             "{} was measured otherwise:\n  there: {}\n  asked: {}\n--force measures all anew, --out takes another folder",
             csv.display(),
-            known.as_deref().unwrap_or("no measured sweep").trim(),
+            known.lines().next().unwrap_or("no measured sweep"),
             what.trim()
         )));
     }
-    write_atomic(note, |writer| writer.write_all(what.as_bytes()).map_err(Error::io(note)))
+    for (name, model) in models {
+        let start = format!("model {name}: ");
+        let line = start.clone() + &notes::weights(model.checksum());
+        match lines.iter().find(|line| line.starts_with(&start)) {
+            Some(other) if *other != line => {
+                return Err(Error::Config(format!(
+                    "{} has points of another model called {name}; --force measures all anew, --out takes another folder",
+                    csv.display()
+                )));
+            }
+            Some(_) => {}
+            None => lines.push(line),
+        }
+    }
+    if args.force && csv.exists() {
+        std::fs::remove_file(csv).map_err(Error::io(csv))?;
+    }
+    let text = format!("{}\n{}\n", what.trim(), lines.join("\n"));
+    write_atomic(note, |writer| writer.write_all(text.as_bytes()).map_err(Error::io(note)))
 }

@@ -2,6 +2,10 @@
 //!
 //! Invariant: nothing is computed here; a command puts library calls together and tells a person about them.
 
+// First, as its `println!` and its kin stand in for the standard ones in all modules below.
+#[macro_use]
+mod terminal;
+
 mod compiled;
 mod convert;
 mod demo;
@@ -16,6 +20,8 @@ mod interrupt;
 mod measured_sweep;
 mod model_args;
 mod nll;
+mod notes;
+mod outputs;
 mod pictures;
 mod plot;
 mod progress;
@@ -64,9 +70,13 @@ enum Command {
     Devices(devices::Args),
 }
 
-/// Runs the program: 0 on success, 1 on an error, 2 on wrong arguments, 130 when interrupted.
+/// Runs the program: 0 on success, 1 on an error, 2 on wrong arguments, 130 when interrupted, 141 when standard output was
+/// closed.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return ExitCode::from(terminal::usage(&told)),
+    };
     let done = match cli.command {
         Command::Quickstart(args) => quickstart::run(&args),
         Command::Train(args) => train::run(&args),
@@ -86,7 +96,7 @@ pub fn main() -> ExitCode {
     };
     compiled::save();
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(terminal::exit_code()),
         Err(Error::Interrupted) => ExitCode::from(130),
         Err(error) => {
             eprintln!("error: {error}");

@@ -6,6 +6,8 @@ use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::{Average, Checkpoint, Choice, Model};
 
+use super::notes::{Notes, file_name, note};
+
 /// Which weights of a model, and what they are, where its place does not say it.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct ModelArgs {
@@ -33,6 +35,17 @@ impl ModelArgs {
             network: self.network.clone(),
             null_class_last: self.null_class.is_some(),
         }
+    }
+
+    /// What of it decides pictures, in the words of the options.
+    pub fn notes(&self) -> Notes {
+        let ModelArgs { average, network, config, null_class } = self;
+        let mut notes = Notes::new();
+        notes.extend(average.iter().map(|average| note("average", average)));
+        notes.extend(network.iter().map(|network| note("network", network)));
+        notes.extend(config.iter().map(|path| note("config", file_name(path))));
+        notes.extend(null_class.iter().map(|row| note("null_class", row)));
+        notes
     }
 
     /// Opens what `path` names, and tells what was chosen without being asked for.

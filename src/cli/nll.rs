@@ -12,7 +12,7 @@ use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
 
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, interrupt, pictures, progress, sample};
+use super::{DeviceArgs, interrupt, outputs, progress, sample};
 
 /// Measure the variational bound of a model of discrete time on data, in bits per dimension.
 #[derive(clap::Args)]
@@ -58,8 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(format!("--out {}: expected a name ending in .json", args.out.display())));
     }
     let picture = args.out.with_extension("png");
-    pictures::check_free(&args.out, args.force)?;
-    pictures::check_free(&picture, args.force)?;
+    outputs::prove([&args.out, &picture], args.force)?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let model = args.opening.model(&gpu, &args.model)?;

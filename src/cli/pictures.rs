@@ -41,14 +41,6 @@ fn strip(images: &[Image]) -> Result<Image> {
     Image::new(whole, height, channels, pixels)
 }
 
-/// Refuses to overwrite, unless asked to.
-pub fn check_free(path: &Path, force: bool) -> Result<()> {
-    if path.exists() && !force {
-        return Err(Error::Config(format!("{} exists already; --force overwrites it", path.display())));
-    }
-    Ok(())
-}
-
 /// Writes a picture with its parameters.
 pub fn save(path: &Path, image: &Image, parameters: &[(String, String)]) -> Result<()> {
     write_png(path, image, parameters)

@@ -14,7 +14,8 @@ use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
-use super::{measured_sweep, pictures};
+use super::notes::note;
+use super::{measured_sweep, outputs, pictures};
 
 /// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, bounds that `nll` measured, and the
 /// gradient-noise scale of trainings; and measured sweeps together.
@@ -62,13 +63,20 @@ const SCHEDULES: [BetaSchedule; 2] = [BetaSchedule::Linear, BetaSchedule::Cosine
 const COLUMNS: usize = 12;
 
 pub fn run(args: &Args) -> Result<()> {
-    std::fs::create_dir_all(&args.out).map_err(Error::io(&args.out))?;
-    let path = |name: &str| {
-        let path = args.out.join(name);
-        pictures::check_free(&path, args.force).map(|()| path)
-    };
-    let (ratio, alphas, strips) =
-        (path("posterior-ratio.png")?, path("alpha-bar.png")?, path("noised-strips.png")?);
+    let path = |name: &str| args.out.join(name);
+    let [ratio, alphas, strips] = ["posterior-ratio.png", "alpha-bar.png", "noised-strips.png"].map(path);
+    let [bound, noise, curves, table] =
+        ["bound.png", "gradient-noise.png", "sweeps.png", "sweeps.md"].map(path);
+    let asked = [
+        (true, &[&ratio, &alphas, &strips][..]),
+        (!args.nll.is_empty(), &[&bound]),
+        (!args.trainings.is_empty(), &[&noise]),
+        (!args.sweeps.is_empty(), &[&curves, &table]),
+    ];
+    outputs::prove(asked.iter().filter(|(asked, _)| *asked).flat_map(|(_, paths)| *paths), args.force)?;
+
+    let dataset = Dataset::open(&args.data, args.image_size)?;
+    let decoded = dataset.decode(args.image)?;
 
     // IDDPM, figure 1: the small variance against the large one.
     let lines = [100, 1000, 4000].map(|steps| -> Result<Series> {
@@ -90,21 +98,25 @@ pub fn run(args: &Args) -> Result<()> {
     loss_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
 
     // Figure 3: the same picture and noise under both schedules.
-    let dataset = Dataset::open(&args.data, args.image_size)?;
-    let decoded = dataset.decode(args.image)?;
     let image = prepare(&decoded, dataset.image_size(), CropOffset::CENTER, false);
     let rows: Vec<Vec<Vec<Image>>> =
         processes.iter().map(|process| strip(&image, process)).collect::<Result<_>>()?;
     let names: Vec<String> = SCHEDULES.iter().map(BetaSchedule::to_string).collect();
     let sheet = pictures::sheet(&rows, &names, &[])?;
-    pictures::save(&strips, &sheet, &[("Software".into(), "freeguide plot".into())])?;
+    let notes = [
+        note("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
+        note("data", &dataset.name),
+        note("image", args.image),
+        note("image_size", dataset.image_size()),
+        note("steps_total", args.steps_total),
+    ];
+    pictures::save(&strips, &sheet, &notes)?;
     for written in [&ratio, &alphas, &strips] {
         println!("wrote {}", written.display());
     }
 
     // Figure 2: where the bound comes from.
     if !args.nll.is_empty() {
-        let bound = path("bound.png")?;
         let read = |file: &PathBuf| -> Result<Series> {
             let text = std::fs::read_to_string(file).map_err(Error::io(file))?;
             let found: Bound =
@@ -119,14 +131,12 @@ pub fn run(args: &Args) -> Result<()> {
 
     // Figure 7: how large a batch the losses ask for.
     if !args.trainings.is_empty() {
-        let noise = path("gradient-noise.png")?;
         let lines = args.trainings.iter().map(|dir| gradient_noise(dir)).collect::<Result<Vec<_>>>()?;
         loss_plot(&noise, &lines, "images", "gradient-noise scale, in images", true)?;
         println!("wrote {}", noise.display());
     }
     // CFG, figures 4 and 5, tables 1 and 2.
     if !args.sweeps.is_empty() {
-        let (curves, table) = (path("sweeps.png")?, path("sweeps.md")?);
         let mut points = Vec::new();
         for file in &args.sweeps {
             let text = std::fs::read_to_string(file).map_err(Error::io(file))?;

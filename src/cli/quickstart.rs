@@ -10,7 +10,7 @@ use crate::tensor::Precision;
 use crate::train::{Outcome, Preset};
 
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, pictures, progress, train};
+use super::{DeviceArgs, interrupt, notes, outputs, pictures, progress, train};
 
 /// Train a guided model on the embedded handwritten digits and draw samples: minutes on two CPU cores, seconds on a GPU.
 #[derive(clap::Args)]
@@ -28,6 +28,8 @@ const WEIGHTS: [f64; 5] = [-1.0, 0.0, 1.0, 2.0, 4.0];
 const SEEDS: u64 = 4;
 
 pub fn run(args: &Args) -> Result<()> {
+    let path = args.out.join("samples.png");
+    outputs::prove_training(&args.out, &["loss.png", "samples.png"])?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let dataset = train::open_data("digits", None)?;
@@ -46,8 +48,9 @@ pub fn run(args: &Args) -> Result<()> {
         if stop.load(Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
     })?;
     bar.finish_and_clear();
-    let path = args.out.join("samples.png");
-    pictures::save(&path, &sheet, &[("Software".into(), "freeguide quickstart".into())])?;
+    let notes =
+        [notes::program(&gpu), notes::of_model("model", &args.out, &model), sheets.notes(&guidance, SEEDS)?];
+    pictures::save(&path, &sheet, &notes.concat())?;
     println!("a row for each digit, w = -1, 0, 1, 2, 4 from left to right: {}", path.display());
     println!("the loss: {}", args.out.join("loss.png").display());
     println!("the model, for `freeguide sample --model {}`: model.safetensors", args.out.display());

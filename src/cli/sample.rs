@@ -3,6 +3,7 @@
 mod latents;
 mod parameters;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
@@ -10,7 +11,7 @@ use crate::data::Image;
 use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::NpzWriter;
+use crate::io::{NpzWriter, distinct_file_names};
 use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{
     ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
@@ -20,7 +21,8 @@ use crate::tensor::Precision;
 use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
 use super::model_args::{self, ModelArgs};
-use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
+use parameters::{Made, of_one, parameters};
 
 /// Make pictures with a model.
 #[derive(clap::Args)]
@@ -128,8 +130,9 @@ pub fn run(args: &Args) -> Result<()> {
     no_reverse(args.sampler)?;
     let guiders: Guiders = args.guider.parse()?;
     let kind = Output::of(&args.out)?;
-    if kind != Output::Folder {
-        pictures::check_free(&args.out, args.force)?;
+    match kind {
+        Output::Folder => outputs::prove_folder(&args.out)?,
+        _ => outputs::prove([&args.out], args.force)?,
     }
     let asked = match (args.w, args.guidance_scale) {
         (Some(w), _) => Some(Guidance::from_weight(w)?),
@@ -181,13 +184,17 @@ pub fn run(args: &Args) -> Result<()> {
     }
 
     // Class-major: all seeds of the first class, then of the next.
-    let requests: Vec<Request> = classes
+    let mut requests: Vec<Request> = classes
         .iter()
         .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
         .collect();
+    let names = ClassNames::of(config);
     if kind == Output::Folder {
+        // What is asked for twice is one file.
+        let mut seen = HashSet::new();
+        requests.retain(|request| seen.insert(names.file(request)));
         for request in &requests {
-            pictures::check_free(&args.out.join(file_name(config, request)), args.force)?;
+            outputs::check_free(&args.out.join(names.file(request)), args.force)?;
         }
     }
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
@@ -205,17 +212,6 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let process = config.process()?;
     check_exponent(args, &options, &process)?;
-    let mut parameters = parameters::parameters(args, &options, &process, guidance);
-    parameters.push(("file".into(), model.name.clone()));
-    if options.fast {
-        parameters.push(("fast".into(), format!("in batches of {batch}")));
-    }
-    if !guiders.is_empty() {
-        parameters.push(("guider".into(), guiders.to_string()));
-    }
-    if args.uncond != "null" {
-        parameters.push(("uncond".into(), args.uncond.clone()));
-    }
     let guide = classifier.as_ref().map(|classifier| ClassifierGuide {
         network: &classifier.network,
         weights: classifier.weights(),
@@ -278,6 +274,20 @@ pub fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let size = larger.as_ref().map_or(size, |model| model.config.unet.sample_size);
+    let parameters = parameters(
+        args,
+        &Made {
+            gpu: &gpu,
+            model: &model,
+            guidance,
+            process: &config.process()?,
+            options: sampler.options(),
+            classifier: classifier.as_ref(),
+            without: without.as_ref(),
+            guiders: sampler.guiders(),
+            upsampler: larger.as_ref().zip(upsampling.as_ref().map(Upsampling::options)),
+        },
+    );
     let batches = requests.len().div_ceil(sampler.options().batch) as u64;
     let moves = sampler.moves() + upsampling.as_ref().map_or(0, Upsampling::moves);
     let bar = progress::bar("sampling", "steps", 0, batches * moves as u64);
@@ -297,6 +307,10 @@ pub fn run(args: &Args) -> Result<()> {
     match kind {
         Output::Npz => {
             let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
+            if let Err(error) = writer.annotate(&parameters) {
+                // Nothing but a very long list of seeds is that long; the pictures are worth more.
+                eprintln!("warning: it will not say how it was made: {error}");
+            }
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
@@ -310,19 +324,14 @@ pub fn run(args: &Args) -> Result<()> {
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
-                    let mut own = parameters.clone();
-                    own.push(("seed".into(), request.seed.to_string()));
-                    own.push(("class".into(), class_name(config, request.class)));
-                    pictures::save(&args.out.join(file_name(config, request)), image, &own)?;
+                    let own = of_one(&parameters, request.seed, &class_number(request.class));
+                    pictures::save(&args.out.join(names.file(request)), image, &own)?;
                 }
             }
         }
         Output::Png => {
             let images = make(&requests)?;
-            let mut own = parameters.clone();
-            own.push(("seeds".into(), args.seeds.clone()));
-            own.push(("class".into(), args.class.clone()));
-            pictures::save(&args.out, &contact_sheet(config, &classes, &seeds, images)?, &own)?;
+            pictures::save(&args.out, &contact_sheet(config, &classes, &seeds, images)?, &parameters)?;
         }
     }
     bar.finish_and_clear();
@@ -447,14 +456,33 @@ fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
 fn class_name(config: &ModelConfig, class: Option<u32>) -> String {
     match class {
         Some(class) => config.class_names.get(class as usize).cloned().unwrap_or_else(|| class.to_string()),
-        None => "none".into(),
+        None => NO_CLASS.into(),
     }
 }
 
-fn file_name(config: &ModelConfig, request: &Request) -> String {
-    // A class's name may hold what file systems do not like.
-    let name = class_name(config, request.class).replace(|c: char| !c.is_alphanumeric() && c != '-', "_");
-    format!("{name}-seed{:06}.png", request.seed)
+/// A class as `--class` takes it whatever the names are.
+fn class_number(class: Option<u32>) -> String {
+    class.map_or_else(|| NO_CLASS.into(), |class| class.to_string())
+}
+
+/// What `--class` calls no condition.
+const NO_CLASS: &str = "none";
+
+/// The classes in the names of files: two classes never share one, whatever they are called.
+struct ClassNames(Vec<String>);
+
+impl ClassNames {
+    fn of(config: &ModelConfig) -> Self {
+        let count = config.unet.num_classes.unwrap_or(0).max(config.class_names.len()) as u32;
+        let names: Vec<String> = (0..count).map(|class| class_name(config, Some(class))).collect();
+        ClassNames(distinct_file_names(&names, &[NO_CLASS]))
+    }
+
+    /// The file of a picture.
+    fn file(&self, request: &Request) -> String {
+        let class = request.class.and_then(|class| self.0.get(class as usize));
+        format!("{}-seed{:06}.png", class.map_or(NO_CLASS, String::as_str), request.seed)
+    }
 }
 
 fn contact_sheet(

@@ -10,6 +10,7 @@ use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::Precision;
 
 use super::guider::Drawer;
+use super::notes::{Notes, note, of_sampling, weights};
 use super::pictures;
 use super::sample::default_batch;
 
@@ -46,6 +47,23 @@ impl<'a> Sheets<'a> {
     fn drawer(&self, guidance: Guidance) -> &Drawer {
         // Without one of two evaluations the other says why not.
         self.guided.as_ref().filter(|_| Sampler::needs_both(guidance)).unwrap_or(&self.single)
+    }
+
+    /// How the pictures of a sheet are drawn: notes for its file.
+    pub fn notes(&self, guidance: &[Guidance], seeds: u64) -> Result<Notes> {
+        let listed: Vec<String> = guidance.iter().map(|guidance| guidance.weight().to_string()).collect();
+        let mut notes = vec![
+            note("guidance_weights", listed.join(",")),
+            note("count", seeds),
+            note("seeds", format!("{seeds} of each class, from {seeds} times its number on")),
+        ];
+        notes.extend(of_sampling(self.single.options(), &self.config.process()?));
+        let guided = || self.guided.as_ref().and_then(Drawer::guiders);
+        if let Some((guiders, weaker)) = self.single.guiders().or_else(guided) {
+            notes.push(note("guider", guiders));
+            notes.extend(weaker.map(|checksum| note("guider_weights", weights(checksum))));
+        }
+        Ok(notes)
     }
 
     /// Steps that a sheet takes.

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::eval::{DataPictures, NpzPictures, Reference};
+use crate::eval::{DataPictures, NpzPictures, Reference, Store};
+use crate::io::{WorkFolder, prove_writable};
 
 use super::features::{FeatureArgs, classifier_beside, collected, is_arrays};
-use super::{DeviceArgs, pictures};
+use super::{DeviceArgs, outputs};
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
@@ -34,7 +35,10 @@ pub fn run(args: &Args) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "npz") {
         return Err(Error::Config(format!("--out {}: statistics are a .npz", args.out.display())));
     }
-    pictures::check_free(&args.out, args.force)?;
+    let (parts, classifier) = (args.out.with_extension("parts"), classifier_beside(&args.out));
+    outputs::prove([&args.out], args.force)?;
+    WorkFolder::prove(&parts)?;
+    prove_writable(&classifier)?;
     let path = Path::new(&args.data);
     if is_arrays(path) && args.image_size.is_some() {
         return Err(Error::Config(
@@ -43,14 +47,13 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let data = (!is_arrays(path)).then(|| Dataset::open(&args.data, args.image_size)).transpose()?;
     let gpu = args.device.open()?;
-    let network = args.features.network(&gpu, data.as_ref(), &classifier_beside(&args.out))?;
-    let parts = args.out.with_extension("parts");
+    let network = args.features.network(&gpu, data.as_ref(), &classifier)?;
     let collected = match &data {
         Some(data) => collected("measuring", &mut DataPictures::new(data, None), &*network, &parts)?,
         None => collected("measuring", &mut NpzPictures::open(path, None)?, &*network, &parts)?,
     };
     Reference::of(&collected, network.identity())?.save(&args.out)?;
-    std::fs::remove_dir_all(&parts).map_err(Error::io(&parts))?;
+    Store::discard(&parts)?;
     println!("wrote {} ({} pictures)", args.out.display(), collected.taken_for.len());
     Ok(())
 }

@@ -7,8 +7,9 @@ use std::sync::atomic::Ordering;
 use crate::data::Image;
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
+use crate::eval::in_table;
 use crate::gpu::Gpu;
-use crate::io::write_atomic;
+use crate::io::{distinct_file_names, write_atomic};
 use crate::model::Model;
 use crate::sample::Sampler;
 use crate::tensor::Precision;
@@ -17,7 +18,7 @@ use super::drawing::{Drawing, DrawingArgs};
 use super::features::FeatureArgs;
 use super::model_args::ModelArgs;
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, measured_sweep, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, measured_sweep, notes, outputs, pictures, progress, ranges};
 
 /// Sample models over a range of guidance weights: one grid and one table; with --metrics every point is measured, and FID
 /// against inception score is drawn.
@@ -81,37 +82,36 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(what.into()));
     }
     let folder = folder(args);
-    if !measured {
-        pictures::check_free(&folder.join("sweep.png"), args.force)?;
-        pictures::check_free(&folder.join("sweep.csv"), args.force)?;
+    let names = names(&args.model)?;
+    let grids = grids(&names, &folder);
+    if measured {
+        measured_sweep::prove(&folder, &grids, args.force)?;
+    } else {
+        outputs::prove([folder.join("sweep.png"), folder.join("sweep.csv")], args.force)?;
     }
     let gpu = args.device.open()?;
     let mut models = Vec::new();
-    for path in &args.model {
+    for (path, name) in args.model.iter().zip(names) {
         let model = args.opening.model(&gpu, path)?;
         guidance.iter().try_for_each(|guidance| drawing.check(&model, *guidance))?;
         if model.config.class_names.is_empty() {
             return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
         }
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         models.push((name, model));
     }
     if measured {
-        std::fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
         let precision = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?;
         measured_sweep::run(args, &gpu, &models, &drawing, &guidance, precision, &folder)?;
-        let alone = models.len() == 1;
-        for (name, model) in &models {
+        for (((_, model), named), png) in models.iter().zip(&args.model).zip(&grids) {
             // A grid for each model, at the first number of steps; its pictures are the same whenever they are drawn.
-            let png = folder.join(if alone { "sweep.png".into() } else { format!("sweep-{name}.png") });
-            grid(args, &gpu, model, &drawing, &guidance, IN_GRID, &png)?;
+            grid(args, &gpu, (named, model), &drawing, &guidance, IN_GRID, png)?;
         }
         return Ok(());
     }
     let (png, csv) = (folder.join("sweep.png"), folder.join("sweep.csv"));
     let count = args.count.unwrap_or(IN_GRID);
     let model = &models[0].1;
-    let rows = grid(args, &gpu, model, &drawing, &guidance, count, &png)?;
+    let rows = grid(args, &gpu, (&args.model[0], model), &drawing, &guidance, count, &png)?;
 
     // One line a weight.
     let mut table = String::from("w,guidance_scale,steps,pictures,mean,contrast\n");
@@ -133,6 +133,29 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// What each model is called in the results: its own name, or all of its path where another has the same name.
+fn names(models: &[PathBuf]) -> Result<Vec<String>> {
+    let own = |path: &PathBuf| in_table(&notes::file_name(path));
+    let name = |path: &PathBuf| match models.iter().filter(|other| own(other) == own(path)).count() {
+        1 => own(path),
+        _ => in_table(&path.display().to_string()),
+    };
+    let names: Vec<String> = models.iter().map(name).collect();
+    match names.iter().enumerate().find(|(i, name)| names[..*i].contains(name)) {
+        Some((_, twice)) => Err(Error::Config(format!("two of the models are called {twice}"))),
+        None => Ok(names),
+    }
+}
+
+/// The file of each model's grid.
+fn grids(names: &[String], folder: &Path) -> Vec<PathBuf> {
+    let parts = distinct_file_names(names, &["curve"]);
+    match &parts[..] {
+        [_] => vec![folder.join("sweep.png")],
+        parts => parts.iter().map(|part| folder.join(format!("sweep-{part}.png"))).collect(),
+    }
+}
+
 /// Where the results go.
 fn folder(args: &Args) -> PathBuf {
     match (&args.out, &args.model[..]) {
@@ -147,7 +170,7 @@ fn folder(args: &Args) -> PathBuf {
 fn grid(
     args: &Args,
     gpu: &Gpu,
-    model: &Model,
+    (named, model): (&Path, &Model),
     drawing: &Drawing,
     guidance: &[Guidance],
     count: u64,
@@ -160,6 +183,8 @@ fn grid(
     let sheets = Sheets::of(&model.config, drawer(0.0)?, both.then(|| drawer(1.0)).transpose()?);
     let stop = interrupt::flag();
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(guidance, count as usize));
+    let notes = [notes::program(gpu), notes::of_model("model", named, model), sheets.notes(guidance, count)?];
+    let notes = notes.concat();
     let rows = sheets.pictures(guidance, count, |guidance| {
         bar.inc(1);
         bar.set_message(format!("w = {}", guidance.weight()));
@@ -168,10 +193,6 @@ fn grid(
     bar.finish_and_clear();
     let columns: Vec<String> = guidance.iter().map(|guidance| format!("w = {}", guidance.weight())).collect();
     let sheet = pictures::sheet(&rows, &model.config.class_names, &columns)?;
-    pictures::save(
-        png,
-        &sheet,
-        &[("Software".into(), "freeguide sweep".into()), ("w".into(), args.w.clone())],
-    )?;
+    pictures::save(png, &sheet, &notes)?;
     Ok(rows)
 }

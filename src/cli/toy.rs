@@ -12,7 +12,7 @@ use crate::toy::{
     Measurement, ToyModel, ToySampler, ToySamplerOptions, ToyTraining, ToyTrainingOptions, measure,
 };
 
-use super::{DeviceArgs, interrupt, pictures, progress, toy_guiders};
+use super::{DeviceArgs, interrupt, outputs, progress, toy_guiders};
 
 /// The columns of the figure.
 const WEIGHTS: [f64; 3] = [0.0, 1.0, 3.0];
@@ -63,7 +63,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    pictures::check_free(&args.out, args.force)?;
+    outputs::prove([&args.out], args.force)?;
     if args.samples == 0 || args.network_samples == Some(0) {
         return Err(Error::Config("there must be at least 1 point to sample".into()));
     }

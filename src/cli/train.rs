@@ -15,8 +15,9 @@ use crate::train::{
     Event, LossKind, Objective, Outcome, Preset, TrainOptions, TrainSchedule, TrainStep, Trainer,
 };
 
+use super::notes::{self, note};
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges};
 
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
@@ -234,6 +235,9 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    if !args.dry_run {
+        outputs::prove_training(&args.out, &["loss.png"])?;
+    }
     let dataset = open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
@@ -263,7 +267,7 @@ pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> 
     if !skipped.is_empty() {
         eprintln!("warning: {} files were left out ({} are good):", skipped.len(), dataset.len());
         for (name, why) in skipped.iter().take(10) {
-            eprintln!("  {name}: {why}");
+            eprintln!("  {}: {why}", crate::error::one_line(name));
         }
         if skipped.len() > 10 {
             eprintln!("  and {} more", skipped.len() - 10);
@@ -276,6 +280,9 @@ pub fn open_data(spec: &str, image_size: Option<usize>) -> Result<Arc<Dataset>> 
 pub fn train(gpu: &Gpu, dataset: Arc<Dataset>, options: &TrainOptions, dir: &Path) -> Result<Outcome> {
     drive(gpu, Trainer::open(gpu, dataset, options, dir)?, dir)
 }
+
+/// Pictures in a cell of the sheets on the way.
+const IN_CELL: u64 = 4;
 
 /// The same of an opened training.
 pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
@@ -315,8 +322,15 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     };
                     let guidance: Vec<Guidance> =
                         weights.into_iter().map(Guidance::from_weight).collect::<Result<_>>()?;
-                    let sheet = sheets.guided_sheet(&guidance, 4, |_| Ok(()))?;
-                    pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &[])?;
+                    let sheet = sheets.guided_sheet(&guidance, IN_CELL, |_| Ok(()))?;
+                    let options = trainer.options();
+                    let mut notes = notes::program(gpu);
+                    notes.push(note("data", &config.data));
+                    notes.push(note("training_seed", options.seed));
+                    notes.push(note("images", images));
+                    notes.push(note("average", options.ema_rates[0]));
+                    notes.extend(sheets.notes(&guidance, IN_CELL)?);
+                    pictures::save(&dir.join(format!("samples-{images:012}.png")), &sheet, &notes)?;
                 }
             }
             Ok(())

@@ -8,7 +8,7 @@ use crate::io::{Series, loss_plot};
 use crate::nn::unet::NullClass;
 use crate::train::{LossKind, Objective, Outcome, Preset, StepRecord, TrainOptions, TrainSchedule, Trainer};
 
-use super::{DeviceArgs, ranges, train};
+use super::{DeviceArgs, outputs, ranges, train};
 
 /// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
 #[derive(clap::Args)]
@@ -110,6 +110,7 @@ impl Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
+    outputs::prove_training(&args.out, &["loss.png", ACCURACY])?;
     let dataset = train::open_data(&args.data, args.image_size)?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
@@ -120,6 +121,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     train::finish(outcome, &args.out)
 }
+
+/// In a training's folder, its accuracy by noise.
+const ACCURACY: &str = "accuracy.png";
 
 /// The quarters of the process.
 const QUARTERS: [&str; 4] = ["clean quarter", "second", "third", "noisy quarter"];
@@ -144,7 +148,7 @@ fn accuracy(records: &[StepRecord], dir: &Path) -> Result<()> {
             ((*name).to_owned(), records.chunks(window).filter_map(point).collect())
         })
         .collect();
-    loss_plot(dir.join("accuracy.png"), &lines, "images", "accuracy by noise", false)?;
+    loss_plot(dir.join(ACCURACY), &lines, "images", "accuracy by noise", false)?;
     let last = &records[records.len() - (records.len() / 10).max(1)..];
     let text: Vec<String> = (0..4)
         .filter_map(|quarter| Some(format!("{} {:.1} %", QUARTERS[quarter], 100.0 * share(last, quarter)?)))

@@ -54,7 +54,7 @@ pub use source::{
     DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect, contents_of,
 };
 pub use store::{Collected, Store};
-pub use sweep::{Point, from_csv, series, to_csv, to_table};
+pub use sweep::{Point, from_csv, in_table, series, to_csv, to_table};
 #[cfg(not(target_arch = "wasm32"))]
 pub use training::{default_images, train_classifier};
 

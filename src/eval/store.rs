@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use super::network::{Extracted, Sizes};
 use super::{Features, InceptionScore, Moments, SPLIT};
 use crate::error::{Error, Result};
-use crate::io::{Dtype, SafetensorsFile, TensorBytes, write_atomic, write_safetensors};
+use crate::io::{Dtype, SafetensorsFile, TensorBytes, WorkFolder, write_atomic, write_safetensors};
 
-/// A folder of parts.
+/// What a store's pictures and network are called in.
+const NOTE: &str = "features.txt";
+
+/// A work folder of parts.
 pub struct Store {
     dir: PathBuf,
     sizes: Sizes,
@@ -36,10 +39,10 @@ impl Store {
     /// Opens or begins the store of `what` in `dir`: pictures and network in words, by which it is known again.
     ///
     /// # Errors
-    /// [`Error::Config`] when the folder holds the features of something else.
+    /// [`Error::Config`] when the folder holds the features of something else, or is somebody else's.
     pub fn open(dir: &Path, what: &str, sizes: Sizes) -> Result<Store> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let note = dir.join("features.txt");
+        WorkFolder::open(dir)?;
+        let note = dir.join(NOTE);
         match std::fs::read_to_string(&note) {
             Ok(known) if known == what => {}
             Ok(known) => {
@@ -60,6 +63,14 @@ impl Store {
         Ok(store)
     }
 
+    /// Removes what stores have written in `dir`, and the folder if that is all there is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when it is somebody else's folder; when a file cannot be removed.
+    pub fn discard(dir: &Path) -> Result<()> {
+        WorkFolder::open(dir)?.discard(|name| name == NOTE || part_of(name).is_some())
+    }
+
     /// Parts that are there.
     pub fn parts(&self) -> usize {
         self.counts.len()
@@ -71,7 +82,7 @@ impl Store {
     }
 
     fn path(&self, part: usize) -> PathBuf {
-        self.dir.join(format!("part-{part:05}.safetensors"))
+        self.dir.join(part_name(part))
     }
 
     /// Writes the next part. `labels` are given for all pictures or for none.
@@ -162,4 +173,14 @@ impl Store {
         }
         Ok(all)
     }
+}
+
+fn part_name(part: usize) -> String {
+    format!("part-{part:05}.safetensors")
+}
+
+/// Which part a file of this name is.
+fn part_of(name: &str) -> Option<usize> {
+    let number = name.strip_prefix("part-")?.strip_suffix(".safetensors")?.parse().ok()?;
+    (part_name(number) == name).then_some(number)
 }

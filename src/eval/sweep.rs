@@ -26,6 +26,11 @@ pub struct Point {
     pub values: [Option<f64>; 8],
 }
 
+/// A model's name as a field of the CSV and of the table: a comma or a bar would end it.
+pub fn in_table(name: &str) -> String {
+    name.replace([',', '"', '\n', '\r', '|'], "_")
+}
+
 /// Places in [`Point::values`].
 const FID: usize = 0;
 const SCORE: usize = 2;
@@ -39,8 +44,7 @@ impl Point {
         weight: f64,
         report: &Report,
     ) -> Self {
-        // A comma would end the field.
-        let model = model.replace([',', '"', '\n', '\r', '|'], "_");
+        let model = in_table(model);
         let values = [
             Some(report.fid),
             report.sfid,

@@ -47,7 +47,40 @@ fn backends() -> wgpu::Backends {
 
 pub(super) fn instance() -> wgpu::Instance {
     let descriptor = wgpu::InstanceDescriptor::new_without_display_handle_from_env();
+    #[cfg(all(target_os = "linux", feature = "wgpu-default"))]
+    if let Some(instance) = without_windows(&descriptor) {
+        return instance;
+    }
     wgpu::Instance::new(wgpu::InstanceDescriptor { backends: backends(), ..descriptor })
+}
+
+/// An instance of Vulkan alone that asks for no window system: nothing of this crate's own shows its pictures in a window.
+/// With those extensions a layer of Mesa's looks for a Wayland display and, on a machine without one, says so twice in
+/// every program. `None` where other backends are wanted, or there is no Vulkan.
+#[cfg(all(target_os = "linux", feature = "wgpu-default"))]
+fn without_windows(descriptor: &wgpu::InstanceDescriptor) -> Option<wgpu::Instance> {
+    use wgpu::hal::{self, api::Vulkan};
+    const WINDOWS: [&std::ffi::CStr; 3] =
+        [c"VK_KHR_wayland_surface", c"VK_KHR_xcb_surface", c"VK_KHR_xlib_surface"];
+    let elsewhere = wgpu::Backends::METAL | wgpu::Backends::DX12 | wgpu::Backends::BROWSER_WEBGPU;
+    if backends() - elsewhere != wgpu::Backends::VULKAN {
+        return None;
+    }
+    let asked = hal::InstanceDescriptor {
+        name: "wgpu",
+        flags: descriptor.flags,
+        memory_budget_thresholds: descriptor.memory_budget_thresholds,
+        backend_options: descriptor.backend_options.clone(),
+        telemetry: None,
+        display: None,
+    };
+    let fewer = Box::new(|args: hal::vulkan::CreateInstanceCallbackArgs<'_, '_, '_>| {
+        args.extensions.retain(|name| !WINDOWS.contains(name));
+    });
+    // Sound: what is left out is only ever used to make surfaces, which checks that it is there.
+    let instance = unsafe { hal::vulkan::Instance::init_with_callback(&asked, Some(fewer)) }.ok()?;
+    // Sound: it was made by the same wgpu, just now.
+    Some(unsafe { wgpu::Instance::from_hal::<Vulkan>(instance) })
 }
 
 /// Real GPUs first, software adapters last; among equals the order of the backends.

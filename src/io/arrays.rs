@@ -8,7 +8,7 @@ use npyz::WriterBuilder;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
-use super::npz::{Array, INTEGERS, read_array, read_header};
+use super::npz::{Array, INTEGERS, comment, read_array, read_header};
 use super::write_atomic;
 use crate::error::{Error, Result};
 
@@ -39,9 +39,24 @@ pub enum NpzValues<'a> {
 /// # Errors
 /// [`Error::Shape`] when values do not fill their shape; when the disk refuses.
 pub fn write_npz_arrays(path: impl AsRef<Path>, arrays: &[(&str, &[usize], NpzValues<'_>)]) -> Result<()> {
+    write_npz_arrays_with(path, arrays, &[])
+}
+
+/// The same with notes, which [`read_npz_text`](super::read_npz_text) reads.
+///
+/// # Errors
+/// As [`write_npz_arrays`]; [`Error::Config`] for notes that are too long.
+pub fn write_npz_arrays_with(
+    path: impl AsRef<Path>,
+    arrays: &[(&str, &[usize], NpzValues<'_>)],
+    text: &[(String, String)],
+) -> Result<()> {
     let path = path.as_ref();
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let failed = |error: zip::result::ZipError| Error::io(path)(error.into());
+    if !text.is_empty() {
+        zip.set_raw_comment(comment(path, text)?).map_err(failed)?;
+    }
     for (name, shape, values) in arrays {
         let (bytes, len): (&[u8], usize) = match values {
             NpzValues::F64(x) => (bytemuck::cast_slice(x), x.len()),

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// What the name of a file that is being written ends with: one that no person gives, as whatever bears it is overwritten.
+pub(super) const UNFINISHED: &str = ".freeguide.tmp";
+
 /// A file being written beside its final place; [`commit`](Self::commit) puts it there, dropping it without
 /// that removes it and leaves what was there before.
 pub struct AtomicFile {
@@ -41,9 +44,9 @@ impl AtomicFile {
         let parent = folder_of(&target);
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
         // Always the same name, so that what a crash leaves is overwritten and not gathered.
-        name.push(".tmp");
+        name.push(UNFINISHED);
         let temporary = target.with_file_name(name);
-        let file = File::create(&temporary).map_err(Error::io(&temporary))?;
+        let file = File::create(&temporary).map_err(Error::io(path))?;
         Ok(AtomicFile { target, temporary: Some(temporary), writer: Some(BufWriter::new(file)) })
     }
 
@@ -120,6 +123,27 @@ pub fn write_atomic(path: impl AsRef<Path>, write: impl FnOnce(&mut dyn Write) -
     file.commit()
 }
 
+/// Refuses a path that [`write_atomic`] could not write now; leaves everything as it was, a file that is there included.
+/// For what is known to be written after long work.
+///
+/// # Errors
+/// Those of [`AtomicFile::create`].
+pub fn prove_writable(path: impl AsRef<Path>) -> Result<()> {
+    let path = path.as_ref();
+    let missing: Vec<&Path> = path.ancestors().skip(1).take_while(|folder| is_missing(folder)).collect();
+    let tried = AtomicFile::create(path).map(drop);
+    // From the innermost out; one that somebody else has used meanwhile stays.
+    for folder in missing {
+        let _ = fs::remove_dir(folder);
+    }
+    tried
+}
+
+/// Whether a folder above a file is still to be made.
+fn is_missing(folder: &Path) -> bool {
+    !folder.as_os_str().is_empty() && fs::symlink_metadata(folder).is_err()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -161,6 +185,33 @@ mod tests {
         }
         assert_eq!(names(path.parent().unwrap()), ["c.bin"]);
         assert!(write_atomic(dir.path(), |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_proof_changes_nothing_and_sees_what_writing_would() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("file"), "old").unwrap();
+        for good in ["file", "new", "a/b/c.bin"] {
+            prove_writable(dir.path().join(good)).unwrap();
+        }
+        let long = "x".repeat(300);
+        for bad in ["file/below.png", ".", "a/b/..", long.as_str()] {
+            let path = dir.path().join(bad);
+            assert!(prove_writable(&path).is_err(), "{bad}");
+            assert!(write_atomic(&path, |_| Ok(())).is_err(), "{bad}");
+            let _ = fs::remove_dir_all(dir.path().join("a"));
+        }
+        assert_eq!(names(dir.path()), ["file"]);
+        assert_eq!(fs::read_to_string(dir.path().join("file")).unwrap(), "old");
+    }
+
+    #[test]
+    fn a_file_of_somebody_elses_named_tmp_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, other) = (dir.path().join("a.png"), dir.path().join("a.png.tmp"));
+        fs::write(&other, "mine").unwrap();
+        write_atomic(&path, |writer| writer.write_all(b"new").map_err(Error::io("x"))).unwrap();
+        assert_eq!(fs::read_to_string(&other).unwrap(), "mine");
     }
 
     #[test]

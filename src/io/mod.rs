@@ -14,6 +14,7 @@ mod axis;
 mod canvas;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod curve;
+pub mod file_names;
 pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
@@ -28,22 +29,24 @@ pub mod png;
 pub mod pt;
 pub mod safetensors;
 pub mod tensor_source;
+pub mod work_folder;
 
-pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays};
-pub use atomic::{AtomicFile, write_atomic};
+pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays, write_npz_arrays_with};
+pub use atomic::{AtomicFile, prove_writable, write_atomic};
 #[cfg(not(target_arch = "wasm32"))]
 pub use curve::{Curve, curve_plot};
+pub use file_names::distinct_file_names;
 pub use generations::{generations, save_generation};
 #[cfg(not(target_arch = "wasm32"))]
 pub use grid::grid;
 pub use kind_of_file::FileKind;
-pub use npz::{NpzImages, NpzWriter, read_npz_images};
+pub use npz::{NpzImages, NpzWriter, read_npz_images, read_npz_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};
-pub(crate) use pieces::Pieces;
 #[cfg(not(target_arch = "wasm32"))]
 pub use plot::{Series, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
 pub use tensor_source::TensorSource;
+pub use work_folder::WorkFolder;

@@ -36,6 +36,15 @@ impl NpzWriter {
         Ok(writer)
     }
 
+    /// Puts notes, (keyword, value) each, into the archive's comment, which readers of arrays do not see.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when they are longer than a comment can be, 64 KiB.
+    pub fn annotate(&mut self, text: &[(String, String)]) -> Result<()> {
+        let comment = comment(&self.path, text)?;
+        self.zip.set_raw_comment(comment).map_err(|error| Error::io(&self.path)(error.into()))
+    }
+
     /// Appends `images`, (N, H, W, C) with C of 1 or 3, and their N labels. Grey is repeated to three channels.
     ///
     /// # Errors
@@ -285,6 +294,32 @@ fn to_c_order(bytes: &[u8], shape: &[usize], width: usize) -> Vec<u8> {
     turned
 }
 
+/// Notes as the comment of an archive: a JSON list of pairs.
+pub(super) fn comment(path: &Path, text: &[(String, String)]) -> Result<Box<[u8]>> {
+    let json = serde_json::to_vec(text).map_err(|error| Error::format(path, error.to_string()))?;
+    match u16::try_from(json.len()) {
+        Ok(_) => Ok(json.into()),
+        Err(_) => Err(Error::Config(format!(
+            "{}: notes of {} bytes do not fit into a .npz, which takes {}",
+            path.display(),
+            json.len(),
+            u16::MAX
+        ))),
+    }
+}
+
+/// The notes in a `.npz`: (keyword, value) each; none where another program wrote it.
+///
+/// # Errors
+/// When it cannot be read or is no `.npz`.
+pub fn read_npz_text(path: impl AsRef<Path>) -> Result<Vec<(String, String)>> {
+    let path = path.as_ref();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let zip = ZipArchive::new(io::BufReader::new(file))
+        .map_err(|error| Error::format(path, format!("is no .npz, or a damaged one: {error}")))?;
+    Ok(serde_json::from_slice(zip.comment()).unwrap_or_default())
+}
+
 /// The header of an array; `entry` then stands at its elements.
 pub(super) fn read_header(path: &Path, name: &str, entry: &mut impl Read) -> Result<npyz::NpyHeader> {
     let bad = |what: String| Error::format(path, format!("{name} {what}"));
@@ -330,12 +365,16 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("samples.npz");
         let mut writer = NpzWriter::create(&path, 5, 3, 7).unwrap();
+        let text = [("greek".to_owned(), "σ\n\u{1b}".to_owned()), ("steps".to_owned(), "3".to_owned())];
+        writer.annotate(&text).unwrap();
+        assert!(writer.annotate(&[("long".into(), "x".repeat(70_000))]).is_err());
         let colour: Vec<u8> = (0..2 * 63).collect();
         writer.push(&colour, 3, &[4, 0]).unwrap();
         assert!(!path.exists());
         let grey: Vec<u8> = (0..3 * 21).collect();
         writer.push(&grey, 1, &[1, 2, 3]).unwrap();
         writer.finish().unwrap();
+        assert_eq!(read_npz_text(&path).unwrap(), text);
         let read = read_npz_images(&path).unwrap();
         assert_eq!((read.count, read.width, read.height, read.channels), (5, 3, 7, 3));
         assert_eq!(read.labels, Some(vec![4, 0, 1, 2, 3]));

@@ -127,6 +127,7 @@ pub struct ClassifierModel {
     /// Where it was read from.
     pub path: PathBuf,
     arena: Arena,
+    checksum: u32,
 }
 
 impl ClassifierModel {
@@ -148,8 +149,13 @@ impl ClassifierModel {
             return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
         }
         let network = Classifier::new(&checkpoint.config.unet)?;
-        let (arena, _) = upload(gpu, &checkpoint, network.parameters())?;
-        Ok(ClassifierModel { config: checkpoint.config, network, path, arena })
+        let (arena, checksum) = upload(gpu, &checkpoint, network.parameters())?;
+        Ok(ClassifierModel { config: checkpoint.config, network, path, arena, checksum })
+    }
+
+    /// As [`Model::checksum`].
+    pub fn checksum(&self) -> u32 {
+        self.checksum
     }
 
     /// Its weights on the device.

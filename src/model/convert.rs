@@ -1,7 +1,7 @@
 //! From one kind of checkpoint to another: the same numbers in the same type, under other names.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
@@ -38,6 +38,17 @@ impl FromStr for Format {
             _ => Err(Error::Config(format!(
                 "`{text}` is no format of checkpoints; there are freeguide, safetensors, guided-diffusion and diffusers"
             ))),
+        }
+    }
+}
+
+impl Format {
+    /// Every file that [`convert`] to this format may write at `out`.
+    pub fn files(self, out: &Path) -> Vec<PathBuf> {
+        match self {
+            Format::Freeguide => ["model.safetensors", "config.json"].map(|name| out.join(name)).into(),
+            Format::Safetensors | Format::GuidedDiffusion => vec![out.to_owned()],
+            Format::Diffusers => diffusers::files(out),
         }
     }
 }
@@ -361,7 +372,7 @@ mod tests {
             edit(path, field, value);
             let message = open().unwrap_err();
             let file = path.file_name().unwrap().to_str().unwrap();
-            for part in [&format!("`{field}`"), both[0], both[1], "freeguide.json", file] {
+            for part in [format!("`{field}`").as_str(), both[0], both[1], "freeguide.json", file] {
                 assert!(message.contains(part), "{part}: {message}");
             }
             // The way out that it names.

@@ -7,8 +7,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod disk;
+mod files;
 mod measures;
 mod models;
+mod notes;
+mod terminal;
 
 use std::fs;
 use std::io::Write;

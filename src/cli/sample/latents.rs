@@ -7,13 +7,15 @@ use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
 use crate::error::{Error, Result};
-use crate::io::{NpzArrays, NpzValues, write_npz_arrays};
+use crate::io::{NpzArrays, NpzValues, write_npz_arrays_with};
 use crate::model::{Conditions, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
 use crate::tensor::Precision;
 
+use super::parameters::{Made, parameters};
 use super::{Args, contact_sheet, default_batch, variance};
-use crate::cli::{interrupt, pictures, progress, ranges};
+use crate::cli::notes::note;
+use crate::cli::{interrupt, outputs, pictures, progress, ranges};
 
 /// What sampling begins with.
 struct Given {
@@ -40,7 +42,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
         let out = args.out.display();
         return Err(Error::Config(format!("--out {out}: {what} into a .{extension}")));
     }
-    pictures::check_free(&args.out, args.force)?;
+    outputs::prove([&args.out], args.force)?;
     let indices = ranges::seeds(&args.seeds)?;
     let precision: Precision = args.precision.parse()?;
     let gpu = args.device.open()?;
@@ -97,6 +99,22 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     };
     super::check_exponent(args, &options, &config.process()?)?;
     let sampler = Sampler::of(&gpu, &model, options)?;
+    let made = Made {
+        gpu: &gpu,
+        model: &model,
+        guidance,
+        process: &config.process()?,
+        options: sampler.options(),
+        classifier: None,
+        without: None,
+        guiders: None,
+        upsampler: None,
+    };
+    let mut notes = parameters(args, &made);
+    notes.push(note(
+        "from_values",
+        format!("crc32 {:08x}", crc32fast::hash(bytemuck::cast_slice(&given.values))),
+    ));
     let stop = interrupt::flag();
     let bar =
         progress::bar("sampling", "steps", 0, (requests.len().div_ceil(batch) * sampler.moves()) as u64);
@@ -113,13 +131,12 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
         let shape = [requests.len(), size, size, channels];
         let arrays =
             [("arr_0", &shape[..], NpzValues::F32(&found)), ("arr_1", &shape[..1], NpzValues::I64(&labels))];
-        write_npz_arrays(&args.out, &arrays)?;
+        write_npz_arrays_with(&args.out, &arrays, &notes)?;
         println!("wrote {} ({} latents)", args.out.display(), requests.len());
     } else {
         let one = |values: &[f32]| Image::new(size, size, channels, to_u8(values));
         let images = found.chunks(size * size * channels).map(one).collect::<Result<Vec<_>>>()?;
-        let software = ("Software".into(), format!("freeguide {}", env!("CARGO_PKG_VERSION")));
-        pictures::save(&args.out, &contact_sheet(config, &[None], &indices, images)?, &[software])?;
+        pictures::save(&args.out, &contact_sheet(config, &[None], &indices, images)?, &notes)?;
         println!("wrote {} ({} pictures)", args.out.display(), requests.len());
     }
     Ok(())

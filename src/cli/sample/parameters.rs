@@ -1,44 +1,100 @@
 //! What a picture's file says of how it was made.
 
-use crate::diffusion::{Guidance, Process, Respacing};
+use crate::cli::notes::{Notes, file_name, note, of_classifier, of_model, of_sampling, program, weights};
+use crate::diffusion::{Guidance, Guiders, Process};
+use crate::gpu::Gpu;
+use crate::model::{ClassifierModel, Model};
 use crate::sample::SamplerOptions;
-use crate::tensor::DType;
 
 use super::Args;
 
-pub(super) fn parameters(
-    args: &Args,
-    options: &SamplerOptions,
-    process: &Process,
-    guidance: Guidance,
-) -> Vec<(String, String)> {
-    let method = &options.method;
-    let mut sampler = process.sampler(method, options.steps).to_string();
-    if let Some(eta) = method.eta {
-        sampler += &format!(", eta {eta}");
+/// What pictures were made with.
+pub(super) struct Made<'a> {
+    pub gpu: &'a Gpu,
+    pub model: &'a Model,
+    pub guidance: Guidance,
+    pub process: &'a Process,
+    pub options: &'a SamplerOptions,
+    pub classifier: Option<&'a ClassifierModel>,
+    pub without: Option<&'a Model>,
+    /// And the checksum of the weaker model that they name.
+    pub guiders: Option<(&'a Guiders, Option<u32>)>,
+    pub upsampler: Option<(&'a Model, &'a SamplerOptions)>,
+}
+
+pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
+    // What is `_` either is in `made`, as it was understood, or decides no picture.
+    let Args {
+        model: named,
+        opening,
+        class,
+        w: _,
+        guidance_scale: _,
+        guider: _,
+        steps: _,
+        sampler: _,
+        from,
+        eta: _,
+        respacing: _,
+        spacing: _,
+        variance: _,
+        v: _,
+        seeds,
+        batch: _,
+        clip: _,
+        classifier,
+        classifier_scale,
+        uncond,
+        uncond_model,
+        upsampler,
+        upsampler_steps: _,
+        two_pass: _,
+        fast: _,
+        precision: _,
+        out: _,
+        force: _,
+        device: _,
+        profile: _,
+    } = args;
+    let mut notes = program(made.gpu);
+    notes.extend(of_model("model", named, made.model));
+    notes.push(note("file", &made.model.name));
+    notes.extend(opening.notes());
+    notes.push(note("class", class));
+    notes.push(note("seeds", seeds));
+    notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));
+    notes.push(note("guidance_weight", made.guidance.weight()));
+    notes.push(note("guidance_scale", made.guidance.scale()));
+    notes.extend(of_sampling(made.options, made.process));
+    if let Some((guiders, weaker)) = made.guiders {
+        notes.push(note("guider", guiders));
+        notes.extend(weaker.map(|checksum| note("guider_weights", weights(checksum))));
     }
-    if let Some(variance) = &args.variance {
-        sampler += &format!(", variance {variance}");
+    if uncond != "null" {
+        notes.push(note("uncond", uncond));
     }
-    let steps = method.respacing.as_ref().map_or(options.steps.to_string(), Respacing::to_string);
-    let has_exponent = process.has_variance_exponent(method, options.steps);
-    let spaced = method.respacing.is_none().then(|| process.spacing(method, options.steps).to_string());
-    let pairs = [
-        ("Software", format!("freeguide {}", env!("CARGO_PKG_VERSION"))),
-        (
-            "model",
-            args.model.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
-        ),
-        ("guidance_weight", guidance.weight().to_string()),
-        ("guidance_scale", guidance.scale().to_string()),
-        ("sampler", sampler),
-        ("steps", steps),
-        ("spacing", spaced.unwrap_or_default()),
-        ("v", if has_exponent { options.variance_exponent.to_string() } else { String::new() }),
-        ("clip", options.clip.to_string()),
-        ("precision", if options.dtype == DType::F16 { "f16" } else { "f32" }.to_owned()),
-    ];
-    // What does not decide the picture is left out.
-    let pairs = pairs.into_iter().filter(|(_, value)| !value.is_empty());
-    pairs.map(|(key, value)| (key.to_owned(), value)).collect()
+    if let (Some(named), Some(model)) = (uncond_model, made.without) {
+        notes.extend(of_model("uncond_model", named, model));
+    }
+    if let (Some(named), Some(classifier)) = (classifier, made.classifier) {
+        notes.extend(of_classifier("classifier", named, classifier));
+        notes.push(note("classifier_scale", classifier_scale.unwrap_or(1.0)));
+    }
+    if let (Some(named), Some((model, options))) = (upsampler, made.upsampler) {
+        notes.extend(of_model("upsampler", named, model));
+        let Ok(process) = model.config.process() else { return notes };
+        let named = |(key, value): (String, String)| (format!("upsampler_{key}"), value);
+        notes.extend(of_sampling(options, &process).into_iter().map(named));
+    }
+    notes
+}
+
+/// The notes of one picture of a folder: its own seed and class.
+pub(super) fn of_one(notes: &Notes, seed: u64, class: &str) -> Notes {
+    let own = |(key, value): &(String, String)| match key.as_str() {
+        "seeds" => note("seed", seed),
+        "class" => note("class", class),
+        _ => (key.clone(), value.clone()),
+    };
+    notes.iter().map(own).collect()
 }

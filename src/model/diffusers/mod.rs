@@ -189,6 +189,14 @@ fn agree(
     }
 }
 
+/// Every file that [`write`] may write.
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
+    let weights = format!("unet/{}.safetensors", shards::STEM);
+    let names =
+        [weights.as_str(), "unet/config.json", "scheduler/scheduler_config.json", OURS, "model_index.json"];
+    names.map(|name| folder.join(name)).into()
+}
+
 /// Writes a checkpoint as a diffusers folder; each tensor keeps its type and bits.
 ///
 /// # Errors
