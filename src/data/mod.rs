@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use crate::error::{Error, Result};
+use crate::sizes::MOST_SIDE;
 
 mod decode;
 mod digits;
@@ -100,6 +101,11 @@ impl Dataset {
         let native_size = *parts.sizes.first().ok_or_else(|| Error::format(spec, "holds no images"))?;
         let image_size = match image_size {
             Some(0) => return Err(Error::Config("an image size of 0 pixels is no size".into())),
+            Some(size) if size > MOST_SIDE => {
+                return Err(Error::Config(format!(
+                    "an image size of {size} pixels is beyond {MOST_SIDE}, the most that pictures are brought to"
+                )));
+            }
             Some(size) => size,
             None => one_square_size(spec, &parts.sizes)?,
         };

@@ -152,9 +152,7 @@ pub fn ancestral_steps(
     steps: usize,
     variance_exponent: f64,
 ) -> Result<Vec<StepCoefficients>> {
-    if steps == 0 {
-        return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
-    }
+    crate::sizes::check_steps(steps)?;
     if !(0.0..=1.0).contains(&variance_exponent) {
         return Err(Error::Config(format!(
             "the variance exponent v is {variance_exponent}: it must lie between 0 (the posterior's variance) \

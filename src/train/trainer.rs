@@ -11,6 +11,7 @@ use crate::gpu::Gpu;
 use crate::io::{Series, loss_plot};
 use crate::model::{ModelConfig, SchedulerConfig, write_model};
 use crate::nn::{Classifier, Parameters, UNet, Weights};
+use crate::sizes;
 
 use super::distill::Teacher;
 use super::importance::{Importance, LAG};
@@ -61,6 +62,17 @@ impl Network {
     }
 }
 
+/// Refuses a training that has no room, on the device or for its batches here, before anything of it is allocated.
+fn check_room(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions, dataset: &Dataset) -> Result<()> {
+    let cost = TrainStep::cost(gpu, network, options)?;
+    gpu.check_room("this training", cost.bytes())?;
+    let side = options.unet.sample_size;
+    // Those decoded ahead, the one being decoded and the one under way.
+    let factors = [AHEAD + 2, options.batch, side, side, dataset.channels];
+    let batches = sizes::bytes("the pictures decoded ahead", &factors, 1)?;
+    sizes::check_host("pictures decoded ahead", batches, "a smaller batch or smaller pictures take less")
+}
+
 /// A training in a folder.
 pub struct Trainer {
     gpu: Gpu,
@@ -108,15 +120,17 @@ impl Trainer {
         teacher: Option<Teacher>,
         dir: &Path,
     ) -> Result<Trainer> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
         let options = &options.clone().settle_precision(gpu.capabilities(), dir)?;
         options.check()?;
-        options.settle(dir)?;
         let network = match teacher {
             Some(teacher) => Network::Student(UNet::new(&options.unet)?, Box::new(teacher)),
             None if options.objective.is_classifier() => Network::Classifier(Classifier::new(&options.unet)?),
             None => Network::UNet(UNet::new(&options.unet)?),
         };
+        // Nothing is written of what is refused.
+        check_room(gpu, network.trained(), options, &dataset)?;
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        options.settle(dir)?;
         let (parameters, rates) = (network.trained().parameters(), &options.ema_rates);
         let first = TrainStep::initial_optimizer_state(options);
         let mut state = match TrainState::load(gpu, parameters, rates, dir)? {
