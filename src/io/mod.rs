@@ -17,6 +17,8 @@ pub mod curve;
 pub mod generations;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod grid;
+#[cfg(not(target_arch = "wasm32"))]
+mod legend;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
@@ -40,7 +42,7 @@ pub use npz::{NpzImages, NpzWriter, read_npz_images};
 pub use panels::{Panel, panels, small_panels};
 pub(crate) use pieces::Pieces;
 #[cfg(not(target_arch = "wasm32"))]
-pub use plot::{Series, loss_plot};
+pub use plot::{Series, line_plot, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
