@@ -19,10 +19,10 @@ use super::{interrupt, progress};
 pub struct FeatureArgs {
     /// Inception-v3's weights as torchvision's or pytorch-fid's file has them, a classifier that `auto` trained before, or
     /// `auto`: train a small one on the reference data. Numbers of `auto` compare only with themselves.
-    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
+    #[arg(long, value_name = "FILE|auto", default_value = "auto", help_heading = "Features")]
     features: String,
     /// How Inception's pictures are resized: as TensorFlow 1 does or as PyTorch does [default: as published numbers do].
-    #[arg(long, value_name = "tensorflow|pytorch")]
+    #[arg(long, value_name = "tensorflow|pytorch", help_heading = "Features")]
     resize: Option<String>,
 }
 
@@ -73,6 +73,12 @@ impl FeatureArgs {
             return Err(Error::Config(format!("{what}; give it as --features FILE, or --reference DATA")));
         };
         let (images, stop) = (default_images(data), interrupt::flag());
+        eprintln!(
+            "features: first a small classifier of {} is learnt from {images} pictures, as --features names no network; it is \
+             kept in {}, so that this is done once",
+            data.name,
+            kept.display()
+        );
         let bar = progress::bar("learning", "pictures", 0, images as u64);
         let network = train_classifier(gpu, data, images, 0, |done, _| {
             bar.set_position(done as u64);
@@ -128,7 +134,8 @@ pub fn compared(
         if !Reference::is_in(path) {
             return Err(Error::format(
                 path,
-                "has no mu and sigma; `freeguide stats` makes such a file of pictures",
+                "has no mu and sigma, so it is no file of statistics; give the data itself (a folder, a zip, IDX), or what \
+                 `freeguide stats DATA --out STATS.npz` made of it. A .npz of samples is for --samples",
             ));
         }
         let network = features.network(gpu, None, &classifier_beside(path))?;
