@@ -67,7 +67,7 @@ pub(crate) fn check_steps(steps: usize) -> Result<()> {
 pub(crate) fn check_host(what: &str, needed: u64, way_out: &str) -> Result<()> {
     // Not worth asking the system.
     const SMALL: u64 = 16 << 20;
-    match available_memory().filter(|_| needed > SMALL) {
+    match (needed > SMALL).then(available_memory).flatten() {
         Some(available) if needed > available => {
             Err(Error::NoRoom { what: what.to_owned(), needed, available, way_out: way_out.to_owned() })
         }
