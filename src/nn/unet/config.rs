@@ -113,12 +113,17 @@ impl UNetConfig {
 
     /// The feature-map size of each level.
     pub fn sizes(&self) -> Vec<usize> {
-        (0..self.channel_mult.len()).map(|level| self.sample_size >> level).collect()
+        (0..self.channel_mult.len()).map(|level| self.size_at(level)).collect()
+    }
+
+    /// 0 where there is nothing left to halve, as of a list of levels that was not checked yet.
+    fn size_at(&self, level: usize) -> usize {
+        u32::try_from(level).ok().and_then(|level| self.sample_size.checked_shr(level)).unwrap_or(0)
     }
 
     /// Whether there is attention at a level.
     pub fn attends(&self, level: usize) -> bool {
-        self.attention_resolutions.contains(&(self.sample_size >> level))
+        self.attention_resolutions.contains(&self.size_at(level))
     }
 
     /// Rows of the class embedding.
@@ -331,6 +336,7 @@ mod tests {
             UNetConfig { attention_resolutions: vec![5], ..small() },
             UNetConfig { dropout: 1.0, ..small() },
             UNetConfig { channel_mult: vec![], ..small() },
+            UNetConfig { channel_mult: vec![1.0; 70], ..small() },
             UNetConfig { attention_head_dim: None, model_channels: 512, ..small() },
         ] {
             assert!(config.check().is_err(), "{config:?}");
