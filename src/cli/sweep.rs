@@ -91,6 +91,10 @@ pub fn run(args: &Args) -> Result<()> {
         let what = "several models or numbers of steps are for a measured sweep; add --metrics";
         return Err(Error::Config(what.into()));
     }
+    if !measured && args.reference.is_some() {
+        let what = "--reference is what a measured sweep is compared with; add --metrics";
+        return Err(Error::Config(what.into()));
+    }
     let folder = folder(args);
     if !measured {
         pictures::check_free(&folder.join("sweep.png"), args.force)?;

@@ -119,4 +119,6 @@ fn a_measured_sweep_goes_on_and_draws_its_curve() {
     contains(&run(&none).expect(1).stderr, &["--reference"]);
     contains(&run(&["sweep", "--model", &model, "--metrics", "fad"]).expect(1).stderr, &["fad", "sfid"]);
     contains(&run(&["sweep", "--model", &model, "--steps", "2,3"]).expect(1).stderr, &["add --metrics"]);
+    let alone = run(&["sweep", "--model", &model, "--reference", "digits"]);
+    contains(&alone.expect(1).stderr, &["--reference", "add --metrics"]);
 }
