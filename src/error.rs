@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
+use crate::sizes::in_words;
+
 /// What can go wrong through a user's input, a file, or a device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -54,7 +56,7 @@ pub enum Error {
     NoAdapter(String),
 
     /// A tensor or a dispatch exceeds what the device allows.
-    #[error("{what} needs {needed}, but {limit} of this device is {allowed}")]
+    #[error("{}", beyond_limit(what, limit, *needed, *allowed))]
     Limit {
         /// The tensor or the dispatch.
         what: String,
@@ -66,8 +68,28 @@ pub enum Error {
         allowed: u64,
     },
 
+    /// This machine's own memory has no room for something.
+    #[error(
+        "{what} would take {needed} of memory, but {available} are free on this machine; {way_out}",
+        needed = in_words(*needed),
+        available = in_words(*available)
+    )]
+    NoRoom {
+        /// What was to be made.
+        what: String,
+        /// The bytes it would take.
+        needed: u64,
+        /// The bytes that are free.
+        available: u64,
+        /// What would take less.
+        way_out: String,
+    },
+
     /// The device has no room for a buffer.
-    #[error("out of GPU memory: {what} ({bytes} bytes); try a smaller batch, --microbatch or --two-pass")]
+    #[error(
+        "out of GPU memory: {what} ({bytes}); try a smaller batch, --microbatch or --two-pass",
+        bytes = in_words(*bytes)
+    )]
     OutOfMemory {
         /// What was to be made.
         what: String,
@@ -108,6 +130,37 @@ impl Error {
     pub fn tensor(path: impl AsRef<Path>, tensor: impl Into<String>, what: impl Into<String>) -> Self {
         Error::Tensor { path: path.as_ref().to_owned(), tensor: tensor.into(), what: what.into() }
     }
+}
+
+/// A limit of the device in words, with the way out.
+fn beyond_limit(what: &str, limit: &str, needed: u64, allowed: u64) -> String {
+    let smaller = "smaller pictures, a smaller batch or microbatch, or fewer channels";
+    if limit.contains("workgroups") {
+        return format!(
+            "{what} would be launched in {needed} workgroups along one side, but this device allows {allowed} ({limit}); \
+             {smaller} make do with fewer, and another device may allow more"
+        );
+    }
+    if !limit.contains("size") {
+        return format!(
+            "{what} needs {needed}, but {limit} of this device is {allowed}; another device may allow more"
+        );
+    }
+    let words = [needed, allowed].map(in_words);
+    let [takes, most] = match words[0] == words[1] {
+        true => [needed, allowed].map(|bytes| format!("{bytes} bytes")),
+        false => words,
+    };
+    if what.starts_with("the weights ") {
+        return format!(
+            "{what} would take {takes}, but this device gives a layer's weights at most {most} ({limit}); fewer channels or \
+             levels take less, and another device may allow more"
+        );
+    }
+    format!(
+        "{what} would take {takes}, but this device lets a kernel have at most {most} at once ({limit}); {smaller} take less, \
+         and another device may allow more"
+    )
 }
 
 /// `text` with what steers a terminal, or hides in one, written out as in `\u001b`: control characters other than line ends

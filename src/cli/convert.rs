@@ -9,8 +9,15 @@ use crate::nn::unet::QkvLayout;
 use super::model_args::ModelArgs;
 use super::outputs;
 
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide convert 64x64_diffusion.pt out/imagenet64
+  freeguide convert out/digits digits.safetensors --format guided-diffusion";
+
 /// Write a model as another kind of checkpoint; the numbers stay as they are, bit for bit.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// A model's folder, a diffusers folder, a .safetensors file, or a .pt file of guided-diffusion.
     #[arg(value_name = "IN")]

@@ -5,8 +5,15 @@ use serde_json::json;
 use crate::error::Result;
 use crate::gpu::{AdapterReport, Rung, adapters};
 
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide devices
+  freeguide sample --model out/digits --device 0";
+
 /// List the adapters of this machine, what they can do, and which kernels would run on each.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Print JSON instead of text.
     #[arg(long)]

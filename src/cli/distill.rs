@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::data::Dataset;
 use crate::diffusion::Prediction;
@@ -14,11 +15,18 @@ use crate::train::{Outcome, Preset, Start, Teacher, TrainOptions, Trainer};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, outputs, ranges, start, train};
+use super::{DeviceArgs, interrupt, number, outputs, ranges, start, train};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide distill --teacher out/digits --out out/student
+  freeguide distill --teacher out/digits --w 0:4 --halve 4 --out out/student";
 
 /// Train a network that is told the guidance weight, so that guided pictures cost one evaluation a step; then halve its
 /// steps. The same command again resumes.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// The model to learn from: one that can be guided, or, with --halve, one that was distilled before.
     #[arg(long, value_name = "DIR|FILE")]
@@ -30,10 +38,16 @@ pub struct Args {
     out: PathBuf,
     /// The guidance weights w that the student learns, the least and the largest. It is taught an eighth of the range beyond
     /// both, so that the ends are learnt as well as the middle.
-    #[arg(long, value_name = "FROM:TO", default_value = "0:4", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "FROM:TO",
+        default_value = "0:4",
+        allow_hyphen_values = true,
+        value_parser = number::checked(ranges::range)
+    )]
     w: String,
     /// Then halve the steps again and again, down to so many.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_STEPS))]
     halve: Option<usize>,
     /// Pictures to learn on, as for `train` [default: the digits, of a teacher trained on them].
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
@@ -48,38 +62,80 @@ pub struct Args {
     predict: Option<Prediction>,
 
     /// Where the options below start from, as for `train`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Optimisation")]
     preset: Option<String>,
     /// Images a step.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_BATCH),
+        help_heading = "Optimisation"
+    )]
     batch: Option<usize>,
     /// Images at a time on the device; must divide --batch.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_BATCH),
+        help_heading = "Optimisation"
+    )]
     microbatch: Option<usize>,
     /// Learning rate [default: half of the preset's].
-    #[arg(long, value_name = "F")]
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = number::real(1e-12..=number::MOST_FACTOR),
+        help_heading = "Optimisation"
+    )]
     lr: Option<f64>,
     /// Images to see in all, in each halving too.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::whole(1..=number::MOST_IMAGES),
+        help_heading = "Optimisation"
+    )]
     images: Option<u64>,
     /// Probability of leaving a label out, so that the student can do without a class.
-    #[arg(long, value_name = "F", default_value_t = 0.1)]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.1,
+        value_parser = number::real(0.0..=1.0),
+        help_heading = "Optimisation"
+    )]
     p_uncond: f64,
     /// Rates of the weights' moving averages; the first becomes the model.
-    #[arg(long, value_name = "0.999,…")]
+    #[arg(
+        long,
+        value_name = "0.999,…",
+        value_parser = number::list(number::below(0.0, 1.0)),
+        help_heading = "Optimisation"
+    )]
     ema: Option<String>,
     /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
     /// length ends with averages of its last tenth; or none.
     #[arg(long, value_name = "ramp|none", default_value = "ramp")]
     ema_warmup: EmaWarmup,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
     precision: String,
     /// Seed of the order of images and all noise.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = number::seed(),
+        help_heading = "Optimisation"
+    )]
     seed: u64,
     /// Images between saved states.
-    #[arg(long, value_name = "IMAGES")]
+    #[arg(
+        long,
+        value_name = "IMAGES",
+        value_parser = number::whole(1..=number::MOST_IMAGES),
+        help_heading = "Output"
+    )]
     save_every: Option<u64>,
     #[command(flatten)]
     start: start::Args,
@@ -185,6 +241,10 @@ pub fn run(args: &Args) -> Result<()> {
         before = Some(args.out.clone());
     }
     for steps in steps {
+        // Asked to stop at the end of a student, with others to come.
+        if interrupt::flag().load(Ordering::SeqCst) {
+            return train::finish(Outcome::Stopped, before.as_deref().unwrap_or(&args.out));
+        }
         let dir = args.out.join(format!("steps-{steps}"));
         eprintln!("{} steps in {steps}: {}", 2 * steps, dir.display());
         let teacher = Teacher::new(match &before {

@@ -9,24 +9,30 @@ use crate::sample::{Sampler, SamplerOptions};
 use crate::tensor::DType;
 
 use super::guider::Drawer;
+use super::number;
 
 /// What `eval` and `sweep` take of the options of `sample`.
 #[derive(clap::Args, Clone, Debug)]
 pub struct DrawingArgs {
     /// How guidance is done, as in `sample`.
-    #[arg(long, value_name = "GUIDERS", default_value = "")]
+    #[arg(long, value_name = "GUIDERS", default_value = "", help_heading = "Sampler")]
     guider: String,
     /// The sampler, as in `sample`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Sampler")]
     sampler: Option<SamplerKind>,
     /// η of the sampler, as in `sample`.
-    #[arg(long, value_name = "F")]
+    #[arg(long, value_name = "F", value_parser = number::real(0.0..=1.0), help_heading = "Sampler")]
     eta: Option<f64>,
     /// The spacing of its levels, as in `sample`.
     #[arg(long, value_name = "NAME")]
     spacing: Option<Spacing>,
     /// Pictures at a time. It never changes a picture.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_BATCH),
+        help_heading = "Device"
+    )]
     batch: Option<usize>,
 }
 

@@ -13,10 +13,17 @@ use crate::tensor::Precision;
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, terminal};
+use super::{DeviceArgs, number, terminal};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide eval --model out/digits --reference digits --count 1000
+  freeguide eval --samples samples.npz --reference digits.npz --json";
 
 /// Measure pictures, or what a model draws: FID, sFID, inception score, KID, precision, recall.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// The model whose pictures to measure; they are drawn as they are needed.
     #[arg(long, value_name = "DIR|FILE", conflicts_with = "samples", required_unless_present = "samples")]
@@ -32,18 +39,30 @@ pub struct Args {
     #[command(flatten)]
     features: FeatureArgs,
     /// Pictures to measure [default: 50000 of a model, all of samples].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(2..=number::MOST_COUNT))]
     count: Option<usize>,
     /// Guidance weight w of the CFG paper, for a model's pictures.
-    #[arg(long, value_name = "F", default_value_t = 0.0, allow_negative_numbers = true)]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.0,
+        allow_negative_numbers = true,
+        value_parser = number::real(-number::MOST_WEIGHT..=number::MOST_WEIGHT),
+        help_heading = "Sampler"
+    )]
     w: f64,
     /// Denoising steps [default: the model's].
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_STEPS),
+        help_heading = "Sampler"
+    )]
     steps: Option<usize>,
     #[command(flatten)]
     drawing: DrawingArgs,
     /// Storage of activations: f32, f16 or auto.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
     precision: String,
     /// Tell the numbers as JSON.
     #[arg(long)]

@@ -20,10 +20,10 @@ use super::{interrupt, progress};
 pub struct FeatureArgs {
     /// Inception-v3's weights as torchvision's or pytorch-fid's file has them, a classifier that `auto` trained before, or
     /// `auto`: train a small one on the reference data. Numbers of `auto` compare only with themselves.
-    #[arg(long, value_name = "FILE|auto", default_value = "auto")]
+    #[arg(long, value_name = "FILE|auto", default_value = "auto", help_heading = "Features")]
     features: String,
     /// How Inception's pictures are resized: as TensorFlow 1 does or as PyTorch does [default: as published numbers do].
-    #[arg(long, value_name = "tensorflow|pytorch")]
+    #[arg(long, value_name = "tensorflow|pytorch", help_heading = "Features")]
     resize: Option<String>,
     /// Take no labels of the data.
     #[arg(long, conflicts_with = "label", help_heading = "Data")]
@@ -87,6 +87,12 @@ impl FeatureArgs {
             )));
         };
         let (images, stop) = (default_images(data), interrupt::flag());
+        eprintln!(
+            "features: first a small classifier of {} is learnt from {images} pictures, as --features names no network; it is \
+             kept in {}, so that this is done once",
+            data.name,
+            kept.display()
+        );
         let bar = progress::bar("learning", "pictures", 0, images as u64);
         let network = train_classifier(gpu, data, images, 0, |done, _| {
             bar.set_position(done as u64);

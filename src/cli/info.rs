@@ -11,8 +11,15 @@ use crate::train::TrainOptions;
 
 use super::model_args::ModelArgs;
 
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide info out/digits
+  freeguide info 64x64_diffusion.pt --classes";
+
 /// Say what a model or a training folder is: its options, parameters and images seen.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// A model's folder, its .safetensors file, or a .pt file of guided-diffusion.
     #[arg(value_name = "MODEL|DIR")]

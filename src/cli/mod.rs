@@ -22,6 +22,7 @@ mod measured_sweep;
 mod model_args;
 mod nll;
 mod notes;
+mod number;
 mod outputs;
 mod pictures;
 mod plot;
@@ -40,7 +41,7 @@ mod train_classifier;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
 use crate::gpu::{DeviceChoice, Gpu};
@@ -72,10 +73,24 @@ enum Command {
     Devices(devices::Args),
 }
 
+/// Every help text begins with what the command does and lines that can be copied.
+const HELP: &str = "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// The definition of the whole command line: every command, every option with its range. For shell completions, manual
+/// pages, and tests that walk it.
+pub fn command() -> clap::Command {
+    // `--steps -1` is a value out of range, not an option that does not exist.
+    let number = |arg: clap::Arg| {
+        let takes_values = arg.get_action().takes_values() && !arg.is_positional();
+        if takes_values { arg.allow_negative_numbers(true) } else { arg }
+    };
+    Cli::command().mut_subcommands(|command| command.help_template(HELP).mut_args(number))
+}
+
 /// Runs the program: 0 on success, 1 on an error, 2 on wrong arguments, 130 when interrupted, 141 when standard output was
 /// closed.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
         Err(told) => return ExitCode::from(terminal::usage(&told)),
     };
@@ -111,7 +126,7 @@ pub fn main() -> ExitCode {
 #[derive(clap::Args, Clone, Debug)]
 struct DeviceArgs {
     /// The adapter to run on: a part of its name, or its number in `freeguide devices`.
-    #[arg(long, value_name = "NAME|INDEX")]
+    #[arg(long, value_name = "NAME|INDEX", help_heading = "Device")]
     device: Option<String>,
 }
 

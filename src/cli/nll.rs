@@ -6,16 +6,23 @@ use std::sync::atomic::Ordering;
 use crate::data::{Crop, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
 use crate::error::{Error, Result};
-use crate::io::{Series, loss_plot, write_atomic};
+use crate::io::{Series, line_plot, write_atomic};
 use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
-use super::{DeviceArgs, interrupt, outputs, progress, sample};
+use super::{DeviceArgs, interrupt, number, outputs, progress, sample};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide nll --model out/cosine --data digits --images 200
+  freeguide nll --model out/cosine --data digits --respacing 100 --out nll-100.json";
 
 /// Measure the variational bound of a model of discrete time on data, in bits per dimension.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// The model: trained with --schedule cosine or linear.
     #[arg(long, value_name = "DIR|FILE")]
@@ -28,22 +35,27 @@ pub struct Args {
     #[command(flatten)]
     reading: DataArgs,
     /// Pictures to measure, drawn without repetition by the seed [default: all].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_COUNT))]
     images: Option<usize>,
     /// Steps of the process: 25, 90,60,60,20,20, ddim25 [default: all of them].
-    #[arg(long, value_name = "SPEC")]
+    #[arg(long, value_name = "SPEC", help_heading = "Bound")]
     respacing: Option<Respacing>,
     /// Variance of the steps: small, large, learned [default: the model's].
-    #[arg(long, value_name = "small|large|learned")]
+    #[arg(long, value_name = "small|large|learned", help_heading = "Bound")]
     variance: Option<String>,
     /// Show the network no classes.
-    #[arg(long)]
+    #[arg(long, help_heading = "Bound")]
     unconditional: bool,
     /// Seed of the noise and of the choice of pictures.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::seed(), help_heading = "Bound")]
     seed: u64,
     /// Evaluations at a time. It never changes a number.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_BATCH),
+        help_heading = "Device"
+    )]
     batch: Option<usize>,
     /// Where the numbers go; a plot of each step goes beside them as .png.
     #[arg(long, value_name = "FILE.json", default_value = "nll.json")]
@@ -115,7 +127,7 @@ pub fn run(args: &Args) -> Result<()> {
         line("mse of eps", &report.mse),
         line("mse of x0", &report.x0_mse),
     ];
-    loss_plot(&picture, &lines, "t", "bound and errors of each step", true)?;
+    line_plot(&picture, &lines, "t", "bound and errors of each step", true)?;
     println!(
         "{:.4} ± {:.4} bits per dimension on {} pictures, {} steps, variance {} (prior {:.5}, decoder {:.4})",
         report.total_bits,

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::data::Image;
 use crate::error::{Error, Result};
+use crate::io::grid::MAX_SIDE;
 use crate::io::{grid, write_png};
 
 /// How many pixels a picture's side takes on a contact sheet, at least.
@@ -23,6 +24,20 @@ pub fn sheet(rows: &[Vec<Vec<Image>>], row_labels: &[String], column_labels: &[S
     let size = rows.iter().flatten().flatten().map(|image| image.width).next().unwrap_or(1);
     let scale = magnification(size);
     grid(&cells, 2 * scale.min(4), scale, row_labels, column_labels)
+}
+
+/// Refuses a sheet of `rows` by `columns` cells of `pictures` of `size` pixels that would be too large, before any of them is
+/// drawn.
+pub fn check_sheet(rows: usize, columns: usize, pictures: usize, size: usize) -> Result<()> {
+    let scale = magnification(size);
+    let side = |cells: usize, pixels: usize| cells.saturating_mul(pixels.saturating_mul(scale));
+    let (width, height) = (side(columns, pictures.saturating_mul(size + 1)), side(rows, size));
+    if width.max(height) > MAX_SIDE {
+        return Err(Error::Config(format!(
+            "a sheet of about {width}x{height} pixels is more than viewers open ({MAX_SIDE} along a side); ask for fewer pictures"
+        )));
+    }
+    Ok(())
 }
 
 /// Pictures of one size side by side, one pixel apart.

@@ -9,41 +9,65 @@ use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{BetaSchedule, DiscreteSchedule};
 use crate::error::{Error, Result};
 use crate::eval::from_csv;
-use crate::io::{Series, loss_plot};
+use crate::io::{Series, line_plot, loss_plot};
 use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
 use super::notes::note;
-use super::{data, measured_sweep, outputs, pictures};
+use super::{data, measured_sweep, number, outputs, pictures};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide plot
+  freeguide plot --nll cosine.json,linear.json --trainings out/small-batches --out plots";
 
 /// Draw the diagnostics of the IDDPM paper: variances, schedules, noised pictures, bounds that `nll` measured, and the
 /// gradient-noise scale of trainings; and measured sweeps together.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Where the pictures go.
     #[arg(long, value_name = "DIR", default_value = "plots")]
     out: PathBuf,
     /// Pictures to noise, as for `train`.
-    #[arg(long, value_name = "digits|DIR|FILE.zip|IDX", default_value = "digits")]
+    #[arg(
+        long,
+        value_name = "digits|DIR|FILE.zip|IDX",
+        default_value = "digits",
+        help_heading = "Schedules"
+    )]
     data: String,
     /// Side of the noised pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=MOST_SIDE), help_heading = "Schedules")]
     image_size: Option<usize>,
     /// Which picture of the data is noised.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = number::count(0..=usize::MAX),
+        help_heading = "Schedules"
+    )]
     image: usize,
     /// Steps T of the schedules.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = number::count(2..=number::MOST_STEPS),
+        help_heading = "Schedules"
+    )]
     steps_total: usize,
     /// Numbers that `nll` wrote, to be drawn together.
-    #[arg(long, value_name = "FILE.json,…", value_delimiter = ',')]
+    #[arg(long, value_name = "FILE.json,…", value_delimiter = ',', help_heading = "Measured")]
     nll: Vec<PathBuf>,
     /// Trainings whose gradient-noise scale to draw: trained with --microbatch below --batch.
-    #[arg(long, value_name = "DIR,…", value_delimiter = ',')]
+    #[arg(long, value_name = "DIR,…", value_delimiter = ',', help_heading = "Measured")]
     trainings: Vec<PathBuf>,
     /// Measured sweeps to draw and tabulate together: what `sweep --metrics` wrote, of one reference and its features.
-    #[arg(long, value_name = "SWEEP.csv,…", value_delimiter = ',')]
+    #[arg(long, value_name = "SWEEP.csv,…", value_delimiter = ',', help_heading = "Measured")]
     sweeps: Vec<PathBuf>,
     /// Overwrite what is there.
     #[arg(long)]
@@ -56,6 +80,9 @@ struct Bound {
     timesteps: Vec<usize>,
     step_bits: Vec<f64>,
 }
+
+/// The largest side of the noised pictures: a row of them is still a picture that viewers open.
+const MOST_SIDE: usize = 1024;
 
 /// Both schedules.
 const SCHEDULES: [BetaSchedule; 2] = [BetaSchedule::Linear, BetaSchedule::Cosine];
@@ -85,7 +112,7 @@ pub fn run(args: &Args) -> Result<()> {
         Ok((format!("cosine, T = {steps}"), (1..steps).map(point).collect()))
     });
     let lines = lines.into_iter().collect::<Result<Vec<_>>>()?;
-    loss_plot(&ratio, &lines, "t/T", "posterior variance / beta", true)?;
+    line_plot(&ratio, &lines, "t/T", "posterior variance / beta", true)?;
 
     // Figure 5: what is left of the picture.
     let processes =
@@ -95,7 +122,7 @@ pub fn run(args: &Args) -> Result<()> {
         (name.to_string(), (0..schedule.len()).map(point).collect())
     };
     let lines: Vec<Series> = SCHEDULES.iter().zip(&processes).map(line).collect();
-    loss_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
+    line_plot(&alphas, &lines, "t/T", "cumulative product of 1 - beta", false)?;
 
     // Figure 3: the same picture and noise under both schedules.
     let image = prepare(&decoded, dataset.image_size(), CropOffset::CENTER, false);
@@ -125,7 +152,7 @@ pub fn run(args: &Args) -> Result<()> {
             Ok((file.with_extension("").display().to_string(), points.collect()))
         };
         let lines = args.nll.iter().map(read).collect::<Result<Vec<_>>>()?;
-        loss_plot(&bound, &lines, "t", "bits per dimension of each step", true)?;
+        line_plot(&bound, &lines, "t", "bits per dimension of each step", true)?;
         println!("wrote {}", bound.display());
     }
 

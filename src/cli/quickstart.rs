@@ -12,8 +12,15 @@ use crate::train::{Outcome, Preset, Start};
 use super::sheets::Sheets;
 use super::{DeviceArgs, data, interrupt, notes, outputs, pictures, progress, train};
 
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide quickstart
+  freeguide quickstart --out out/first --device llvmpipe";
+
 /// Train a guided model on the embedded handwritten digits and draw samples: minutes on two CPU cores, seconds on a GPU.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Where the model and the pictures go.
     #[arg(long, value_name = "DIR", default_value = "out/quickstart")]

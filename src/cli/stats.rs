@@ -7,10 +7,17 @@ use crate::eval::{DataPictures, NpzPictures, Reference, Store};
 use crate::io::{WorkFolder, prove_writable};
 
 use super::features::{FeatureArgs, classifier_beside, collected, is_arrays};
-use super::{DeviceArgs, data, outputs};
+use super::{DeviceArgs, data, number, outputs};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide stats digits --out digits.npz
+  freeguide stats pictures/ --image-size 64 --features inception.safetensors --out pictures.npz";
 
 /// Write the statistics of a data set that pictures are compared with.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// The data, as `train` takes it, or a .npz of pictures (arr_0, arr_1).
     #[arg(value_name = "DATA")]
@@ -19,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "STATS.npz")]
     out: PathBuf,
     /// The side in pixels to bring pictures to [default: their own].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE))]
     image_size: Option<usize>,
     #[command(flatten)]
     features: FeatureArgs,

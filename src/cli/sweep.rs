@@ -18,11 +18,18 @@ use super::drawing::{Drawing, DrawingArgs};
 use super::features::FeatureArgs;
 use super::model_args::ModelArgs;
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, measured_sweep, notes, outputs, pictures, progress, ranges};
+use super::{DeviceArgs, interrupt, measured_sweep, notes, number, outputs, pictures, progress, ranges};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide sweep --model out/digits --w 0:4:1
+  freeguide sweep --model out/digits --w 0:4:1 --metrics fid --reference digits.npz --count 5000";
 
 /// Sample models over a range of guidance weights: one grid and one table; with --metrics every point is measured, and FID
 /// against inception score is drawn.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// The model; several for a measured sweep over what they were trained with.
     #[arg(long, value_name = "DIR|FILE", required = true)]
@@ -30,27 +37,38 @@ pub struct Args {
     #[command(flatten)]
     opening: ModelArgs,
     /// Guidance weights FROM:TO:STEP, or a list.
-    #[arg(long, value_name = "0:4:0.5", default_value = "0:4:1", allow_hyphen_values = true)]
+    #[arg(
+        long,
+        value_name = "0:4:0.5",
+        default_value = "0:4:1",
+        allow_hyphen_values = true,
+        value_parser = number::checked(ranges::weights)
+    )]
     w: String,
     /// Pictures of each class at each weight, the same seeds for all [default: 4]; with --metrics, pictures measured at each
     /// point [default: 50000].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::whole(1..=number::MOST_COUNT as u64))]
     pub count: Option<u64>,
     /// Denoising steps, several for a measured sweep [default: the model's].
-    #[arg(long, value_name = "N,N", value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "N,N",
+        value_delimiter = ',',
+        value_parser = number::count(1..=number::MOST_STEPS)
+    )]
     pub steps: Vec<usize>,
     /// Measure each point: fid, sfid, is, kid, precision, recall, agreement, all. Goes on where it was interrupted.
-    #[arg(long, value_name = "fid,is,…", default_value = "")]
+    #[arg(long, value_name = "fid,is,…", default_value = "", help_heading = "Measures")]
     pub metrics: String,
     /// What to compare with: a file of `freeguide stats`, or data.
-    #[arg(long, value_name = "STATS.npz|DATA")]
+    #[arg(long, value_name = "STATS.npz|DATA", help_heading = "Measures")]
     pub reference: Option<String>,
     #[command(flatten)]
     pub features: FeatureArgs,
     #[command(flatten)]
     drawing: DrawingArgs,
     /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto")]
+    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
     precision: String,
     /// Where sweep.png and sweep.csv go [default: the model's folder].
     #[arg(long, value_name = "DIR")]
@@ -79,6 +97,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if !measured && args.model.len() * args.steps.len().max(1) > 1 {
         let what = "several models or numbers of steps are for a measured sweep; add --metrics";
+        return Err(Error::Config(what.into()));
+    }
+    if !measured && args.reference.is_some() {
+        let what = "--reference is what a measured sweep is compared with; add --metrics";
         return Err(Error::Config(what.into()));
     }
     let folder = folder(args);
@@ -177,7 +199,9 @@ fn grid(
     png: &Path,
 ) -> Result<Vec<Vec<Vec<Image>>>> {
     let dtype = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?.dtype();
-    let (steps, pictures) = (args.steps.first().copied(), model.config.class_names.len() * count as usize);
+    let (classes, size) = (model.config.class_names.len(), model.config.unet.sample_size);
+    pictures::check_sheet(classes, guidance.len(), count as usize, size)?;
+    let (steps, pictures) = (args.steps.first().copied(), classes * count as usize);
     let drawer = |w| drawing.drawer(gpu, model, Guidance::from_weight(w)?, steps, dtype, pictures);
     let both = guidance.iter().any(|guidance| Sampler::needs_both(*guidance));
     let sheets = Sheets::of(&model.config, drawer(0.0)?, both.then(|| drawer(1.0)).transpose()?);

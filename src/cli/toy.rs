@@ -12,7 +12,7 @@ use crate::toy::{
     Measurement, ToyModel, ToySampler, ToySamplerOptions, ToyTraining, ToyTrainingOptions, measure,
 };
 
-use super::{DeviceArgs, interrupt, outputs, progress, toy_guiders};
+use super::{DeviceArgs, interrupt, number, outputs, progress, toy_guiders};
 
 /// The columns of the figure.
 const WEIGHTS: [f64; 3] = [0.0, 1.0, 3.0];
@@ -25,26 +25,48 @@ const SOFTWARE_SAMPLES: usize = 3000;
 /// Points at a time, at most.
 const BATCH: usize = 8192;
 
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide toy
+  freeguide toy --guiders --out guiders.png";
+
 /// Figure 2 of the CFG paper: guidance on three Gaussians in the plane, by their exact scores and by a small network.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Points of each panel to measure; fewer are drawn.
-    #[arg(long, value_name = "N", default_value_t = 30_000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 30_000,
+        value_parser = number::count(1..=number::MOST_COUNT)
+    )]
     samples: usize,
     /// The same for the network [default: as --samples; at most 3000 on a software adapter].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_COUNT))]
     network_samples: Option<usize>,
     /// Denoising steps.
-    #[arg(long, value_name = "N", default_value_t = 256)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 256,
+        value_parser = number::count(1..=number::MOST_STEPS)
+    )]
     steps: usize,
     /// Exponent v of the reverse variance, from 0 (least noise) to 1 (most).
-    #[arg(long, value_name = "F", default_value_t = 0.3)]
+    #[arg(long, value_name = "F", default_value_t = 0.3, value_parser = number::real(0.0..=1.0))]
     v: f64,
     /// Gradient steps of the network.
-    #[arg(long, value_name = "N", default_value_t = 3000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 3000,
+        value_parser = number::count(0..=number::MOST_COUNT)
+    )]
     train_steps: usize,
     /// Seed of the network, its data and all noise.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = number::seed())]
     seed: u64,
     /// Draw what each guider does to the points instead, one panel each.
     #[arg(long)]

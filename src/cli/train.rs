@@ -19,10 +19,18 @@ use crate::train::{
 use super::data::{self, DataArgs};
 use super::notes::{self, note};
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, outputs, pictures, progress, ranges, start};
+use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, ranges, start};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide train --data digits --out out/digits
+  freeguide train --data pictures/ --image-size 64 --out out/pictures --dry-run
+  freeguide train --data cifar10.zip --preset cifar10 --flip --out out/cifar10";
 
 /// Train a class-conditional model with label dropout. The same command again resumes.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Pictures and their labels: `digits`, a folder or .zip (with dataset.json, metadata.csv or metadata.jsonl, with class
     /// sub-folders, or of class_name.png files), or an IDX images file (its labels beside it).
@@ -41,77 +49,151 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Side of the pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
     image_size: Option<usize>,
     /// Where pictures that are not square are cropped: center or random.
-    #[arg(long, value_name = "center|random", default_value = "center")]
+    #[arg(long, value_name = "center|random", default_value = "center", help_heading = "Data")]
     crop: String,
     /// Mirror half of the pictures left to right.
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     flip: bool,
     /// Train an upsampler, from pictures of this side to pictures of --image-size.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
     upsample_from: Option<usize>,
 
     /// Channels of the first level.
-    #[arg(long, value_name = "N", help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Network",
+        value_parser = number::count(1..=number::MOST_SIDE)
+    )]
     channels: Option<usize>,
     /// Width of each level, as multiples of --channels; as many levels as numbers.
-    #[arg(long, value_name = "1,2,…", help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "1,2,…",
+        help_heading = "Network",
+        value_parser = number::list(number::real(0.001..=64.0))
+    )]
     channel_mult: Option<String>,
     /// Residual blocks a level.
-    #[arg(long, value_name = "N", help_heading = "Network")]
+    #[arg(long, value_name = "N", help_heading = "Network", value_parser = number::count(1..=64))]
     res_blocks: Option<usize>,
     /// Feature-map sizes with attention, or `none`.
-    #[arg(long, value_name = "8,4", help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "8,4",
+        help_heading = "Network",
+        value_parser = number::list_or_none(number::count(1..=number::MOST_SIDE))
+    )]
     attention: Option<String>,
     /// Groups of the group norms; must divide every level's width.
-    #[arg(long, value_name = "N", help_heading = "Network")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Network",
+        value_parser = number::count(1..=number::MOST_SIDE)
+    )]
     norm_groups: Option<usize>,
     /// The first block that is told the class, as input_blocks.2, middle_block or output_blocks.3: what is before it runs
     /// once for both halves of guidance.
     #[arg(long, value_name = "BLOCK", help_heading = "Network")]
     condition_from: Option<String>,
     /// Dropout in residual blocks.
-    #[arg(long, value_name = "F", help_heading = "Network")]
-    dropout: Option<f32>,
+    #[arg(long, value_name = "F", help_heading = "Network", value_parser = number::below(0.0, 1.0))]
+    dropout: Option<f64>,
 
     /// Images a step [default: the preset's, on small sets a sixteenth of the pictures, from 8].
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Optimisation",
+        value_parser = number::count(1..=number::MOST_BATCH)
+    )]
     batch: Option<usize>,
     /// Images at a time on the device, to save memory; must divide --batch.
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Optimisation",
+        value_parser = number::count(1..=number::MOST_BATCH)
+    )]
     microbatch: Option<usize>,
     /// Learning rate.
-    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "F",
+        help_heading = "Optimisation",
+        value_parser = number::real(1e-12..=number::MOST_FACTOR)
+    )]
     lr: Option<f64>,
     /// Images over which the learning rate rises from zero [default: the preset's, at most six passes].
-    #[arg(long, value_name = "IMAGES", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "IMAGES",
+        help_heading = "Optimisation",
+        value_parser = number::whole(0..=number::MOST_IMAGES)
+    )]
     warmup: Option<u64>,
     /// Decoupled weight decay.
-    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "F",
+        help_heading = "Optimisation",
+        value_parser = number::real(0.0..=number::MOST_FACTOR)
+    )]
     weight_decay: Option<f64>,
     /// Largest norm of the gradient; 0 for none.
-    #[arg(long, value_name = "F", help_heading = "Optimisation")]
+    #[arg(long, value_name = "F", help_heading = "Optimisation", value_parser = number::real(0.0..=1e9))]
     grad_clip: Option<f64>,
     /// Images to see in all.
-    #[arg(long, value_name = "N", help_heading = "Optimisation", conflicts_with = "epochs")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Optimisation",
+        conflicts_with = "epochs",
+        value_parser = number::whole(1..=number::MOST_IMAGES)
+    )]
     images: Option<u64>,
     /// The same as passes over the data.
-    #[arg(long, value_name = "N", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Optimisation",
+        value_parser = number::whole(1..=number::MOST_IMAGES)
+    )]
     epochs: Option<u64>,
     /// Probability of leaving a label out, so that one network learns both models.
-    #[arg(long, value_name = "F", default_value_t = 0.1, help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.1,
+        help_heading = "Optimisation",
+        value_parser = number::real(0.0..=1.0)
+    )]
     p_uncond: f64,
     /// Rates of the weights' moving averages; the first becomes the model.
-    #[arg(long, value_name = "0.999,…", help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "0.999,…",
+        help_heading = "Optimisation",
+        value_parser = number::list(number::below(0.0, 1.0))
+    )]
     ema: Option<String>,
     /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
     /// length ends with averages of its last tenth; or none.
     #[arg(long, value_name = "ramp|none", default_value = "ramp", help_heading = "Optimisation")]
     ema_warmup: EmaWarmup,
     /// Log SNR at the noisy end.
-    #[arg(long, value_name = "F", default_value_t = -20.0, allow_negative_numbers = true, help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = -20.0,
+        allow_negative_numbers = true,
+        help_heading = "Optimisation",
+        value_parser = number::real(-80.0..=80.0)
+    )]
     lambda_min: f64,
     /// Log SNR at the clean end.
     #[arg(
@@ -119,14 +201,19 @@ pub struct Args {
         value_name = "F",
         default_value_t = 20.0,
         allow_negative_numbers = true,
-        help_heading = "Optimisation"
-    )]
+        help_heading = "Optimisation", value_parser = number::real(-80.0..=80.0))]
     lambda_max: f64,
     /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM) or cosine (IDDPM).
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Objective")]
     schedule: TrainSchedule,
     /// Steps T of a linear or cosine schedule.
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Objective")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Objective",
+        value_parser = number::count(1..=number::MOST_STEPS)
+    )]
     steps_total: usize,
     /// What the network predicts: eps, x0 or v.
     #[arg(long, value_name = "eps|x0|v", default_value = "eps", help_heading = "Objective")]
@@ -145,14 +232,30 @@ pub struct Args {
     #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
     precision: String,
     /// Seed of the initial weights, the order of images and all noise.
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Optimisation")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        help_heading = "Optimisation",
+        value_parser = number::seed()
+    )]
     seed: u64,
 
     /// Images between pictures of samples (samples-IMAGES.png); 0 for none.
-    #[arg(long, value_name = "IMAGES")]
+    #[arg(
+        long,
+        value_name = "IMAGES",
+        value_parser = number::whole(0..=number::MOST_IMAGES),
+        help_heading = "Output"
+    )]
     sample_every: Option<u64>,
     /// Images between saved states.
-    #[arg(long, value_name = "IMAGES")]
+    #[arg(
+        long,
+        value_name = "IMAGES",
+        value_parser = number::whole(1..=number::MOST_IMAGES),
+        help_heading = "Output"
+    )]
     save_every: Option<u64>,
     #[command(flatten)]
     start: start::Args,
@@ -161,10 +264,10 @@ pub struct Args {
     #[command(flatten)]
     device: DeviceArgs,
     /// Print options, parameters, memory and FLOPs a step, and exit.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     dry_run: bool,
     /// After the training, print the GPU time of one step by kernel.
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     profile: bool,
 }
 
@@ -205,7 +308,7 @@ impl Args {
             o.unet.attention_resolutions = ranges::sizes(text)?;
         }
         set(&mut o.unet.norm_num_groups, &self.norm_groups);
-        set(&mut o.unet.dropout, &self.dropout);
+        set(&mut o.unet.dropout, &self.dropout.map(|share| share as f32));
         o.unet.condition_from = self.condition_from.clone();
         if let Some(batch) = self.batch {
             o.batch = batch;
@@ -316,7 +419,7 @@ pub fn drive(gpu: &Gpu, mut trainer: Trainer, dir: &Path) -> Result<Outcome> {
                     bar.set_message(format!("loss {average:.4}"));
                 }
                 Event::Saved(_) => {}
-                Event::Warning(what) => bar.suspend(|| eprintln!("warning: {what}")),
+                Event::Warning(what) => bar.say(&format!("warning: {what}")),
                 Event::Samples(images) => {
                     let config = trainer.config(trainer.options().ema_rates[0]);
                     let precision = trainer.options().precision;
@@ -370,16 +473,19 @@ pub fn finish(outcome: Outcome, dir: &Path) -> Result<()> {
 
 fn dry_run(gpu: &Gpu, options: &TrainOptions) -> Result<()> {
     let unet = UNet::new(&options.unet)?;
-    let cost = TrainStep::cost(gpu, &unet, options)?;
     println!("{}", serde_json::to_string_pretty(options).expect("plain values"));
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     println!("parameters: {} in {} tensors", unet.parameters().count(), unet.parameters().specs().len());
+    let cost = TrainStep::cost(gpu, &unet, options)?;
     println!(
         "memory: {:.3} GiB ({:.3} for parameters, gradients, moments and averages, {:.3} for activations)",
         gib(cost.state_bytes + cost.activation_bytes),
         gib(cost.state_bytes),
         gib(cost.activation_bytes)
     );
+    if let Err(error) = gpu.check_room("this training", cost.bytes()) {
+        eprintln!("warning: {error}");
+    }
     let steps = options.images.div_ceil(options.batch as u64);
     println!(
         "work: {:.3} TFLOP a step of {} images, {:.3} TFLOP for all {} steps",

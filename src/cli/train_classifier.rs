@@ -4,17 +4,24 @@ use std::path::{Path, PathBuf};
 
 use crate::data::Dataset;
 use crate::error::{Error, Result};
-use crate::io::{Series, loss_plot};
+use crate::io::{Series, line_plot};
 use crate::nn::unet::NullClass;
 use crate::train::{
     LossKind, Objective, Outcome, Preset, Start, StepRecord, TrainOptions, TrainSchedule, Trainer,
 };
 
 use super::data::{self, DataArgs};
-use super::{DeviceArgs, outputs, ranges, start, train};
+use super::{DeviceArgs, number, outputs, ranges, start, train};
+
+/// Shown first by `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  freeguide train-classifier --data digits --out out/classifier
+  freeguide sample --model out/digits --classifier out/classifier --class 7";
 
 /// Train a classifier of noisy pictures, to guide samplers with. The same command again resumes.
 #[derive(clap::Args)]
+#[command(before_help = EXAMPLES)]
 pub struct Args {
     /// Pictures and their labels, as for `train`.
     #[arg(long, value_name = "digits|DIR|FILE.zip|IDX")]
@@ -25,43 +32,96 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Side of the pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
     image_size: Option<usize>,
     /// Mirror half of the pictures left to right.
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     flip: bool,
     /// The schedule of the noise, that of the model to be guided: continuous, linear or cosine.
-    #[arg(long, value_name = "NAME", default_value = "continuous")]
+    #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Noise")]
     schedule: TrainSchedule,
     /// Steps T of a linear or cosine schedule.
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = number::count(1..=number::MOST_STEPS),
+        help_heading = "Noise"
+    )]
     steps_total: usize,
     /// Channels of the first level [default: half of `train`'s].
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_SIDE),
+        help_heading = "Network"
+    )]
     channels: Option<usize>,
     /// Width of each level, as multiples of --channels.
-    #[arg(long, value_name = "1,2,…")]
+    #[arg(
+        long,
+        value_name = "1,2,…",
+        value_parser = number::list(number::real(0.001..=64.0)),
+        help_heading = "Network"
+    )]
     channel_mult: Option<String>,
     /// Feature-map sizes with attention, or `none`.
-    #[arg(long, value_name = "8,4")]
+    #[arg(
+        long,
+        value_name = "8,4",
+        value_parser = number::list_or_none(number::count(1..=number::MOST_SIDE)),
+        help_heading = "Network"
+    )]
     attention: Option<String>,
     /// Images a step.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::count(1..=number::MOST_BATCH),
+        help_heading = "Optimisation"
+    )]
     batch: Option<usize>,
     /// Learning rate.
-    #[arg(long, value_name = "F")]
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = number::real(1e-12..=number::MOST_FACTOR),
+        help_heading = "Optimisation"
+    )]
     lr: Option<f64>,
     /// Decoupled weight decay (ADM: 0.05 to 0.2).
-    #[arg(long, value_name = "F", default_value_t = 0.05)]
+    #[arg(
+        long,
+        value_name = "F",
+        default_value_t = 0.05,
+        value_parser = number::real(0.0..=number::MOST_FACTOR),
+        help_heading = "Optimisation"
+    )]
     weight_decay: f64,
     /// Images to see in all.
-    #[arg(long, value_name = "N")]
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = number::whole(1..=number::MOST_IMAGES),
+        help_heading = "Optimisation"
+    )]
     images: Option<u64>,
     /// Seed of the initial weights, the order of images and all noise.
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 0,
+        value_parser = number::seed(),
+        help_heading = "Optimisation"
+    )]
     seed: u64,
     /// Images between saved states.
-    #[arg(long, value_name = "IMAGES")]
+    #[arg(
+        long,
+        value_name = "IMAGES",
+        value_parser = number::whole(1..=number::MOST_IMAGES),
+        help_heading = "Output"
+    )]
     save_every: Option<u64>,
     #[command(flatten)]
     start: start::Args,
@@ -158,7 +218,7 @@ fn accuracy(records: &[StepRecord], dir: &Path) -> Result<()> {
             ((*name).to_owned(), records.chunks(window).filter_map(point).collect())
         })
         .collect();
-    loss_plot(dir.join(ACCURACY), &lines, "images", "accuracy by noise", false)?;
+    line_plot(dir.join(ACCURACY), &lines, "images", "accuracy by noise", false)?;
     let last = &records[records.len() - (records.len() / 10).max(1)..];
     let text: Vec<String> = (0..4)
         .filter_map(|quarter| Some(format!("{} {:.1} %", QUARTERS[quarter], 100.0 * share(last, quarter)?)))

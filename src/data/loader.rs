@@ -10,6 +10,7 @@ use super::transform::{CropOffset, prepare};
 use super::{Dataset, Image, LeftOut};
 use crate::error::{Error, Result};
 use crate::random::{Stream, uniform, words};
+use crate::sizes::MOST_BATCH;
 
 /// Prepared images are kept when all of them together take no more than this.
 const CACHE_BYTES: usize = 1 << 30;
@@ -86,6 +87,11 @@ impl Loader {
         if self.options.image_size == 0 || self.options.image_size > 1 << 15 {
             let size = self.options.image_size;
             return Err(Error::Config(format!("an image size of {size} is not between 1 and 32768")));
+        }
+        if count > MOST_BATCH {
+            return Err(Error::Config(format!(
+                "a batch of {count} images; at most {MOST_BATCH} are possible"
+            )));
         }
         if first_image.checked_add(count as u64).is_none() {
             return Err(Error::Config(format!("no training has seen {first_image} images")));

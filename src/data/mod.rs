@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Result};
+use crate::sizes::MOST_SIDE;
 
 mod archive;
 mod classes;
@@ -162,6 +163,11 @@ impl Dataset {
         let parts = (format.open)(spec, options)?;
         let image_size = match options.image_size {
             Some(0) => return Err(Error::Config("an image size of 0 pixels is no size".into())),
+            Some(size) if size > MOST_SIDE => {
+                return Err(Error::Config(format!(
+                    "an image size of {size} pixels is beyond {MOST_SIDE}, the most that pictures are brought to"
+                )));
+            }
             Some(size) => size,
             None => one_square_size(spec, &parts.sizes)?,
         };

@@ -4,6 +4,7 @@ use std::f64::consts::FRAC_PI_2;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::sizes::MOST_STEPS;
 use crate::{Error, Result};
 
 /// How much noise each of T steps adds.
@@ -17,8 +18,6 @@ pub enum BetaSchedule {
 
 /// β is at most this where ᾱ reaches zero.
 const LARGEST_BETA: f64 = 0.999;
-/// The most steps that are taken; every published model has 1000 or 4000.
-const MOST_STEPS: usize = 1_000_000;
 
 impl BetaSchedule {
     /// β_0 .. β_{T-1}.

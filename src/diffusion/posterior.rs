@@ -152,9 +152,7 @@ pub fn ancestral_steps(
     steps: usize,
     variance_exponent: f64,
 ) -> Result<Vec<StepCoefficients>> {
-    if steps == 0 {
-        return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
-    }
+    crate::sizes::check_steps(steps)?;
     ancestral_steps_through(&schedule.sampling_grid(steps), variance_exponent)
 }
 

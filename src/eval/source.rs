@@ -4,13 +4,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::network::{FeatureNetwork, Pictures};
+use super::network::{FeatureNetwork, Pictures, Sizes};
 use super::store::{Collected, Store};
 use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset, Image};
 use crate::error::{Error, Result};
 use crate::io::NpzArrays;
 use crate::sample::Request;
+use crate::sizes;
 
 /// Pictures of a part: what an interruption loses at most.
 const PART: usize = 512;
@@ -47,6 +48,14 @@ pub fn collect(
     let what = format!("{} through {}", source.identity(), network.identity());
     let mut store = Store::open(dir, &what, network.sizes())?;
     let (first, count) = (store.parts(), source.count());
+    let Sizes { pooled, spatial, classes } = network.sizes();
+    let bytes =
+        sizes::bytes("the features", &[count, pooled.saturating_add(spatial).saturating_add(classes)], 4)?;
+    sizes::check_host(
+        &format!("the features of {count} pictures"),
+        bytes,
+        "measure fewer (a smaller count)",
+    )?;
     on_pictures(store.pictures(), count)?;
     if store.pictures() < count {
         source.for_parts(first, &mut |pictures, labels| {
@@ -83,6 +92,13 @@ impl PictureSource for DataPictures<'_> {
 
     fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
         let size = self.dataset.image_size();
+        let part = PART.min(self.count);
+        let bytes = sizes::bytes("the pictures of a part", &[part, size, size, self.dataset.channels], 1)?;
+        sizes::check_host(
+            &format!("{part} pictures of {size}x{size}"),
+            bytes,
+            "bring them to a smaller size",
+        )?;
         for first in (first_part * PART..self.count).step_by(PART) {
             let indices = first..(first + PART).min(self.count);
             let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -180,7 +196,8 @@ pub type Draw<'a> = Box<dyn FnMut(&[Request]) -> Result<Vec<Image>> + 'a>;
 
 /// Pictures that a sampler makes as they are needed.
 pub struct SampledPictures<'a> {
-    requests: Vec<Request>,
+    count: usize,
+    classes: Option<u32>,
     identity: String,
     draw: Draw<'a>,
 }
@@ -189,16 +206,13 @@ impl<'a> SampledPictures<'a> {
     /// `count` pictures, the classes in turn and each picture with its own number as seed. `identity` says in words which
     /// model and which options make them.
     pub fn new(count: usize, classes: Option<u32>, identity: &str, draw: Draw<'a>) -> Self {
-        let request =
-            |i: usize| Request { class: classes.map(|classes| i as u32 % classes.max(1)), seed: i as u64 };
-        let identity = format!("{count} of {identity}");
-        SampledPictures { requests: (0..count).map(request).collect(), identity, draw }
+        SampledPictures { count, classes, identity: format!("{count} of {identity}"), draw }
     }
 }
 
 impl PictureSource for SampledPictures<'_> {
     fn count(&self) -> usize {
-        self.requests.len()
+        self.count
     }
 
     fn identity(&self) -> String {
@@ -206,8 +220,13 @@ impl PictureSource for SampledPictures<'_> {
     }
 
     fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
-        for requests in self.requests.chunks(PART).skip(first_part) {
-            let images = (self.draw)(requests)?;
+        let classes = self.classes;
+        let class = |i: usize| classes.map(|classes| (i as u64 % u64::from(classes.max(1))) as u32);
+        for first in (0..self.count).step_by(PART).skip(first_part) {
+            let places = first..(first + PART).min(self.count);
+            let requests: Vec<Request> =
+                places.map(|i| Request { class: class(i), seed: i as u64 }).collect();
+            let images = (self.draw)(&requests)?;
             let Some(Image { width, height, channels, .. }) = images.first().cloned() else {
                 return Err(Error::Config("a sampler gave no pictures".into()));
             };

@@ -8,6 +8,7 @@ use crate::gpu::{Gpu, Storage};
 use crate::nn::Arena;
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, words};
+use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::classifier::{ClassifierNetwork, ClassifierShape, PictureClassifier};
@@ -22,7 +23,7 @@ const HELD_OUT: usize = 10;
 
 /// Pictures to train on where nothing else is asked for: each 15 times, within bounds.
 pub fn default_images(dataset: &Dataset) -> usize {
-    (15 * dataset.len()).clamp(2_000, 1_000_000)
+    dataset.len().saturating_mul(15).clamp(2_000, 1_000_000)
 }
 
 /// Trains a classifier of `dataset` on `images` pictures; `on_step` is told of (pictures, in all) and may stop it with an
@@ -47,6 +48,8 @@ pub fn train_classifier(
             dataset.name
         )));
     }
+    let bytes = sizes::bytes("a batch of pictures", &[BATCH, size, size, channels], 4)?;
+    sizes::check_host("a batch of pictures to learn features on", bytes, "bring them to a smaller size")?;
     let network = ClassifierNetwork::new(ClassifierShape { size, channels, classes: dataset.num_classes() })?;
     let parameters = network.parameters().clone();
     let [params, gradients, first, second, average] =

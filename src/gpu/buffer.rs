@@ -38,7 +38,7 @@ impl Gpu {
     /// [`Error::Limit`] above the device's buffer or binding size, [`Error::OutOfMemory`] when there is no room.
     pub fn buffer(&self, label: &str, bytes: u64) -> Result<Buffer> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        let size = bytes.max(1).next_multiple_of(16);
+        let size = bytes.max(1).checked_next_multiple_of(16).unwrap_or(u64::MAX);
         let limits = &self.capabilities().limits;
         for (limit, allowed) in [
             ("max_storage_buffer_binding_size", limits.max_storage_buffer_binding_size),
@@ -48,6 +48,7 @@ impl Gpu {
                 return Err(Error::Limit { what: label.to_owned(), limit, needed: size, allowed });
             }
         }
+        let size = if self.0.estimates { 16 } else { size };
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
         let raw = self.scoped(label, size, || {
             let descriptor =
@@ -55,6 +56,20 @@ impl Gpu {
             Ok(self.device().create_buffer(&descriptor))
         })?;
         Ok(Buffer { id: NEXT.fetch_add(1, Ordering::Relaxed), raw })
+    }
+
+    /// Refuses what this machine has no room for where its own memory is the device's: some software adapters never report
+    /// that memory is out, and the system kills the program instead. A GPU reports it when a buffer is made.
+    ///
+    /// # Errors
+    /// [`Error::NoRoom`] with both figures.
+    pub fn check_room(&self, what: &str, bytes: u64) -> Result<()> {
+        if self.capabilities().kind != wgpu::DeviceType::Cpu {
+            return Ok(());
+        }
+        let way_out = "the adapter is a software one and takes it from there; a smaller batch or microbatch, smaller pictures \
+                       or fewer channels take less";
+        crate::sizes::check_host(what, bytes, way_out)
     }
 
     /// A buffer holding `data`.
@@ -70,6 +85,9 @@ impl Gpu {
     /// # Errors
     /// [`Error::Device`] when the range lies outside the buffer.
     pub fn write(&self, buffer: &Buffer, offset: u64, data: &[u8]) -> Result<()> {
+        if self.0.estimates {
+            return Ok(());
+        }
         let end = offset + data.len().next_multiple_of(4) as u64;
         if !offset.is_multiple_of(4) || end > buffer.bytes() {
             return Err(Error::Device(format!(
@@ -98,26 +116,27 @@ pub(super) struct Pool {
 }
 
 impl Pool {
-    /// One buffer for each wanted size, the same ones as other plans where they are large enough.
-    pub fn take(&mut self, gpu: &Gpu, label: &str, sizes: &[u64]) -> Result<Vec<Buffer>> {
+    /// One buffer for each wanted size, the same ones as other plans where they are large enough; `kept` bytes more are to
+    /// be taken beside them.
+    pub fn take(&mut self, gpu: &Gpu, label: &str, sizes: &[u64], kept: u64) -> Result<Vec<Buffer>> {
         let mut free: Vec<Buffer> = self.slots.clone();
         free.sort_by_key(Buffer::bytes);
         let mut order: Vec<usize> = (0..sizes.len()).collect();
         order.sort_by_key(|&i| std::cmp::Reverse(sizes[i]));
         let mut taken: Vec<Option<Buffer>> = vec![None; sizes.len()];
-        for i in order {
+        for &i in &order {
             // The smallest that fits, unless it wastes more than it saves.
             let fit =
                 free.iter().position(|b| b.bytes() >= sizes[i] && b.bytes() / 4 <= sizes[i].max(1 << 20));
-            let buffer = match fit {
-                Some(at) => free.remove(at),
-                None => {
-                    let made = gpu.buffer(&format!("{label} slot of {} bytes", sizes[i]), sizes[i])?;
-                    self.slots.push(made.clone());
-                    made
-                }
-            };
-            taken[i] = Some(buffer);
+            taken[i] = fit.map(|at| free.remove(at));
+        }
+        // All that is missing is known before any of it is made.
+        let missing = || order.iter().copied().filter(|&i| taken[i].is_none());
+        gpu.check_room(label, missing().map(|i| sizes[i]).fold(kept, u64::saturating_add))?;
+        for i in missing().collect::<Vec<_>>() {
+            let made = gpu.buffer(&format!("{label} slot of {} bytes", sizes[i]), sizes[i])?;
+            self.slots.push(made.clone());
+            taken[i] = Some(made);
         }
         Ok(taken.into_iter().map(|slot| slot.expect("every size was served")).collect())
     }

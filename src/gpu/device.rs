@@ -151,6 +151,8 @@ pub(super) struct Inner {
     pub capabilities: Capabilities,
     pub pipelines: Arc<Pipelines>,
     pub pool: Mutex<Pool>,
+    /// Whether buffers take no memory, as no plan will run.
+    pub estimates: bool,
     #[cfg(test)]
     pub emulates_matrices: bool,
     /// The first failure outside an error scope: what an owned device reports, and what a readback meets on any.
@@ -254,6 +256,7 @@ impl Gpu {
             capabilities,
             pipelines: Arc::default(),
             pool: Mutex::default(),
+            estimates: false,
             #[cfg(test)]
             emulates_matrices: false,
             failure,
@@ -263,6 +266,21 @@ impl Gpu {
     /// The same device with transient memory of its own. Plans made of it never share a slot with plans made of
     /// another, so they may stop half way and others may run in between.
     pub fn with_own_pool(&self) -> Gpu {
+        self.twin(self.0.estimates)
+    }
+
+    /// The same device for recordings that are measured and never run: its buffers take no memory, whatever their size,
+    /// what is written to them is lost, and a plan is refused.
+    pub fn estimating(&self) -> Gpu {
+        self.twin(true)
+    }
+
+    /// Whether it is of [`Gpu::estimating`].
+    pub fn is_estimating(&self) -> bool {
+        self.0.estimates
+    }
+
+    fn twin(&self, estimates: bool) -> Gpu {
         let shared = &*self.0;
         Gpu(Arc::new(Inner {
             device: shared.device.clone(),
@@ -270,6 +288,7 @@ impl Gpu {
             capabilities: shared.capabilities.clone(),
             pipelines: shared.pipelines.clone(),
             pool: Mutex::default(),
+            estimates,
             #[cfg(test)]
             emulates_matrices: shared.emulates_matrices,
             failure: shared.failure.clone(),

@@ -37,7 +37,7 @@ impl Plan {
     /// Compiles what is not compiled yet, assigns memory by liveness and builds every bind group.
     ///
     /// # Errors
-    /// [`Error::Limit`] naming the value or dispatch that exceeds the device, [`Error::OutOfMemory`],
+    /// [`Error::Limit`] naming the value or dispatch that exceeds the device, [`Error::NoRoom`], [`Error::OutOfMemory`],
     /// [`Error::Device`] if a shader does not compile.
     pub fn new(gpu: &Gpu, recording: Recording, label: &str) -> Result<Plan> {
         gpu.check()?;
@@ -58,8 +58,10 @@ impl Plan {
         let (slot_of, sizes) = assign(&shared);
         let kept_bytes: u64 = transients.iter().filter(|value| value.keep).map(|value| value.bytes).sum();
         let bytes = sizes.iter().sum::<u64>() + kept_bytes;
-        check_system_memory(gpu, label, bytes)?;
-        let slots = gpu.0.pool.lock().expect("no holder panics").take(gpu, label, &sizes)?;
+        if gpu.0.estimates {
+            return Err(Error::Device(format!("{label}: a device for estimates runs nothing")));
+        }
+        let slots = gpu.0.pool.lock().expect("no holder panics").take(gpu, label, &sizes, kept_bytes)?;
         let mut kept = HashMap::new();
         for (index, value) in transients.iter().enumerate().filter(|(_, value)| value.keep) {
             kept.insert(index as u32, gpu.buffer(&format!("{label}: {}", value.label), value.bytes)?);
@@ -293,24 +295,4 @@ fn check_limits(gpu: &Gpu, dispatches: &[Dispatch]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Some software adapters never report that memory is out; the system kills the program instead.
-fn check_system_memory(gpu: &Gpu, label: &str, needed: u64) -> Result<()> {
-    if gpu.capabilities().kind != wgpu::DeviceType::Cpu {
-        return Ok(());
-    }
-    match available_memory() {
-        Some(available) if needed > available => {
-            Err(Error::OutOfMemory { what: format!("{label} on a software adapter"), bytes: needed })
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The bytes Linux says are available; elsewhere unknown.
-fn available_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
-    line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
 }

@@ -139,7 +139,8 @@ pub fn groups_over(count: u64) -> [u32; 3] {
     const MOST: u64 = 65535;
     let rows = count.div_ceil(MOST).max(1);
     let columns = count.div_ceil(rows).max(1);
-    [columns as u32, rows as u32, 1]
+    // What does not fit is beyond every device, and a plan says so.
+    [columns as u32, u32::try_from(rows).unwrap_or(u32::MAX), 1]
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::{Axis, number};
 use super::canvas::{FINE, FONT, INK, colour, draw_on, shrink};
+use super::legend::{Entry, beside};
 use super::write_png;
 use crate::data::Image;
 use crate::error::{Error, Result};
@@ -23,8 +24,8 @@ pub struct Curve {
     pub points: Vec<(f64, f64, f64)>,
 }
 
-/// Draws `curves` with a mark at each point, the parameter (called `parameter`) beside some, and writes a PNG of 1000 by 720
-/// pixels. Points that are not finite are left out.
+/// Draws `curves` with a mark at each point, the parameter (called `parameter`) beside some, and a legend at the right, and writes a
+/// PNG of 1000 by 720 pixels. Points that are not finite are left out.
 ///
 /// # Errors
 /// When no point is left, or the file cannot be written.
@@ -58,8 +59,12 @@ pub fn curve_plot(
     let (x_range, y_range) = (range(|point| point.0), range(|point| point.1));
     let mut image = Image::filled(1000 * FINE, 720 * FINE, 3, 255);
     let fine = FINE as i32;
+    let bold = |i| colour(i).stroke_width(2 * FINE as u32);
+    let entries: Vec<Entry> =
+        lines.iter().enumerate().map(|(i, line)| Entry { name: line.name.clone(), style: bold(i) }).collect();
     draw_on(&mut image, |area| {
-        let mut chart = ChartBuilder::on(area)
+        let area = beside(area, &entries)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(18 * fine)
             .margin_right(30 * fine)
             .x_label_area_size(58 * fine)
@@ -79,10 +84,8 @@ pub fn curve_plot(
             .draw()?;
         for (i, line) in lines.iter().enumerate() {
             let ink = colour(i);
-            let bold = ink.stroke_width(2 * FINE as u32);
             let joined = line.points.iter().map(|&(x, y, _)| (x, y));
-            let sample = move |(x, y)| PathElement::new([(x, y), (x + 26 * fine, y)], bold);
-            chart.draw_series(LineSeries::new(joined.clone(), bold))?.label(&line.name).legend(sample);
+            chart.draw_series(LineSeries::new(joined.clone(), bold(i)))?;
             chart.draw_series(joined.map(|at| Circle::new(at, 4 * fine, ink.filled())))?;
             let every = line.points.len().div_ceil(NAMED).max(1);
             let style = text(16).pos(Pos::new(HPos::Left, VPos::Bottom));
@@ -91,15 +94,6 @@ pub fn curve_plot(
                 EmptyElement::at((x, y)) + Text::new(name, (6 * fine, -4 * fine), style.clone())
             }))?;
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperLeft)
-            .margin(12 * fine)
-            .legend_area_size(34 * fine)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(text(19))
-            .draw()?;
         Ok(())
     })?;
     write_png(path, &shrink(&image, FINE), &[])

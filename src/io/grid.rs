@@ -6,9 +6,10 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 use super::canvas::{FONT, INK, draw_on, fitted, text_size};
 use crate::data::Image;
 use crate::error::{Error, Result};
+use crate::sizes;
 
 /// A sheet larger than this on one side is more than image viewers open.
-const MAX_SIDE: usize = 1 << 16;
+pub const MAX_SIDE: usize = 1 << 16;
 
 /// Lays out `rows` of images on white, each enlarged `scale` times without smoothing and `gap` pixels apart, with
 /// labels beside the rows and above the columns; labels may be fewer than rows and columns, or none. Comes out as
@@ -51,6 +52,12 @@ pub fn grid(
             format!("a sheet of {width}x{height} pixels is too large; take fewer images or a smaller scale");
         return Err(Error::shape("grid", what));
     }
+    let bytes = sizes::bytes("a sheet of pictures", &[width, height, 3], 1)?;
+    sizes::check_host(
+        &format!("a sheet of {width}x{height} pixels"),
+        bytes,
+        "take fewer images or a smaller scale",
+    )?;
     // Rows lower than a line of text are set apart, so that labels do not overlap.
     let row_height = cell_height.max(if row_labels.is_empty() { 0 } else { line });
 

@@ -21,6 +21,8 @@ pub mod generations;
 pub mod grid;
 pub mod kind_of_file;
 #[cfg(not(target_arch = "wasm32"))]
+mod legend;
+#[cfg(not(target_arch = "wasm32"))]
 pub mod lock;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
@@ -50,7 +52,7 @@ pub use npz::{NpzImages, NpzWriter, read_npz_images, read_npz_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};
 #[cfg(not(target_arch = "wasm32"))]
-pub use plot::{Series, loss_plot};
+pub use plot::{Series, line_plot, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};

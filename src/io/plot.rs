@@ -6,23 +6,39 @@ use plotters::prelude::*;
 
 use super::axis::Axis;
 use super::canvas::{FINE, FONT, INK, colour, draw_on, shrink};
+use super::legend::{Entry, beside};
 use super::write_png;
 use crate::data::Image;
 use crate::error::{Error, Result};
 
-/// More points than this on a line are not seen; they are thinned.
+/// More points than this on a noisy line are not seen; they are thinned.
 const MAX_POINTS: usize = 3000;
-/// A line with at least this many points is noisy enough for a smoothed one over it.
+/// A noisy line with at least this many points gets a smoothed one over it.
 const SMOOTH_FROM: usize = 100;
 
 /// A named line: (x, y) points, x ascending.
 pub type Series = (String, Vec<(f64, f64)>);
 
-/// Draws `series` as lines, noisy ones faint with a smoothed line over them, with axes, ticks and a legend, and
-/// writes a PNG of 1200 by 720 pixels. Points that are not finite, and with `log_y` not above 0, are left out.
+/// Draws `series` as lines, every point where it is, with axes, ticks and a legend beside them, and writes a PNG of 1200 by
+/// 720 pixels. Points that are not finite, and with `log_y` not above 0, are left out.
 ///
 /// # Errors
 /// When no point is left, or the file cannot be written.
+pub fn line_plot(
+    path: impl AsRef<Path>,
+    series: &[Series],
+    x_label: &str,
+    y_label: &str,
+    log_y: bool,
+) -> Result<()> {
+    draw(path.as_ref(), series, x_label, y_label, log_y, false)
+}
+
+/// The same of what was measured with noise, as losses are: a line of many points is faint, with the mean over a window of
+/// them, which the legend names, bold over it; the odd spike may leave the picture.
+///
+/// # Errors
+/// As [`line_plot`].
 pub fn loss_plot(
     path: impl AsRef<Path>,
     series: &[Series],
@@ -30,22 +46,47 @@ pub fn loss_plot(
     y_label: &str,
     log_y: bool,
 ) -> Result<()> {
-    let path = path.as_ref();
+    draw(path.as_ref(), series, x_label, y_label, log_y, true)
+}
+
+fn draw(
+    path: &Path,
+    series: &[Series],
+    x_label: &str,
+    y_label: &str,
+    log_y: bool,
+    noisy: bool,
+) -> Result<()> {
     let drawable = |&(x, y): &(f64, f64)| x.is_finite() && y.is_finite() && (!log_y || y > 0.0);
     // The logarithm is taken here, so that one kind of axis serves both.
     let scaled = |(x, y): (f64, f64)| (x, if log_y { y.log10() } else { y });
     let lines: Vec<Line> = series
         .iter()
-        .map(|(name, points)| Line::new(name, points.iter().copied().filter(drawable).map(scaled).collect()))
+        .map(|(name, points)| Line::new(name, points.iter().copied().filter(drawable).collect(), noisy))
+        .map(|line| line.scaled(scaled))
         .filter(|line| !line.raw.is_empty())
         .collect();
-    let (x_range, y_range) = ranges(&lines)
+    let (x_range, y_range) = ranges(&lines, noisy)
         .ok_or_else(|| Error::Config(format!("{}: there is not one point to plot", path.display())))?;
 
     let mut image = Image::filled(1200 * FINE, 720 * FINE, 3, 255);
     let fine = FINE as i32;
+    let faint = |i| colour(i).mix(0.28).stroke_width(FINE as u32);
+    let bold = |i| colour(i).stroke_width(3 * FINE as u32);
+    let entries: Vec<Entry> = lines
+        .iter()
+        .enumerate()
+        .flat_map(|(i, line)| match &line.smooth {
+            None => vec![Entry { name: line.name.to_owned(), style: bold(i) }],
+            Some((window, _)) => vec![
+                Entry { name: line.name.to_owned(), style: faint(i) },
+                Entry { name: format!("mean of {window} points"), style: bold(i) },
+            ],
+        })
+        .collect();
     draw_on(&mut image, |area| {
-        let mut chart = ChartBuilder::on(area)
+        let area = beside(area, &entries)?;
+        let mut chart = ChartBuilder::on(&area)
             .margin(18 * fine)
             .margin_right(30 * fine)
             .x_label_area_size(58 * fine)
@@ -70,31 +111,19 @@ pub fn loss_plot(
             points.iter().map(|&(x, y)| (x, y.clamp(y_range.start, y_range.end))).collect()
         };
         for (i, line) in lines.iter().enumerate() {
-            let ink = colour(i);
-            let bold = ink.stroke_width(3 * FINE as u32);
-            let drawn = match &line.smooth {
-                None => chart.draw_series(LineSeries::new(inside(&line.raw), bold))?,
-                Some(smooth) => {
-                    let faint = ink.mix(0.28).stroke_width(FINE as u32);
-                    chart.draw_series(LineSeries::new(inside(&line.raw), faint))?;
-                    chart.draw_series(LineSeries::new(inside(smooth), bold))?
+            match &line.smooth {
+                None => {
+                    chart.draw_series(LineSeries::new(inside(&line.raw), bold(i)))?;
                 }
-            };
-            let sample = move |(x, y)| PathElement::new([(x, y), (x + 26 * fine, y)], bold);
-            drawn.label(line.name).legend(sample);
+                Some((_, smooth)) => {
+                    chart.draw_series(LineSeries::new(inside(&line.raw), faint(i)))?;
+                    chart.draw_series(LineSeries::new(inside(smooth), bold(i)))?;
+                }
+            }
             if line.raw.len() == 1 {
-                chart.draw_series([Circle::new(inside(&line.raw)[0], 4 * fine, ink.filled())])?;
+                chart.draw_series([Circle::new(inside(&line.raw)[0], 4 * fine, colour(i).filled())])?;
             }
         }
-        chart
-            .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
-            .margin(12 * fine)
-            .legend_area_size(34 * fine)
-            .background_style(WHITE.mix(0.85))
-            .border_style(RGBColor(200, 200, 200))
-            .label_font(text(19))
-            .draw()?;
         Ok(())
     })?;
     write_png(path, &shrink(&image, FINE), &[])
@@ -104,20 +133,36 @@ pub fn loss_plot(
 struct Line<'a> {
     name: &'a str,
     raw: Vec<(f64, f64)>,
-    smooth: Option<Vec<(f64, f64)>>,
+    /// The points that a mean is of, and the means.
+    smooth: Option<(usize, Vec<(f64, f64)>)>,
 }
 
 impl<'a> Line<'a> {
-    fn new(name: &'a str, points: Vec<(f64, f64)>) -> Self {
-        let smooth = (points.len() >= SMOOTH_FROM).then(|| thinned(&smoothed(&points)));
+    fn new(name: &'a str, points: Vec<(f64, f64)>, noisy: bool) -> Self {
+        if !noisy {
+            return Line { name, raw: points, smooth: None };
+        }
+        let smooth =
+            (points.len() >= SMOOTH_FROM).then(|| (2 * reach(points.len()) + 1, thinned(&smoothed(&points))));
         Line { name, raw: thinned(&points), smooth }
     }
+
+    /// Means are of what was measured, not of its logarithms.
+    fn scaled(self, scale: impl Fn((f64, f64)) -> (f64, f64)) -> Self {
+        let all = |points: Vec<(f64, f64)>| points.into_iter().map(&scale).collect();
+        Line { name: self.name, raw: all(self.raw), smooth: self.smooth.map(|(of, means)| (of, all(means))) }
+    }
+}
+
+/// How many points on either side of one are in its mean.
+fn reach(points: usize) -> usize {
+    (points / 50).max(3)
 }
 
 /// The mean over a window around each point. At the start, where losses fall fast, the window narrows to stay
 /// even; at the end it is cut off, as a narrow one would let the noise through.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let reach = (points.len() / 50).max(3);
+    let reach = reach(points.len());
     let mut sums = vec![0.0];
     sums.extend(points.iter().scan(0.0, |sum, &(_, y)| {
         *sum += y;
@@ -140,13 +185,14 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     kept
 }
 
-/// The axes' ranges: all of x, and of y all but the odd spike. None without points.
-fn ranges(lines: &[Line]) -> Option<(std::ops::Range<f64>, std::ops::Range<f64>)> {
+/// The axes' ranges: all of x and of y, where lines are noisy all but the odd spike. None without points.
+fn ranges(lines: &[Line], noisy: bool) -> Option<(std::ops::Range<f64>, std::ops::Range<f64>)> {
     let all = || lines.iter().flat_map(|line| &line.raw);
     let mut ys: Vec<f64> = all().map(|point| point.1).collect();
     ys.sort_by(f64::total_cmp);
-    let spare = if ys.len() >= 200 { ys.len() / 200 } else { 0 };
-    let smooth = || lines.iter().filter_map(|line| line.smooth.as_ref()).flatten().map(|point| point.1);
+    let spare = if noisy && ys.len() >= 200 { ys.len() / 200 } else { 0 };
+    let smooth =
+        || lines.iter().filter_map(|line| line.smooth.as_ref()).flat_map(|(_, means)| means).map(|p| p.1);
     let low = smooth().fold(*ys.get(spare)?, f64::min);
     let high = smooth().fold(ys[ys.len() - 1 - spare], f64::max);
     let left = all().map(|point| point.0).fold(f64::INFINITY, f64::min);
@@ -174,6 +220,38 @@ mod tests {
         let many: Vec<_> = (0..30_001).map(|i| (f64::from(i), 0.0)).collect();
         let few = thinned(&many);
         assert!(few.len() <= MAX_POINTS + 1 && few.last() == many.last());
+    }
+
+    /// The middle row of a plot has what was drawn at the middle of its axis, and a legend covers none of it.
+    #[test]
+    fn exact_lines_are_drawn_as_they_are_and_noisy_ones_say_that_they_are_smoothed() {
+        let points: Vec<_> = (0..400).map(|i| (f64::from(i), if i == 7 { 1.0 } else { 0.0 })).collect();
+        let exact = Line::new("ratio", points.clone(), false);
+        assert!(exact.smooth.is_none() && exact.raw == points);
+        let (_, range) = ranges(&[exact], false).unwrap();
+        assert!(range.contains(&1.0), "the one point that differs is no spike to leave out: {range:?}");
+        let noisy = Line::new("loss", points.clone(), true);
+        let (window, means) = noisy.smooth.as_ref().unwrap();
+        assert_eq!((*window, noisy.raw.len(), means.len()), (17, 400, 400));
+        assert!(means.iter().all(|mean| mean.1 < 0.2));
+
+        // A step up to the right edge: what reaches the upper right corner stays to be seen.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("plot.png");
+        let high = ("high".to_string(), (0..50).map(|i| (f64::from(i), 1.0)).collect::<Vec<_>>());
+        let low = ("low".to_string(), vec![(0.0, 0.0), (49.0, 0.0)]);
+        line_plot(&path, &[high, low], "t", "value", false).unwrap();
+        let image = ::image::open(&path).unwrap().to_rgb8();
+        let blue = |x: u32, y: u32| {
+            let [r, _, b] = image.get_pixel(x, y).0;
+            b > 120 && r < 100
+        };
+        // Columns in which the first line is seen, in one piece from the left axis to where the legend's sample begins.
+        let seen: Vec<u32> = (0..1200).filter(|&x| (20..100).any(|y| blue(x, y))).collect();
+        let data: Vec<u32> =
+            seen.windows(2).take_while(|pair| pair[1] == pair[0] + 1).map(|pair| pair[1]).collect();
+        assert!(data.len() > 800, "{} columns in one piece of {} seen", data.len(), seen.len());
+        assert!(seen.len() > data.len() + 15, "the legend shows the line, too");
     }
 
     #[test]

@@ -218,17 +218,19 @@ impl Parameters {
         let limits = &gpu.capabilities().limits;
         let allowed = limits.max_storage_buffer_binding_size.min(limits.max_buffer_size) / most as u64;
         for spec in &self.specs {
-            let needed = (spec.len() * 4) as u64;
+            let needed = crate::sizes::bytes(&spec.name, &spec.shape, 4)?;
             if needed > allowed {
                 let limit = match most {
                     1 => "max_storage_buffer_binding_size",
                     _ => "a quarter of max_storage_buffer_binding_size",
                 };
-                return Err(Error::Limit { what: spec.name.clone(), limit, needed, allowed });
+                let what = format!("the weights {}", spec.name);
+                return Err(Error::Limit { what, limit, needed, allowed });
             }
         }
         let packing = self.pack((allowed / 4) as usize);
-        let chunks = packing.chunks.iter().map(|&length| gpu.buffer(label, (length * copies * 4) as u64));
+        let bytes = |length: &usize| crate::sizes::bytes(label, &[*length, copies], 4);
+        let chunks = packing.chunks.iter().map(|length| gpu.buffer(label, bytes(length)?));
         Ok(Arena { chunks: chunks.collect::<Result<_>>()?, copies, packing })
     }
 }

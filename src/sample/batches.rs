@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use crate::data::Image;
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
+use crate::sizes;
 
 use super::options::Request;
 use super::sampler::to_u8;
@@ -53,7 +54,16 @@ impl Batches<'_> {
         step: impl Fn() -> Result<()>,
         mut on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<f32>> {
-        let mut all = Vec::with_capacity(requests.len() * self.shape[1..].iter().product::<usize>());
+        let [_, height, width, channels] = self.shape;
+        let factors = [requests.len(), height, width, channels];
+        let what = format!("{} pictures at a time", requests.len());
+        let bytes = sizes::bytes(&what, &factors, 4)?;
+        sizes::check_host(
+            &what,
+            bytes,
+            "ask for fewer of them at once (fewer seeds, classes or a smaller count)",
+        )?;
+        let mut all = Vec::with_capacity(sizes::product(&what, &factors)?);
         for batch in requests.chunks(self.shape[0]) {
             start(batch)?;
             let mut under_way = VecDeque::new();

@@ -46,9 +46,7 @@ impl FromClassesSampler {
         let (n, size) = (options.batch, config.sample_size);
         let shape = [n, size, size, config.in_channels];
         let refuse = |what: String| Err(Error::Config(what));
-        if n == 0 {
-            return refuse("a batch of 0 pictures".into());
-        }
+        crate::sizes::check_batch(n, shape[1], shape[3])?;
         let classes = config.num_classes.unwrap_or(0);
         if !(2..=MOST_CLASSES).contains(&classes) {
             return refuse(format!(
@@ -65,10 +63,20 @@ impl FromClassesSampler {
         let kind = process.sampler(&options.method, options.steps);
         let chain = process.chain(&options.method, options.steps, options.variance_exponent)?;
         let (Some(steps), Prediction::Eps) = (chain, process.prediction) else {
+            let time = if process.is_continuous() { "continuous" } else { "discrete" };
+            let fits = process.is_continuous() && process.prediction == Prediction::Eps;
             return refuse(format!(
-                "p(c|z) is learnt from the noise of ancestral steps of a network that predicts eps in continuous time; \
-                 this is {kind} of {:?}",
-                process.prediction
+                "the unconditional score from classes follows the noise of ancestral steps, and a network that predicts eps \
+                 in continuous time; {}",
+                match fits {
+                    true => format!(
+                        "the sampler {kind} has no such noise: use --sampler ancestral, or --uncond null"
+                    ),
+                    false => format!(
+                        "this model predicts {} in {time} time: use --uncond null",
+                        process.prediction
+                    ),
+                }
             ));
         };
         if matches!(options.clip, Clip::Dynamic { .. }) {

@@ -216,9 +216,8 @@ impl GuidedSampler {
 
 fn check(model: &Model, weak: Option<&Model>, guiders: &Guiders, options: &SamplerOptions) -> Result<()> {
     let refuse = |what: String| Err(Error::Config(what));
-    if options.batch == 0 {
-        return refuse("a batch of 0 pictures".into());
-    }
+    let config = model.unet.config();
+    crate::sizes::check_batch(options.batch, config.sample_size, config.in_channels)?;
     let conditions = Conditions::of(&model.config);
     if guiders.annealing().is_some() && model.unet.config().num_classes.is_none() {
         return refuse("annealing changes the condition's embedding, and this network has no classes".into());

@@ -12,6 +12,7 @@ use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::model::{Conditions, Model};
 use crate::nn::unet::Pass;
 use crate::ops::{self, Images, LossInputs, LossWeights};
+use crate::sizes::{check_batch, product};
 use crate::tensor::{Context, DType, Tensor};
 
 /// How a bound is measured.
@@ -108,15 +109,13 @@ impl Nll {
                 "this network has learnt no variances; use --variance small or large".into(),
             ));
         }
-        if options.batch == 0 {
-            return Err(Error::Config("a batch of 0 evaluations".into()));
-        }
         let conditions = Conditions::of(&model.config);
         if !options.conditional {
             conditions.check_null("a bound without classes")?;
         }
         let config = model.unet.config();
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
+        check_batch(n, size, channels)?;
         let shape = [n, size, size, channels];
         let pixels = size * size * channels;
         let images = gpu.buffer("images", (n * pixels).next_multiple_of(4) as u64)?;
@@ -173,7 +172,7 @@ impl Nll {
 
     /// Evaluations that `images` pictures take.
     pub fn evaluations(&self, images: usize) -> u64 {
-        (images * self.schedule.len()).div_ceil(self.options.batch) as u64
+        (images as u64).saturating_mul(self.schedule.len() as u64).div_ceil(self.options.batch as u64)
     }
 
     /// Measures more pictures; `on_run` is told of every evaluation and may stop it with an error. Waits for the device.
@@ -187,9 +186,11 @@ impl Nll {
             batch.labels.iter().try_for_each(|label| self.conditions.check_class(Some(*label)))?;
         }
         let mut bits = vec![0.0; count];
-        let all: Vec<(usize, usize)> = (0..count).flat_map(|i| (0..steps).map(move |t| (i, t))).collect();
-        for chunk in all.chunks(self.options.batch) {
-            self.write(batch, chunk)?;
+        let all = product("evaluations of the pictures at a time", &[count, steps])?;
+        for first in (0..all).step_by(self.options.batch) {
+            let chunk: Vec<(usize, usize)> =
+                (first..(first + self.options.batch).min(all)).map(|at| (at / steps, at % steps)).collect();
+            self.write(batch, &chunk)?;
             self.plan.run()?;
             let terms = self.gpu.read(&self.terms, 0..(chunk.len() * 16) as u64)?;
             let terms: Vec<[f32; 4]> = bytemuck::pod_collect_to_vec(&terms);

@@ -12,6 +12,7 @@ use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
 use crate::ops::{self, GuidedStep, SamplerStep, StepNoise};
 use crate::random::Stream;
+use crate::sizes::check_batch;
 use crate::tensor::{Context, DType, Tensor};
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -101,9 +102,7 @@ impl Sampler {
         let options = SamplerOptions { guided: options.guided && config.guidance_range.is_none(), ..options };
         check_low_res(config, low_res.map(|(buffer, side)| (buffer.bytes(), side)), &options)?;
         let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
-        if n == 0 {
-            return Err(Error::Config("a batch of 0 pictures".into()));
-        }
+        check_batch(n, size, channels)?;
         let has_classes = config.num_classes.is_some();
         if let Some((other, _)) = unconditional {
             check_pair(config, other.config())?;

@@ -37,7 +37,8 @@ impl Upsampling {
             )));
         }
         let channels = config.low_res_channels;
-        let small = gpu.buffer("small pictures", (options.batch * side * side * channels * 4) as u64)?;
+        let bytes = crate::sizes::bytes("small pictures", &[options.batch, side, side, channels], 4)?;
+        let small = gpu.buffer("small pictures", bytes)?;
         let conditions = Some(Conditions::of(&model.config));
         let options = SamplerOptions { guided: false, conditions, ..options };
         let (weights, process) = (model.weights(), model.config.process()?);

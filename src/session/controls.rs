@@ -4,6 +4,7 @@
 use crate::diffusion::StepScalars;
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
+use crate::sizes::check_steps;
 use crate::tensor::{DType, Tensor};
 
 /// WebGPU's default alignment of a binding's offset.
@@ -40,6 +41,7 @@ pub(super) struct Controls {
 
 impl Controls {
     pub fn new(gpu: &Gpu, mixed: usize, max_steps: usize) -> Result<Controls> {
+        check_steps(max_steps)?;
         let bytes = STEPS + (max_steps * size_of::<StepScalars>()) as u64;
         let buffer = gpu.buffer("session controls", bytes)?;
         Ok(Controls { gpu: gpu.clone(), buffer, mixed, max_steps })

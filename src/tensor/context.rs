@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{
     Access, Capabilities, Dispatch, Elem, Gpu, Kernel, Plan, Recording, Rung, Storage, groups_over,
 };
+use crate::sizes;
 
 use super::tape::Tape;
 use super::{DType, Tensor};
@@ -72,13 +73,13 @@ impl Context {
     /// A new value, to be written by the next dispatch that binds it.
     ///
     /// # Errors
-    /// [`Error::Config`] for f16 on a device without it.
+    /// [`Error::Config`] for f16 on a device without it, or more elements than any memory holds.
     pub fn output(&mut self, label: &str, shape: &[usize], dtype: DType) -> Result<Tensor> {
         if dtype == DType::F16 && !self.capabilities().f16 {
             let name = &self.capabilities().name;
             return Err(Error::Config(format!("{label}: {name} has no f16 in shaders; use --precision f32")));
         }
-        let bytes = (shape.iter().product::<usize>() * dtype.bytes()) as u64;
+        let bytes = sizes::bytes(label, shape, dtype.bytes())?;
         let storage = self.recording.transient(format!("{label} {shape:?}"), bytes.next_multiple_of(16));
         Ok(Tensor::new(storage, 0, shape, dtype))
     }
@@ -116,8 +117,8 @@ impl Context {
 
     /// A tensor of raw bytes, outside the plan's pooled memory.
     pub fn constant(&self, label: &str, shape: &[usize], dtype: DType, data: &[u8]) -> Result<Tensor> {
-        let expected = shape.iter().product::<usize>() * dtype.bytes();
-        if data.len() != expected {
+        let expected = sizes::bytes(label, shape, dtype.bytes())?;
+        if data.len() as u64 != expected {
             let what = format!("{label}: {shape:?} takes {expected} bytes, got {}", data.len());
             return Err(Error::shape("constant", what));
         }

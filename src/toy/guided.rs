@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Plan, Storage};
 use crate::ops::{self, GUIDER_ROW, Guided, GuidedStep, Mixture};
 use crate::random::Stream;
+use crate::sizes::MOST_BATCH;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::sampler::ToySamplerOptions;
@@ -25,8 +26,8 @@ pub fn sample_guided(
     mut on_step: impl FnMut() -> Result<()>,
 ) -> Result<Vec<ToyPoint>> {
     let n = options.batch;
-    if n == 0 {
-        return Err(Error::Config("a batch of 0 points".into()));
+    if n == 0 || n > MOST_BATCH {
+        return Err(Error::Config(format!("a batch of {n} points is not one of 1 to {MOST_BATCH}")));
     }
     if guiders.annealing().is_some() {
         let what = "the toy's exact scores take no embedding of one point's own; simulate_guided anneals it";
@@ -115,11 +116,15 @@ pub fn sample_guided(
     };
     let (all, single) = (record(true)?, record(false)?);
     gpu.write(&counter, 0, bytemuck::bytes_of(&0u32))?;
-    for weight in guiders.weights(weight, &moments(&steps)) {
+    for (step, weight) in guiders.weights(weight, &moments(&steps)).into_iter().enumerate() {
         if guiders.needs_all(weight) {
             all.run()?
         } else {
             single.run()?
+        }
+        // As in `ToySampler::sample`.
+        if step % 8 == 7 {
+            gpu.wait()?;
         }
         on_step()?;
     }

@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::ops::{self, GuidedStep, Mixture};
 use crate::random::Stream;
+#[cfg(not(target_arch = "wasm32"))]
+use crate::sizes;
+use crate::sizes::MOST_BATCH;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::training::{ToyNetwork, network_time};
@@ -59,8 +62,8 @@ impl ToySampler {
     /// [`Error::Config`] for no points or steps or v outside [0, 1]; whatever the device objects to.
     pub fn new(gpu: &Gpu, model: ToyModel<'_>, options: ToySamplerOptions) -> Result<ToySampler> {
         let n = options.batch;
-        if n == 0 {
-            return Err(Error::Config("a batch of 0 points".into()));
+        if n == 0 || n > MOST_BATCH {
+            return Err(Error::Config(format!("a batch of {n} points is not one of 1 to {MOST_BATCH}")));
         }
         let scalars = |step: &StepCoefficients| StepScalars {
             time_embedding: network_time(step.time_embedding) as f32,
@@ -179,6 +182,8 @@ impl ToySampler {
         seed: u64,
         mut on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<ToyPoint>> {
+        let bytes = sizes::bytes("the points", &[samples], size_of::<ToyPoint>())?;
+        sizes::check_host("the points", bytes, "take fewer samples")?;
         let mut points = Vec::with_capacity(samples);
         for first in (0..samples).step_by(self.options.batch) {
             self.start(first, seed)?;

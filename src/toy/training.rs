@@ -15,6 +15,7 @@ use crate::gpu::{Buffer, Gpu, Plan, Readback, Storage};
 use crate::nn::{Arena, Mlp, MlpConfig};
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, normal, words};
+use crate::sizes::MOST_BATCH;
 use crate::tensor::{Context, DType, Tensor};
 
 /// Channels of the network's time embedding.
@@ -111,8 +112,10 @@ impl ToyTraining {
     /// [`Error::Config`] for no points a step, a network without extent, or rates and probabilities outside [0, 1].
     pub fn new(gpu: &Gpu, options: &ToyTrainingOptions) -> Result<ToyTraining> {
         let n = options.batch;
-        if n == 0 {
-            return Err(Error::Config("a training step of 0 points".into()));
+        if n == 0 || n > MOST_BATCH {
+            return Err(Error::Config(format!(
+                "a training step of {n} points is not one of 1 to {MOST_BATCH}"
+            )));
         }
         let hidden = options.hidden;
         let mlp = Mlp::new(&MlpConfig {

@@ -11,6 +11,7 @@ use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 use crate::ops::EmaWarmup;
+use crate::sizes::{MOST_BATCH, MOST_IMAGES, product};
 use crate::tensor::{DType, Precision};
 
 use super::distill::Distillation;
@@ -277,6 +278,15 @@ impl TrainOptions {
         if self.images == 0 || self.save_every == 0 {
             return refuse("--images and --save-every must be at least 1".into());
         }
+        if self.images > MOST_IMAGES || self.batch > MOST_BATCH {
+            return refuse(format!(
+                "{} images in batches of {} are beyond any training: at most {MOST_IMAGES} images and batches of {MOST_BATCH} \
+                 are possible",
+                self.images, self.batch
+            ));
+        }
+        let side = self.unet.sample_size;
+        product("the pixels of a batch", &[self.batch, side, side, self.unet.in_channels, 4])?;
         for (name, value, good) in [
             ("--lr", self.learning_rate, self.learning_rate > 0.0),
             ("--weight-decay", self.weight_decay, self.weight_decay >= 0.0),
@@ -287,7 +297,8 @@ impl TrainOptions {
                 (0.0..=1.0).contains(&self.unconditional_probability),
             ),
         ] {
-            if !good || !value.is_finite() {
+            // The device reckons in f32.
+            if !good || !(value as f32).is_finite() {
                 return refuse(format!("{name} cannot be {value}"));
             }
         }
@@ -445,6 +456,9 @@ mod tests {
             TrainOptions { ema_rates: vec![], ..digits() },
             TrainOptions { ema_rates: vec![1.0], ..digits() },
             TrainOptions { log_snr_min: 3.0, log_snr_max: 2.0, ..digits() },
+            TrainOptions { images: u64::MAX, ..digits() },
+            TrainOptions { batch: usize::MAX, microbatch: usize::MAX, ..digits() },
+            TrainOptions { learning_rate: 1e300, ..digits() },
         ] {
             assert!(options.check().is_err());
         }

@@ -11,6 +11,8 @@ use crate::nn::{Arena, Parameters};
 use crate::ops::{EmaWarmup, OptimizerState};
 
 use super::importance::Importance;
+use super::options::TrainOptions;
+use super::step::TrainStep;
 
 /// The stem of state files: `state-000000012800.safetensors`.
 pub(super) const STEM: &str = "state";
@@ -59,6 +61,12 @@ impl TrainState {
             state.averages.write(gpu, copy, &values)?;
         }
         Ok(state)
+    }
+
+    /// Zeros all over, as what a training of `options` would take is measured on.
+    pub(super) fn without_values(gpu: &Gpu, parameters: &Parameters, options: &TrainOptions) -> Result<Self> {
+        let optimizer = TrainStep::initial_optimizer_state(options);
+        Self::empty(gpu, parameters, options.ema_rates.len(), &optimizer)
     }
 
     /// Begins with these values, in the kernels' order, instead.

@@ -13,6 +13,7 @@ use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
 use crate::nn::UNet;
 use crate::nn::unet::{Dropout, Pass};
 use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
+use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::distill::{Lesson, Lessons};
@@ -33,6 +34,13 @@ pub struct StepCost {
     pub activation_bytes: u64,
     /// Multiplications and additions of convolutions, linear maps and attention, forward and backward.
     pub flops: f64,
+}
+
+impl StepCost {
+    /// All of a device's memory that a training takes.
+    pub fn bytes(&self) -> u64 {
+        self.state_bytes.saturating_add(self.activation_bytes)
+    }
 }
 
 /// What the host writes before each microbatch.
@@ -270,12 +278,13 @@ impl TrainStep {
         &self.accumulate
     }
 
-    /// What a step of `options` would cost; nothing runs.
+    /// What a step of `options` would cost; nothing runs, and no memory of the device is taken.
+    ///
+    /// # Errors
+    /// [`Error::Limit`] naming what exceeds the device.
     pub fn cost<'a>(gpu: &Gpu, network: impl Into<Trained<'a>>, options: &TrainOptions) -> Result<StepCost> {
-        let network = network.into();
-        let first = Self::initial_optimizer_state(options);
-        let state =
-            TrainState::new(gpu, network.parameters(), options.ema_rates.len(), options.seed, &first)?;
+        let (gpu, network) = (&gpu.estimating(), network.into());
+        let state = TrainState::without_values(gpu, network.parameters(), options)?;
         let inputs = Inputs::new(gpu, network, options)?;
         let mut cx = Context::with_tape(gpu);
         record_gradients(&mut cx, network, options, &state, &inputs)?;
@@ -283,7 +292,7 @@ impl TrainStep {
         // In f32 parameters, gradients, moments and averages.
         let copies = 4 + options.ema_rates.len();
         Ok(StepCost {
-            state_bytes: (network.parameters().count() * 4 * copies) as u64,
+            state_bytes: sizes::bytes("the parameters", &[network.parameters().count(), copies], 4)?,
             activation_bytes: cx.transient_bytes(),
             flops: cx.flops() * micro_steps,
         })
@@ -305,9 +314,10 @@ impl TrainStep {
 impl Inputs {
     fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
-        let (size, channels) = (options.unet.sample_size as u64, options.unet.in_channels as u64);
+        let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
+        let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
         Ok(Inputs {
-            images: gpu.buffer("images", (n * size * size * channels).next_multiple_of(4))?,
+            images: gpu.buffer("images", pixels.next_multiple_of(4))?,
             scalars: gpu.buffer("sample scalars", n * 16)?,
             times: gpu.buffer("times", n * 4)?,
             image_index: gpu.buffer("image indices", n * 8)?,

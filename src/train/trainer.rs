@@ -12,6 +12,7 @@ use crate::gpu::Gpu;
 use crate::io::{FolderLock, Series, loss_plot, prune_generations};
 use crate::model::{ModelConfig, SchedulerConfig, TrainedRows, WeightsKind, write_model, write_weights};
 use crate::nn::{Classifier, Parameters, UNet, Weights};
+use crate::sizes;
 
 use super::distill::Teacher;
 use super::folder::{self, Found};
@@ -66,6 +67,17 @@ impl Network {
             Network::Student(unet, teacher) => Trained::Student(unet, teacher.model()),
         }
     }
+}
+
+/// Refuses a training that has no room, on the device or for its batches here, before anything of it is allocated.
+fn check_room(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions, dataset: &Dataset) -> Result<()> {
+    let cost = TrainStep::cost(gpu, network, options)?;
+    gpu.check_room("this training", cost.bytes())?;
+    let side = options.unet.sample_size;
+    // Those decoded ahead, the one being decoded and the one under way.
+    let factors = [AHEAD + 2, options.batch, side, side, dataset.channels];
+    let batches = sizes::bytes("the pictures decoded ahead", &factors, 1)?;
+    sizes::check_host("pictures decoded ahead", batches, "a smaller batch or smaller pictures take less")
 }
 
 /// A training in a folder.
@@ -154,12 +166,7 @@ impl Trainer {
         dir: &Path,
         start: &Start,
     ) -> Result<Trainer> {
-        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
-        let lock = FolderLock::take(dir, folder::LOCK)?;
-        let mut found = Found::default();
-        found.warnings.extend(lock.note().map(str::to_owned));
-
-        // What can be refused is refused before anything in the folder is touched.
+        // What can be refused is refused before anything is written.
         let init_from = start.init_from.as_ref().map(|weights| weights.fingerprint().to_owned());
         let options = TrainOptions { init_from, ..options.clone() };
         options.check()?;
@@ -172,6 +179,13 @@ impl Trainer {
         let (parameters, rates) = (network.trained().parameters(), options.ema_rates.clone());
         let weights = start.init_from.as_ref().map(|weights| weights.values(&options.unet, parameters));
         let weights = weights.transpose()?;
+        let settled = options.clone().settle_precision(gpu.capabilities(), dir)?;
+        check_room(gpu, network.trained(), &settled, &dataset)?;
+
+        std::fs::create_dir_all(dir).map_err(Error::io(dir))?;
+        let lock = FolderLock::take(dir, folder::LOCK)?;
+        let mut found = Found::default();
+        found.warnings.extend(lock.note().map(str::to_owned));
 
         if !start.restart {
             folder::check(dir)?;

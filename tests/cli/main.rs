@@ -12,6 +12,7 @@ mod files;
 mod measures;
 mod models;
 mod notes;
+mod numbers;
 mod terminal;
 
 use std::fs;
@@ -84,6 +85,7 @@ fn help_is_what_it_was() {
         "devices",
         "nll",
         "train-classifier",
+        "distill",
         "plot",
     ] {
         let arguments: Vec<&str> = [command, "--help"].into_iter().filter(|a| !a.is_empty()).collect();
@@ -115,6 +117,9 @@ fn wrong_arguments_exit_with_2_and_wrong_values_with_1() {
         &["train", "--data", "digits", "--out", "x", "--batch", "many"],
         &["train", "--data", "digits", "--out", "x", "--images", "1", "--epochs", "1"],
         &["train", "--data", "digits", "--out", "x", "--crop"],
+        &["train", "--data", "digits", "--out", "x", "--images", "18446744073709551615"],
+        &["sample", "--model", "x", "--seeds", "5-1"],
+        &["sweep", "--model", "x", "--w", "0:1"],
         &["sample", "--model", "x", "--w", "1", "--guidance-scale", "2"],
         &["sample", "--model", "x", "--w", "strong"],
         &["info"],
@@ -135,14 +140,16 @@ fn wrong_arguments_exit_with_2_and_wrong_values_with_1() {
         (&["train", "--data", "nowhere", "--out", &out], &["nowhere", "digits", "IDX"]),
         (
             &["train", "--data", "digits", "--out", &out, "--norm-groups", "5"],
-            &["32 channels", "5 norm groups"],
+            &["32 channels", "5 norm groups", "--norm-groups 4", "--channels 30"],
         ),
         (&["train", "--data", "digits", "--out", &out, "--microbatch", "5"], &["32", "5"]),
         (&["train", "--data", "digits", "--out", &out, "--device", "no such card"], &["no such card", "0: "]),
+        (
+            &["train", "--data", "digits", "--out", &out, "--batch", "1048576", "--microbatch", "1048576"],
+            &["would take", "smaller batch"],
+        ),
         (&["sample", "--model", &out], &["out", "no such file or folder"]),
         (&["sample", "--model", &out, "--out", "x.tiff"], &[".tiff", ".png"]),
-        (&["sample", "--model", &out, "--seeds", "5-1"], &["5-1"]),
-        (&["sweep", "--model", &out, "--w", "0:1"], &["0:1", "FROM:TO:STEP"]),
         (&["info", &out], &["no such file"]),
         #[cfg(not(feature = "demo"))]
         (&["demo"], &["built without its window", "cargo run --release --features demo -- demo"]),
@@ -358,7 +365,7 @@ fn samples_become_grids_folders_and_arrays() {
     assert_eq!(none.images, one.images);
     contains(&sample("x.png", &["--class", "eleven"]).expect(1).stderr, &["eleven", "10 classes"]);
     let none = run(&["sample", "--model", &model, "--steps", "0", "--out", &place.text("x.png")]);
-    contains(&none.expect(1).stderr, &["error: ", "step"]);
+    contains(&none.expect(2).stderr, &["error: ", "--steps", "from 1 to"]);
     assert!(!place.path("x.png").exists());
 }
 

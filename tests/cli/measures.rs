@@ -34,6 +34,9 @@ fn pictures_are_measured_against_statistics_and_models_against_data() {
     assert!(report["fid"].as_f64().unwrap() < 1e-6 && report["agreement"].as_f64().unwrap() > 0.9, "{json}");
     assert_eq!(names(&place.path("set.eval")), [".freeguide-work", "reports.jsonl"]);
 
+    let one = run(&["eval", "--model", &model, "--reference", &stats, "--count", "1"]);
+    contains(&one.expect(2).stderr, &["--count", "from 2 to"]);
+
     // A model that knows nothing, drawn and measured.
     let text = run(&["eval", "--model", &model, "--reference", &stats, "--count", "12", "--steps", "2"])
         .expect(0)
@@ -44,10 +47,6 @@ fn pictures_are_measured_against_statistics_and_models_against_data() {
 
     for (arguments, parts) in [
         (&["eval", "--samples", "nowhere.npz", "--reference", &stats][..], &["nowhere.npz"][..]),
-        (
-            &["eval", "--model", &model, "--reference", &stats, "--count", "1"],
-            &["--count must be at least 2"],
-        ),
         (&["eval", "--samples", &set, "--reference", "nowhere.npz"], &["nowhere.npz"]),
         (&["stats", &set, "--out", &stats], &["exists already; --force"]),
         (&["stats", &set, "--out", "stats.csv"], &["statistics are a .npz"]),
@@ -127,4 +126,6 @@ fn a_measured_sweep_goes_on_and_draws_its_curve() {
     contains(&run(&none).expect(1).stderr, &["--reference"]);
     contains(&run(&["sweep", "--model", &model, "--metrics", "fad"]).expect(1).stderr, &["fad", "sfid"]);
     contains(&run(&["sweep", "--model", &model, "--steps", "2,3"]).expect(1).stderr, &["add --metrics"]);
+    let alone = run(&["sweep", "--model", &model, "--reference", "digits"]);
+    contains(&alone.expect(1).stderr, &["--reference", "add --metrics"]);
 }

@@ -110,6 +110,9 @@ impl Process {
         steps: usize,
         variance_exponent: f64,
     ) -> Result<(Vec<Move>, Variance)> {
+        if method.respacing.is_none() {
+            crate::sizes::check_steps(steps)?;
+        }
         let kind = self.sampler(method, steps);
         let refuse = |what: String| Err(Error::Config(what));
         if method.eta.is_some() && kind.default_eta().is_none() {

@@ -113,12 +113,17 @@ impl UNetConfig {
 
     /// The feature-map size of each level.
     pub fn sizes(&self) -> Vec<usize> {
-        (0..self.channel_mult.len()).map(|level| self.sample_size >> level).collect()
+        (0..self.channel_mult.len()).map(|level| self.size_at(level)).collect()
+    }
+
+    /// 0 where there is nothing left to halve, as of a list of levels that was not checked yet.
+    fn size_at(&self, level: usize) -> usize {
+        u32::try_from(level).ok().and_then(|level| self.sample_size.checked_shr(level)).unwrap_or(0)
     }
 
     /// Whether there is attention at a level.
     pub fn attends(&self, level: usize) -> bool {
-        self.attention_resolutions.contains(&(self.sample_size >> level))
+        self.attention_resolutions.contains(&self.size_at(level))
     }
 
     /// Rows of the class embedding.
@@ -175,6 +180,24 @@ impl UNetConfig {
         }
     }
 
+    /// What would divide, near to what does not: other groups for these channels, other channels for these groups.
+    fn other_groups(&self) -> String {
+        let divides = |groups: usize, channels: usize| {
+            let config = UNetConfig { model_channels: channels, ..self.clone() };
+            config.widths().iter().all(|width| *width > 0 && width.is_multiple_of(groups))
+        };
+        let groups = (1..=self.norm_num_groups).rev().find(|groups| divides(*groups, self.model_channels));
+        let near = |away: usize| [self.model_channels.checked_sub(away), Some(self.model_channels + away)];
+        let fits = |channels: &usize| self.norm_num_groups > 0 && divides(self.norm_num_groups, *channels);
+        let channels = (1..=1024).flat_map(near).flatten().find(fits);
+        let ways = [
+            groups.map(|groups| format!("--norm-groups {groups} divides the channels of every level")),
+            channels.map(|channels| format!("--channels {channels} suits {} groups", self.norm_num_groups)),
+        ];
+        let ways: Vec<String> = ways.into_iter().flatten().collect();
+        if ways.is_empty() { "; give other --norm-groups".into() } else { format!("; {}", ways.join(", ")) }
+    }
+
     /// Refuses what cannot be built, with the numbers.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Config(what));
@@ -218,8 +241,9 @@ impl UNetConfig {
         for (level, width) in self.widths().into_iter().enumerate() {
             if width == 0 || !width.is_multiple_of(self.norm_num_groups.max(1)) || self.norm_num_groups == 0 {
                 return refuse(format!(
-                    "level {level} has {width} channels, which {} norm groups do not divide (--norm-groups)",
-                    self.norm_num_groups
+                    "level {level} has {width} channels, which {} norm groups do not divide{}",
+                    self.norm_num_groups,
+                    self.other_groups()
                 ));
             }
             let heads = self.heads(width);
@@ -288,6 +312,23 @@ mod tests {
     }
 
     #[test]
+    fn what_divides_is_proposed() {
+        let config =
+            UNetConfig { model_channels: 16, norm_num_groups: 32, channel_mult: vec![1.0, 1.5], ..small() };
+        let config = UNetConfig { sample_size: 8, attention_resolutions: vec![], ..config };
+        let message = config.check().unwrap_err().to_string();
+        for part in
+            ["level 0 has 16 channels", "32 norm groups", "--norm-groups 8 ", "--channels 64 suits 32 groups"]
+        {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+        UNetConfig { norm_num_groups: 8, ..config.clone() }.check().unwrap();
+        UNetConfig { model_channels: 64, ..config.clone() }.check().unwrap();
+        let none = UNetConfig { norm_num_groups: 0, ..config }.check().unwrap_err().to_string();
+        assert!(none.contains("--norm-groups"), "{none}");
+    }
+
+    #[test]
     fn what_does_not_divide_is_refused() {
         for config in [
             UNetConfig { norm_num_groups: 5, ..small() },
@@ -295,6 +336,7 @@ mod tests {
             UNetConfig { attention_resolutions: vec![5], ..small() },
             UNetConfig { dropout: 1.0, ..small() },
             UNetConfig { channel_mult: vec![], ..small() },
+            UNetConfig { channel_mult: vec![1.0; 70], ..small() },
             UNetConfig { attention_head_dim: None, model_channels: 512, ..small() },
         ] {
             assert!(config.check().is_err(), "{config:?}");
