@@ -63,8 +63,11 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
     notes.push(note("class", class));
     notes.push(note("seeds", seeds));
     notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));
-    notes.push(note("guidance_weight", made.guidance.weight()));
-    notes.push(note("guidance_scale", made.guidance.scale()));
+    // A weight that a guider puts its own in the place of decides nothing.
+    if made.guiders.as_ref().is_none_or(|(guiders, _)| guiders.check_weight_is_read().is_ok()) {
+        notes.push(note("guidance_weight", made.guidance.weight()));
+        notes.push(note("guidance_scale", made.guidance.scale()));
+    }
     notes.extend(of_sampling(made.options, made.process));
     if let Some((guiders, weaker)) = made.guiders {
         notes.push(note("guider", guiders));
