@@ -300,8 +300,14 @@ pub(super) fn weight_gradient(
     let wide = wide(&params);
     if [wide.in_c, wide.out_c] != [params.in_c, params.out_c] {
         let [inputs, outputs] = [x, dy].map(|t| t.len() / t.shape()[t.shape().len() - 1]);
-        let x = &padded(cx, x, [inputs as u32, 1, params.in_c], [1, wide.in_c])?;
-        let dy = &padded(cx, dy, [outputs as u32, 1, params.out_c], [1, wide.out_c])?;
+        let x = &match wide.in_c == params.in_c {
+            true => x.clone(),
+            false => padded(cx, x, [inputs as u32, 1, params.in_c], [1, wide.in_c])?,
+        };
+        let dy = &match wide.out_c == params.out_c {
+            true => dy.clone(),
+            false => padded(cx, dy, [outputs as u32, 1, params.out_c], [1, wide.out_c])?,
+        };
         let taps = params.kernel * params.kernel;
         let shape = [taps, wide.in_c, wide.out_c].map(|extent| extent as usize);
         let sums = cx.output("conv2d padded weight gradient", &shape, DType::F32)?;
