@@ -142,7 +142,7 @@ pub struct Args {
     #[arg(long, value_name = "IMAGES")]
     save_every: Option<u64>,
     #[command(flatten)]
-    start: start::Args,
+    start: start::StartArgs,
     #[command(flatten)]
     from: start::FromArgs,
     #[command(flatten)]

@@ -100,7 +100,7 @@ impl TrainOptions {
         options.changes.clone_from(&there.changes);
         // Where the weights came from is no longer asked once they are there.
         options.init_from = options.init_from.or_else(|| there.init_from.clone());
-        let found = differences(&there, &options);
+        let found = differences(&there, &read_again(&options));
         let accepted = |difference: &Difference| !difference.fixed && accept.contains(&difference.name);
         if !found.iter().all(accepted) {
             let asked: Vec<&Difference> = found.iter().filter(|difference| !accepted(difference)).collect();
@@ -151,6 +151,12 @@ pub(super) fn begun(dir: &Path) -> Result<Option<TrainOptions>> {
     }
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map(Some).map_err(|error| Error::format(&path, error.to_string()))
+}
+
+/// The options as they would come back from `train.json`: reading may end at a number's neighbour.
+fn read_again(options: &TrainOptions) -> TrainOptions {
+    let text = serde_json::to_string(options).expect("plain values");
+    serde_json::from_str(&text).expect("what was written can be read")
 }
 
 fn refusal(dir: &Path, found: &[&Difference], accepted: &[String]) -> String {
@@ -260,6 +266,16 @@ mod tests {
         // Fewer images are a change that is asked about.
         assert!(refused(&options, dir.path(), &[]).contains("images: there 24001, now 24000"));
         settle(&options, dir.path(), &["images"], 64).unwrap();
+    }
+
+    #[test]
+    fn no_number_differs_from_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        for learning_rate in [1e-30, 1e-5, 0.1 + 0.2, 3e-4 / 7.0, f64::MIN_POSITIVE, 1e300] {
+            let options = TrainOptions { learning_rate, ..digits() };
+            settle(&options, dir.path(), &["lr"], 0).unwrap();
+            settle(&options, dir.path(), &[], 0).unwrap();
+        }
     }
 
     #[test]
