@@ -156,7 +156,7 @@ pub(super) fn begun(dir: &Path) -> Result<Option<TrainOptions>> {
 /// The options as they would come back from `train.json`: reading may end at a number's neighbour.
 fn read_again(options: &TrainOptions) -> TrainOptions {
     let text = serde_json::to_string(options).expect("plain values");
-    serde_json::from_str(&text).expect("what was written can be read")
+    serde_json::from_str(&text).unwrap_or_else(|_| options.clone())
 }
 
 fn refusal(dir: &Path, found: &[&Difference], accepted: &[String]) -> String {
