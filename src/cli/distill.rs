@@ -138,7 +138,7 @@ pub struct Args {
     )]
     save_every: Option<u64>,
     #[command(flatten)]
-    start: start::Args,
+    start: start::StartArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }

@@ -7,7 +7,7 @@ use crate::model::Checkpoint;
 use crate::train::{Start, StartingWeights};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct StartArgs {
     /// Go on with other values of these options, by the names that a refusal lists; the log shows where.
     #[arg(long, value_name = "lr,data,…", value_delimiter = ',', help_heading = "Going on")]
     accept_change: Vec<String>,
@@ -23,7 +23,7 @@ pub struct FromArgs {
     init_from: Option<PathBuf>,
 }
 
-impl Args {
+impl StartArgs {
     /// What the library is told.
     pub fn start(&self) -> Start {
         Start { accept_changes: self.accept_change.clone(), restart: self.restart, init_from: None }

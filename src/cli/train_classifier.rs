@@ -124,7 +124,7 @@ pub struct Args {
     )]
     save_every: Option<u64>,
     #[command(flatten)]
-    start: start::Args,
+    start: start::StartArgs,
     #[command(flatten)]
     from: start::FromArgs,
     #[command(flatten)]

@@ -315,6 +315,7 @@ mod tests {
         let change =
             |images, to: f64| LogEvent::new("change", images, [("option", "lr".into()), ("to", to.into())]);
         let write = |late: bool| {
+            let _ = std::fs::remove_file(dir.path().join(NAME));
             let mut log = Log::open(dir.path(), 0).unwrap();
             log.push_event(change(0, 0.1)).unwrap();
             log.push(StepRecord::at(10)).unwrap();

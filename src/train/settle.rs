@@ -104,7 +104,7 @@ impl TrainOptions {
         options.changes.clone_from(&there.changes);
         // Where the weights came from is no longer asked once they are there.
         options.init_from = options.init_from.or_else(|| there.init_from.clone());
-        let found = differences(&there, &options);
+        let found = differences(&there, &read_again(&options));
         let accepted = |difference: &Difference| !difference.fixed && accept.contains(&difference.name);
         if !found.iter().all(accepted) {
             let asked: Vec<&Difference> = found.iter().filter(|difference| !accepted(difference)).collect();
@@ -155,6 +155,12 @@ pub(super) fn begun(dir: &Path) -> Result<Option<TrainOptions>> {
     }
     let text = std::fs::read(&path).map_err(Error::io(&path))?;
     serde_json::from_slice(&text).map(Some).map_err(|error| Error::format(&path, error.to_string()))
+}
+
+/// The options as they would come back from `train.json`: reading may end at a number's neighbour.
+fn read_again(options: &TrainOptions) -> TrainOptions {
+    let text = serde_json::to_string(options).expect("plain values");
+    serde_json::from_str(&text).unwrap_or_else(|_| options.clone())
 }
 
 fn refusal(dir: &Path, found: &[&Difference], accepted: &[String]) -> String {
@@ -282,6 +288,16 @@ mod tests {
         // From now on contents count.
         settle(&of("contents", Some("listing")), dir.path(), &[], 0).unwrap();
         refused(&of("other contents", Some("listing")), dir.path(), &[]);
+    }
+
+    #[test]
+    fn no_number_differs_from_itself() {
+        let dir = tempfile::tempdir().unwrap();
+        for learning_rate in [1e-30, 1e-5, 0.1 + 0.2, 3e-4 / 7.0, f64::MIN_POSITIVE, 1e300] {
+            let options = TrainOptions { learning_rate, ..digits() };
+            settle(&options, dir.path(), &["lr"], 0).unwrap();
+            settle(&options, dir.path(), &[], 0).unwrap();
+        }
     }
 
     #[test]
