@@ -118,6 +118,7 @@ fn every_file_says_what_it_holds() {
     };
     let mut trainer = Trainer::open(&gpu, digits(), &options, stopped.path()).unwrap();
     assert_eq!(trainer.run(stop, |_, _| Ok(())).unwrap(), Outcome::Stopped);
+    drop(trainer);
     train(&gpu, &options, stopped.path());
     for name in ["config.json", "model.safetensors", "model-ema-0.9999.safetensors", "model-raw.safetensors"]
     {
@@ -157,10 +158,11 @@ fn a_training_of_an_older_version_goes_on() {
     };
     assert!((share(&trainer) / 0.99f64.powi(10) - 1.0).abs() < 1e-12);
     assert!(trainer.averages()[0].warning().is_some());
+    drop(trainer);
     // The choice once made is a part of the training.
     let ramp = TrainOptions { ema_warmup: EmaWarmup::Ramp, images: 160, ..steady.clone() };
     let refused = Trainer::open(&gpu, digits(), &ramp, dir.path()).err().unwrap().to_string();
-    assert!(refused.contains("ema_warmup: there \"none\", now \"ramp\""), "{refused}");
+    assert!(refused.contains("ema-warmup: there \"none\", now \"ramp\""), "{refused}");
 
     // An older version has written no choice.
     let path = dir.path().join("train.json");

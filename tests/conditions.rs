@@ -236,6 +236,7 @@ fn every_number_of_steps_is_sampled() {
 mod commands {
     use super::*;
     use common::program::run;
+    use freeguide::io::read_npz_images;
     use freeguide::model::write_model;
 
     /// A folder with a model.
@@ -349,7 +350,7 @@ mod commands {
             let (png, line) =
                 (at(name), ["sample", "--model", model, "--class", "3", "--w", "2", "--seeds", "0"]);
             run(&[&line[..], &["--out", &png], more].concat()).expect(0);
-            std::fs::read(png).unwrap()
+            read_npz_images(png).unwrap().images
         };
         let want = npz(ten, "ten.npz", &[]);
         assert_eq!(want, npz(&eleven, "eleven.npz", &["--null-class", "last"]));

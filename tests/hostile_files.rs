@@ -345,7 +345,8 @@ fn configurations_of_diffusers() {
             let out = own.path().join("out");
             convert(&checkpoint, &out, Format::Diffusers, None).unwrap();
             std::fs::copy(out.join("unet/diffusion_pytorch_model.safetensors"), &weights).unwrap();
-            std::fs::write(path.with_file_name("scheduler_config.json"), "{}").unwrap();
+            let scheduler = r#"{"_class_name": "DDPMScheduler"}"#;
+            std::fs::write(path.with_file_name("scheduler_config.json"), scheduler).unwrap();
         }
         Checkpoint::open(&weights, None).map(drop).map_err(|error| {
             // A file that says nothing of diffusers leaves the weights alone, which then say nothing of themselves.

@@ -153,6 +153,7 @@ pub fn compared(
 ) -> Result<Compared> {
     let path = Path::new(spec);
     if is_arrays(path) {
+        std::fs::metadata(path).map_err(Error::io(path))?;
         let network = features.network(gpu, None, &classifier_beside(path))?;
         if Reference::is_in(path) {
             return Ok(Compared { reference: Reference::load(path)?, network, contents: contents_of(path)? });

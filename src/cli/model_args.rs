@@ -12,17 +12,17 @@ use super::notes::{Notes, file_name, note};
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct ModelArgs {
     /// Which of a training's weights: the average of this rate, or `raw`, those of the last step [default: the first average].
-    #[arg(long, value_name = "raw|RATE")]
+    #[arg(long, value_name = "raw|RATE", help_heading = "Model")]
     average: Option<Average>,
     /// Which network of a file that holds several, by its name there, as `ema`; FILE#ema says the same [default: the only
     /// one, or the only average].
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help_heading = "Model")]
     network: Option<String>,
     /// A JSON file of guided-diffusion's flags, for a .pt file that is not published.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
     config: Option<PathBuf>,
     /// Where the null class is in a network of K + 1 rows of classes: `last`, as in DiT's checkpoints. `convert` remembers it.
-    #[arg(long, value_name = "last", value_parser = ["last"])]
+    #[arg(long, value_name = "last", value_parser = ["last"], help_heading = "Model")]
     null_class: Option<String>,
 }
 

@@ -1,15 +1,17 @@
 //! `freeguide sample`.
 
+mod checks;
 mod class_names;
 mod latents;
+mod output;
 mod parameters;
 
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance, Guiders, Method, Process, Respacing, SamplerKind, Spacing, Variance};
+use crate::diffusion::{Clip, Guidance, Guiders, Method, Respacing, SamplerKind, Spacing, Variance};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
@@ -23,7 +25,9 @@ use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
 use super::model_args::{self, ModelArgs};
 use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, ranges};
-use class_names::{ClassNames, class_name, class_text};
+use checks::{check_classifier, check_exponent, with_classes_of};
+use class_names::{ClassNames, class_text};
+use output::{Output, contact_sheet};
 use parameters::{Made, of_one, parameters};
 
 /// Shown first by `--help`.
@@ -91,7 +95,7 @@ pub struct Args {
     respacing: Option<Respacing>,
     /// How the levels lie between noise and picture: edm, karras, exponential, uniform (linspace), trailing, leading, leading+1
     /// [default: the model's; edm for euler, heun and the like, else uniform].
-    #[arg(long, value_name = "NAME", conflicts_with = "respacing")]
+    #[arg(long, value_name = "NAME", conflicts_with = "respacing", help_heading = "Sampler")]
     spacing: Option<Spacing>,
     /// Variance of ancestral steps of a discrete process: small, large, learned [default: the model's].
     #[arg(long, value_name = "small|large|learned", help_heading = "Sampler")]
@@ -429,85 +433,6 @@ fn method(args: &Args, config: &ModelConfig) -> Result<Method> {
     })
 }
 
-/// Refuses an exponent that nothing would read.
-fn check_exponent(args: &Args, options: &SamplerOptions, process: &Process) -> Result<()> {
-    if args.v.is_none() || process.has_variance_exponent(&options.method, options.steps) {
-        return Ok(());
-    }
-    Err(Error::Config(format!(
-        "--v is for ancestral steps in continuous time; this is {} of a model of {} time, which does not read it",
-        process.sampler(&options.method, options.steps),
-        if process.is_continuous() { "continuous" } else { "discrete" }
-    )))
-}
-
-/// Refuses a classifier of other pictures, or of another process.
-fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<Option<String>> {
-    let size = |c: &ModelConfig| (c.unet.sample_size, c.unet.in_channels);
-    if size(model) != size(classifier) {
-        return Err(Error::Config(format!(
-            "the classifier is for pictures of {:?} (side, channels), the model makes {:?}",
-            size(classifier),
-            size(model)
-        )));
-    }
-    // What both are told of a noise level must mean the same.
-    let process = |c: &ModelConfig| (c.scheduler.beta_schedule.clone(), c.scheduler.num_train_timesteps);
-    if process(model) != process(classifier) {
-        let of = |(schedule, steps): (String, Option<usize>)| match steps {
-            Some(steps) => format!("{schedule} in {steps} steps"),
-            None => schedule,
-        };
-        return Err(Error::Config(format!(
-            "the classifier was trained on noise of the schedule {}, the model on {}",
-            of(process(classifier)),
-            of(process(model))
-        )));
-    }
-    match model.unet.num_classes {
-        Some(_) => {
-            let (ours, theirs) = (&*model.class_names, &*classifier.class_names);
-            check_same_classes(("the model", ours), ("the classifier", theirs), false)
-        }
-        None => Ok(None),
-    }
-}
-
-/// A model's configuration with the names of a classifier's classes where it has none itself.
-fn with_classes_of(model: &ModelConfig, classifier: &ModelConfig) -> ModelConfig {
-    let mut config = model.clone();
-    if config.class_names.is_empty() {
-        config.class_names = classifier.class_names.clone();
-    }
-    config
-}
-
-/// What `--out` names.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Output {
-    Png,
-    Npz,
-    Folder,
-}
-
-impl Output {
-    fn of(path: &Path) -> Result<Output> {
-        match path.extension().and_then(|e| e.to_str()).map(str::to_lowercase).as_deref() {
-            // Whatever its name, as `run.v2/`.
-            _ if path.is_dir() || path.to_string_lossy().ends_with(std::path::is_separator) => {
-                Ok(Output::Folder)
-            }
-            Some("png") => Ok(Output::Png),
-            Some("npz") => Ok(Output::Npz),
-            None => Ok(Output::Folder),
-            Some(other) => Err(Error::Config(format!(
-                "--out {0}: .{other} is neither .png nor .npz; a folder of that name is {0}/",
-                path.display()
-            ))),
-        }
-    }
-}
-
 /// The classes that `--class` names.
 fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
     let count = config.unet.num_classes.or(Some(config.class_names.len()).filter(|count| *count > 0));
@@ -516,32 +441,6 @@ fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
         ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
         (text, _) => Ok(vec![Some(config.class(text)?)]),
     }
-}
-
-fn contact_sheet(
-    config: &ModelConfig,
-    classes: &[Option<u32>],
-    seeds: &[u64],
-    images: Vec<Image>,
-) -> Result<Image> {
-    if let [one] = &images[..] {
-        return Ok(one.clone());
-    }
-    let rows: Vec<Vec<Vec<Image>>> = match classes {
-        // One class fills a square of rows, several get a row each.
-        [_] => {
-            let columns = (images.len() as f64).sqrt().ceil() as usize;
-            let rows =
-                images.chunks(columns).map(|row| row.iter().map(|image| vec![image.clone()]).collect());
-            rows.collect()
-        }
-        _ => images.chunks(seeds.len()).map(|row| row.iter().map(|i| vec![i.clone()]).collect()).collect(),
-    };
-    let labels: Vec<String> = match classes {
-        [_] => Vec::new(),
-        _ => classes.iter().map(|class| class_name(config, *class)).collect(),
-    };
-    pictures::sheet(&rows, &labels, &[])
 }
 
 /// As many as keep the device busy.

@@ -19,9 +19,14 @@ pub fn list(root: &Path) -> Result<Tree> {
     std::fs::read_dir(root).map_err(Error::io(root))?;
     let mut walk = Walk { root: real.clone(), ..Walk::default() };
     walk.folder(root, real, "", 0);
-    // Links last, so that what lies in the folder itself is read there.
+    // Links last, so that what lies in the folder itself is read there, and of those the ones to folders first.
     while !walk.links.is_empty() {
-        let mut links = std::mem::take(&mut walk.links);
+        let (mut links, files): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut walk.links).into_iter().partition(|(_, path, _)| path.is_dir());
+        match links.is_empty() {
+            true => links = files,
+            false => walk.links = files,
+        }
         links.sort();
         links.into_iter().for_each(|link| walk.link(link));
     }

@@ -34,7 +34,9 @@ impl Gpu {
             self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
         encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &staging, 0, bytes);
         let submission = self.queue().submit([encoder.finish()]);
-        Ok(Readback { submission: Some(submission), ..Readback::of(self, staging) })
+        // In a scope, as what maps a buffer of a lost device would else end the program.
+        let readback = self.scoped("readback", bytes, || Ok(Readback::of(self, staging)))?;
+        Ok(Readback { submission: Some(submission), ..readback })
     }
 
     /// Reads bytes `range` of a buffer, waiting for them. Not for frame loops.

@@ -160,7 +160,9 @@ pub(super) fn begun(dir: &Path) -> Result<Option<TrainOptions>> {
 /// The options as they would come back from `train.json`: reading may end at a number's neighbour.
 fn read_again(options: &TrainOptions) -> TrainOptions {
     let text = serde_json::to_string(options).expect("plain values");
-    serde_json::from_str(&text).unwrap_or_else(|_| options.clone())
+    let again: TrainOptions = serde_json::from_str(&text).unwrap_or_else(|_| options.clone());
+    // Which is not written.
+    TrainOptions { earlier_data_fingerprint: options.earlier_data_fingerprint.clone(), ..again }
 }
 
 fn refusal(dir: &Path, found: &[&Difference], accepted: &[String]) -> String {

@@ -3,6 +3,8 @@
 //! With one microbatch everything is one plan and one submission a step. With several, a plan that adds to the
 //! gradients is replayed for each, and a second plan applies them.
 
+mod pending;
+
 use std::collections::VecDeque;
 
 use crate::autograd::backprop_from;
@@ -18,12 +20,13 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::distill::{Lesson, Lessons};
 use super::importance::Importance;
-use super::log::StepRecord;
-use super::noise_scale::{MicroNorm, PendingNorm};
+use super::noise_scale::MicroNorm;
 use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
 use super::trained::Trained;
+
+pub use pending::PendingStep;
 
 /// What a step costs, before anything runs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,71 +75,6 @@ pub struct TrainStep {
     apply: Option<Plan>,
     /// The gradient's norm after the first of several microbatches.
     micro_norm: Option<MicroNorm>,
-}
-
-/// A step on its way: its numbers arrive later.
-pub struct PendingStep {
-    images: u64,
-    learning_rate: f64,
-    times: Vec<usize>,
-    /// Of each sample, where times are drawn by importance.
-    weights: Option<Vec<f64>>,
-    quarters: Vec<usize>,
-    terms: Vec<Readback>,
-    losses: VecDeque<Readback>,
-    /// Microbatches.
-    parts: usize,
-    /// Losses of the first microbatches, which have arrived.
-    arrived: Vec<f32>,
-    micro_norm: Option<PendingNorm>,
-    optimizer: Readback,
-}
-
-impl PendingStep {
-    /// Waits for the step's numbers.
-    pub fn wait(self) -> Result<StepRecord> {
-        Ok(self.wait_for_losses()?.0)
-    }
-
-    /// Waits for the step's numbers, and each sample's (t, loss).
-    pub fn wait_for_losses(self) -> Result<(StepRecord, Vec<(usize, f64)>)> {
-        let mut each = self.arrived;
-        for losses in self.losses {
-            each.extend(bytemuck::pod_collect_to_vec::<u8, f32>(&losses.wait()?));
-        }
-        let count = each.len();
-        let part = (count / self.parts).max(1);
-        let sum: f64 = each.chunks(part).map(|part| part.iter().map(|&x| f64::from(x)).sum::<f64>()).sum();
-        let mean = (sum / count as f64) as f32;
-        let weighted = self.weights.map(|weights| {
-            let terms = weights.iter().zip(&each).map(|(weight, loss)| weight * f64::from(*loss));
-            (terms.sum::<f64>() / count as f64) as f32
-        });
-        let losses = self.times.into_iter().zip(each.into_iter().map(f64::from)).collect();
-        let (mut hits, mut of) = ([0; 4], [0; 4]);
-        let classifies = !self.terms.is_empty();
-        let mut quarters = self.quarters.into_iter();
-        for terms in self.terms {
-            let terms: Vec<[f32; 4]> = bytemuck::pod_collect_to_vec(&terms.wait()?);
-            for ([_, hit, ..], quarter) in terms.into_iter().zip(&mut quarters) {
-                hits[quarter] += hit as u32;
-                of[quarter] += 1;
-            }
-        }
-        let state: OptimizerState = bytemuck::pod_read_unaligned(&self.optimizer.wait()?);
-        let record = StepRecord {
-            images: self.images,
-            loss: weighted.unwrap_or(mean),
-            unweighted_loss: weighted.and(Some(mean).filter(|mean| mean.is_finite())),
-            grad_norm: state.gradient_norm,
-            micro_norm: self.micro_norm.map(|norm| norm.wait(&state)).transpose()?.flatten(),
-            learning_rate: self.learning_rate as f32,
-            hits: classifies.then_some(hits),
-            of: classifies.then_some(of),
-            skipped: state.skip != 0,
-        };
-        Ok((record, losses))
-    }
 }
 
 /// A tensor over the whole of a buffer.

@@ -413,7 +413,10 @@ fn a_network_that_saw_no_label_is_asked_for_no_class() {
         let fixed = ["sample", "--model", &model, "--seeds", "1", "--steps", "2", "--out", &out];
         run(&[&fixed[..], more].concat())
     };
-    contains(&sample("class.png", &["--class", "3"]).expect(1).stderr, &["--p-uncond 1", "--classifier"]);
+    contains(
+        &sample("class.png", &["--class", "3"]).expect(1).stderr,
+        &["trained without labels", "`p-uncond`", "`classifier`"],
+    );
     sample("none.png", &["--class", "none"]).expect(0);
     // Guided by a classifier the network itself is told no class, without a word of it.
     let guided = ["--class", "3", "--classifier", &classifier];

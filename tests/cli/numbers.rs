@@ -141,8 +141,10 @@ fn without(command: &Command, line: &[String], arg: &Arg, place: &Place) -> Vec<
             kept.push(word.clone());
         }
     }
-    if arg.get_id() == "upsampler_steps" {
-        kept.extend(["--upsampler".into(), place.text("model")]);
+    for (id, other) in [("upsampler_steps", "--upsampler"), ("classifier_scale", "--classifier")] {
+        if arg.get_id() == id {
+            kept.extend([other.into(), place.text("model")]);
+        }
     }
     // Dry runs would train no image less.
     if ["images", "epochs"].contains(&arg.get_id().as_str()) {

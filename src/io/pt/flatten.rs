@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::pickle::{Heap, Outcome};
+use super::heap::{Heap, Outcome};
 use super::value::{Id, Plain, Value, View};
 
 /// Deeper nesting than any checkpoint's, or a container that holds itself.

@@ -9,7 +9,8 @@ use std::ops::Range;
 use crate::error::{Error, Result};
 use crate::io::pieces::Pieces;
 
-use super::pickle::{self, Heap, MOST_BYTES, Outcome};
+use super::heap::{Heap, Outcome};
+use super::pickle::{self, MOST_BYTES};
 use super::value::{Id, Value};
 
 /// The first pickle: this number, in the ten bytes that Python writes for it.

@@ -6,6 +6,7 @@
 
 mod archive;
 mod flatten;
+mod heap;
 mod legacy;
 mod pickle;
 mod rebuild;
@@ -44,7 +45,7 @@ impl PtFile {
         let file = Pieces::open(path.as_ref())?;
         let bad = |what: String| Error::format(file.path(), what);
         let start = file.read(0..file.length().min(512))?;
-        let mut heap = pickle::Heap::default();
+        let mut heap = heap::Heap::default();
         let (entries, storages) = if start.starts_with(b"PK") {
             let archive = archive::open(&file)?;
             let (root, _) = pickle::load(&archive.pickle, &mut heap).map_err(bad)?;

@@ -6,79 +6,15 @@
 
 use std::collections::HashMap;
 
+use super::heap::{Heap, MOST_NAME, Outcome};
 use super::rebuild;
-use super::value::{Global, Id, Storage, Value};
-
-/// What is wrong, without the file's name.
-pub(super) type Outcome<T> = std::result::Result<T, String>;
+use super::value::{Id, Value};
 
 /// The longest stream that is read. Those of published checkpoints take a tenth of a megabyte.
 pub(super) const MOST_BYTES: usize = 16 << 20;
 
 /// The most values, marks and remembered places at a time: a published checkpoint makes some ten thousand.
 const MOST_VALUES: usize = 1 << 20;
-
-/// The most names of types that are not read: a checkpoint has a handful.
-const MOST_OTHERS: usize = 4096;
-
-/// The longest name of a module, and of a type in it.
-const MOST_NAME: usize = 256;
-
-/// Values, by place.
-#[derive(Default)]
-pub(super) struct Heap {
-    values: Vec<Value>,
-    /// The places of the names of types that are not read, each once.
-    others: HashMap<String, Id>,
-}
-
-impl Heap {
-    pub fn get(&self, id: Id) -> &Value {
-        &self.values[id]
-    }
-
-    /// Every run of elements that the stream names, in whatever it was used.
-    pub fn storages(&self) -> impl Iterator<Item = &Storage> {
-        self.values.iter().filter_map(|value| match value {
-            Value::Storage(storage) => Some(&**storage),
-            _ => None,
-        })
-    }
-
-    /// What the type at `id`, or of the object there, is called.
-    pub fn name(&self, id: Id) -> &str {
-        match self.get(id) {
-            Value::Opaque(of) if *of != id => self.name(*of),
-            Value::Global(Global::Other(name)) => name,
-            other => other.kind(),
-        }
-    }
-
-    fn push(&mut self, value: Value) -> Id {
-        self.values.push(value);
-        self.values.len() - 1
-    }
-
-    /// The place of the type or function `module.name`.
-    fn global(&mut self, module: &str, name: &str) -> Outcome<Id> {
-        if let Some(global) = rebuild::global(module, name) {
-            return Ok(self.push(Value::Global(global)));
-        }
-        if module.len() > MOST_NAME || name.len() > MOST_NAME {
-            return Err(format!("the name of a type has {} bytes", module.len() + name.len()));
-        }
-        let whole = format!("{module}.{name}");
-        if let Some(id) = self.others.get(&whole) {
-            return Ok(*id);
-        }
-        if self.others.len() == MOST_OTHERS {
-            return Err(format!("it names more than {MOST_OTHERS} types"));
-        }
-        let id = self.push(Value::Global(Global::Other(whole.as_str().into())));
-        self.others.insert(whole, id);
-        Ok(id)
-    }
-}
 
 /// Runs one pickle at the start of `bytes`: its value, and how many bytes it took.
 pub(super) fn load(bytes: &[u8], heap: &mut Heap) -> Outcome<(Id, usize)> {
@@ -91,7 +27,7 @@ pub(super) fn load(bytes: &[u8], heap: &mut Heap) -> Outcome<(Id, usize)> {
             return Ok((root, machine.at));
         }
         let Machine { heap, stack, marks, memo, .. } = &machine;
-        if heap.values.len() + stack.len() + marks.len() + memo.len() > MOST_VALUES {
+        if heap.len() + stack.len() + marks.len() + memo.len() > MOST_VALUES {
             return Err(located(format!("it makes more than {MOST_VALUES} values")));
         }
     }
@@ -409,7 +345,7 @@ impl Machine<'_> {
 
     fn top(&mut self) -> Outcome<&mut Value> {
         let top = *self.stack.last().ok_or("the stack is empty")?;
-        Ok(&mut self.heap.values[top])
+        Ok(self.heap.get_mut(top))
     }
 
     /// Whether the top of the stack stands for an object that was not made, which takes anything.

@@ -1,6 +1,7 @@
 //! What PyTorch writes into a pickle: storages by persistent id, tensors as views of them, and nothing else.
 
-use super::pickle::{Heap, Outcome, REFUSED};
+use super::heap::{Heap, Outcome};
+use super::pickle::REFUSED;
 use super::value::{Global, Id, Storage, Value, View};
 use crate::io::Dtype;
 

@@ -68,7 +68,7 @@ fn completed(head: &str, golden: &SafetensorsFile, crc: u32) -> Vec<u8> {
     let mut bytes = std::fs::read(fixture(head)).unwrap();
     let path = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(path.path(), &bytes).unwrap();
-    let mut heap = pickle::Heap::default();
+    let mut heap = heap::Heap::default();
     let stream = legacy::open(&Pieces::open(path.path()).unwrap(), &mut heap).unwrap();
     let entries = flatten::flatten(&heap, stream.root).unwrap();
     for key in &stream.keys {
@@ -109,7 +109,7 @@ fn whole_networks_are_the_golden_ones() {
 
     // The same network in the newer format: its golden pickle, and the storages in the order of their numbers.
     let pickle = std::fs::read(fixture("unet_a.data.pkl")).unwrap();
-    let mut heap = pickle::Heap::default();
+    let mut heap = heap::Heap::default();
     let (root, _) = pickle::load(&pickle, &mut heap).unwrap();
     let entries = flatten::flatten(&heap, root).unwrap();
     let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);

@@ -1,0 +1,122 @@
+//! The options of a training that a command line asks for, and what they cost.
+
+use crate::cli::ranges;
+use crate::data::Dataset;
+use crate::error::{Error, Result};
+use crate::gpu::Gpu;
+use crate::nn::UNet;
+use crate::nn::unet::NullClass;
+use crate::tensor::Precision;
+use crate::train::{Objective, Preset, TrainOptions, TrainStep};
+
+use super::Args;
+
+impl Args {
+    pub(super) fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
+        let preset = Preset::or_usual(self.preset.as_deref(), dataset)?;
+        let mut options = preset.options(dataset, self.seed);
+        let o = &mut options;
+        o.random_crop = match self.crop.as_str() {
+            "center" => false,
+            "random" => true,
+            other => return Err(Error::Config(format!("--crop {other:?} is neither center nor random"))),
+        };
+        o.flip = self.flip;
+        o.upsample_from = self.upsample_from;
+        if o.upsample_from.is_some() {
+            o.unet.low_res_channels = o.unet.in_channels;
+            if self.sample_every.is_some_and(|every| every > 0) {
+                return Err(Error::Config(
+                    "--sample-every: an upsampler makes no pictures of its own".into(),
+                ));
+            }
+        }
+        fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+            if let Some(value) = from {
+                *to = value.clone();
+            }
+        }
+        set(&mut o.unet.model_channels, &self.channels);
+        if let Some(text) = &self.channel_mult {
+            o.unet.channel_mult = ranges::numbers(text)?;
+            // The preset's attention is for the preset's levels: keep what still exists.
+            let sizes = o.unet.sizes();
+            o.unet.attention_resolutions.retain(|size| sizes.contains(size));
+        }
+        set(&mut o.unet.layers_per_block, &self.res_blocks);
+        if let Some(text) = &self.attention {
+            o.unet.attention_resolutions = ranges::sizes(text)?;
+        }
+        set(&mut o.unet.norm_num_groups, &self.norm_groups);
+        set(&mut o.unet.dropout, &self.dropout.map(|share| share as f32));
+        o.unet.condition_from = self.condition_from.clone();
+        if let Some(batch) = self.batch {
+            o.batch = batch;
+            // Not the microbatch of a set's own smaller batch.
+            o.microbatch = batch.min(preset.batch.1);
+            if !batch.is_multiple_of(o.microbatch.max(1)) {
+                o.microbatch = batch;
+            }
+        }
+        set(&mut o.microbatch, &self.microbatch);
+        set(&mut o.learning_rate, &self.lr);
+        set(&mut o.warmup_images, &self.warmup);
+        set(&mut o.weight_decay, &self.weight_decay);
+        set(&mut o.grad_clip, &self.grad_clip);
+        set(&mut o.images, &self.images);
+        if let Some(epochs) = self.epochs {
+            o.images = epochs.saturating_mul(dataset.len() as u64);
+        }
+        o.unconditional_probability = self.p_uncond;
+        if let Some(text) = &self.ema {
+            o.ema_rates = ranges::numbers(text)?;
+        }
+        o.ema_warmup = self.ema_warmup;
+        (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
+        o.objective = Objective {
+            schedule: self.schedule,
+            steps_total: self.steps_total,
+            prediction: self.predict,
+            learn_sigma: self.learn_sigma,
+            loss: self.loss,
+            t_sampler: self.t_sampler,
+        };
+        o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
+        if self.unlabelled {
+            (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
+            o.class_names = Vec::new();
+        }
+        o.precision = self.precision.parse::<Precision>()?;
+        set(&mut o.sample_every, &self.sample_every);
+        set(&mut o.save_every, &self.save_every);
+        options.check()?;
+        Ok(options)
+    }
+}
+
+/// Prints them with parameters, memory and work, taking none of that memory.
+pub(super) fn dry_run(gpu: &Gpu, options: &TrainOptions) -> Result<()> {
+    let unet = UNet::new(&options.unet)?;
+    println!("{}", serde_json::to_string_pretty(options).expect("plain values"));
+    let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
+    println!("parameters: {} in {} tensors", unet.parameters().count(), unet.parameters().specs().len());
+    let cost = TrainStep::cost(gpu, &unet, options)?;
+    println!(
+        "memory: {:.3} GiB ({:.3} for parameters, gradients, moments and averages, {:.3} for activations)",
+        gib(cost.state_bytes + cost.activation_bytes),
+        gib(cost.state_bytes),
+        gib(cost.activation_bytes)
+    );
+    if let Err(error) = gpu.check_room("this training", cost.bytes()) {
+        eprintln!("warning: {error}");
+    }
+    let steps = options.images.div_ceil(options.batch as u64);
+    println!(
+        "work: {:.3} TFLOP a step of {} images, {:.3} TFLOP for all {} steps",
+        cost.flops * 1e-12,
+        options.batch,
+        cost.flops * steps as f64 * 1e-12,
+        steps
+    );
+    Ok(())
+}
