@@ -26,7 +26,7 @@ pub struct Args {
     #[arg(long, value_name = "STATS.npz")]
     out: PathBuf,
     /// The side in pixels to bring pictures to [default: their own].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE))]
+    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_MEASURED))]
     image_size: Option<usize>,
     #[command(flatten)]
     features: FeatureArgs,

@@ -72,7 +72,7 @@ pub struct Args {
         long,
         value_name = "1,2,…",
         help_heading = "Network",
-        value_parser = number::list(number::real(0.001..=64.0))
+        value_parser = number::list(number::real(0.001..=16.0))
     )]
     channel_mult: Option<String>,
     /// Residual blocks a level.

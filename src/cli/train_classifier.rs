@@ -61,7 +61,7 @@ pub struct Args {
     #[arg(
         long,
         value_name = "1,2,…",
-        value_parser = number::list(number::real(0.001..=64.0)),
+        value_parser = number::list(number::real(0.001..=16.0)),
         help_heading = "Network"
     )]
     channel_mult: Option<String>,

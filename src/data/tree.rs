@@ -98,7 +98,8 @@ impl Tree {
             .iter()
             .filter_map(|entry| Some(inside(entry).split_once('/')?.0.to_owned()))
             .collect();
-        if !labelled && !(self.is_zip && !folders.is_empty()) {
+        let read_as_it_is = labelled || self.is_zip && !folders.is_empty();
+        if !read_as_it_is {
             return;
         }
         for entry in &mut self.entries {

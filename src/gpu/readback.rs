@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use futures_channel::oneshot;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 use super::buffer::Buffer;
 use super::device::Gpu;
@@ -34,8 +34,13 @@ impl Gpu {
             self.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("readback") });
         encoder.copy_buffer_to_buffer(buffer.raw(), range.start, &staging, 0, bytes);
         let submission = self.queue().submit([encoder.finish()]);
-        // In a scope, as what maps a buffer of a lost device would else end the program.
-        let readback = self.scoped("readback", bytes, || Ok(Readback::of(self, staging)))?;
+        // In a scope: mapping a buffer of a device that is lost, which nobody has told of yet, would else end the program.
+        let readback = self.scoped("readback", bytes, || Ok(Readback::of(self, staging))).map_err(
+            |error| match error {
+                Error::Device(what) => self.fail(what),
+                other => other,
+            },
+        )?;
         Ok(Readback { submission: Some(submission), ..readback })
     }
 

@@ -156,7 +156,7 @@ pub(super) fn reached(lines: &[Line]) -> u64 {
 /// When there is none, or a line of it is neither a step nor an event; half of a last line, which a killed run may leave,
 /// is none.
 pub fn records(dir: &Path) -> Result<Vec<StepRecord>> {
-    Ok(lines(&dir.join(NAME), None)?.into_iter().filter_map(|line| Some(split(line).0?)).collect())
+    Ok(lines(&dir.join(NAME), None)?.into_iter().filter_map(|line| split(line).0).collect())
 }
 
 /// The events that the log in a training's folder tells of.
@@ -164,7 +164,7 @@ pub fn records(dir: &Path) -> Result<Vec<StepRecord>> {
 /// # Errors
 /// Those of [`records`].
 pub fn events(dir: &Path) -> Result<Vec<LogEvent>> {
-    Ok(lines(&dir.join(NAME), None)?.into_iter().filter_map(|line| Some(split(line).1?)).collect())
+    Ok(lines(&dir.join(NAME), None)?.into_iter().filter_map(|line| split(line).1).collect())
 }
 
 fn split(line: Line) -> (Option<StepRecord>, Option<LogEvent>) {

@@ -419,7 +419,7 @@ fn a_network_that_saw_no_label_is_asked_for_no_class() {
     );
     sample("none.png", &["--class", "none"]).expect(0);
     // Guided by a classifier the network itself is told no class, without a word of it.
-    let guided = ["--class", "3", "--classifier", &classifier];
+    let guided = ["--class", "3", "--classifier", &classifier, "--classifier-scale", "1000"];
     sample("guided.png", &guided).expect(0);
     sample("told.png", &[&guided[..], &["--w", "-1"]].concat()).expect(0);
     let pixels = |name: &str| image::open(place.path(name)).unwrap().into_bytes();
