@@ -21,7 +21,7 @@ use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
 use crate::{Error, Result};
 
-/// How levels are spread; see the [module](self).
+/// How levels are spread between the ends of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Spacing {
     /// The process's end, then EDM's levels.
