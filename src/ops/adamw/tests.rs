@@ -138,7 +138,8 @@ fn averages_hold_the_share_of_the_initial_weights_that_the_formula_tells() {
             let got = run.get(&run.arenas[0][4]);
             for (got, rate) in got.chunks(64).zip(rates) {
                 let want = ema_warmup.initial_share(rate, steps);
-                let close = (f64::from(got[0]) - want).abs() <= 1e-4 * want + 1e-38;
+                // What is about the smallest normal number of f32 is zero: adapters need not have smaller ones.
+                let close = (f64::from(got[0]) - want).abs() <= 1e-4 * want + 1e-37;
                 assert!(close, "{ema_warmup}, rate {rate}, {steps} steps: {} is not {want}", got[0]);
                 assert!(got.iter().all(|x| x == &got[0]));
             }
