@@ -8,7 +8,7 @@ pub(super) use crate::sizes::{MOST_BATCH, MOST_IMAGES, MOST_SIDE, MOST_STEPS};
 /// Pictures, points, …: the most that a command makes or measures.
 pub const MOST_COUNT: usize = 10_000_000;
 /// Side of pictures whose features are measured, each of which is brought to that size.
-pub const MOST_MEASURED: usize = 4096;
+pub const MOST_MEASURED: usize = 1024;
 /// The largest guidance weight, either way; the CFG paper goes to 4.
 pub const MOST_WEIGHT: f64 = 1000.0;
 /// The largest factor of a multiplier, a rate or a decay.
