@@ -92,7 +92,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(told) => return ExitCode::from(terminal::usage(&told)),
+        Err(told) => return ExitCode::from(terminal::usage(told)),
     };
     let done = match cli.command {
         Command::Quickstart(args) => quickstart::run(&args),

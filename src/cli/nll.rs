@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::data::{Crop, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::io::{Series, line_plot, write_atomic};
 use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
@@ -69,7 +69,7 @@ pub struct Args {
 
 pub fn run(args: &Args) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "json") {
-        return Err(Error::Config(format!("--out {}: expected a name ending in .json", args.out.display())));
+        return Err(Error::Config(format!("--out {}: expected a name ending in .json", shown(&args.out))));
     }
     let picture = args.out.with_extension("png");
     outputs::prove([&args.out, &picture], args.force)?;

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 
 use crate::data::Image;
 use crate::diffusion::{Clip, Guidance, Guiders, Method, Respacing, SamplerKind, Spacing, Variance};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
@@ -417,7 +417,10 @@ pub fn variance(text: &str) -> Result<Variance> {
         "small" => Ok(Variance::Small),
         "large" => Ok(Variance::Large),
         "learned" => Ok(Variance::LearnedRange),
-        other => Err(Error::Config(format!("--variance {other:?} is none of small, large, learned"))),
+        other => Err(Error::Config(format!(
+            "--variance {other:?} is none of small, large, learned",
+            other = brief(other)
+        ))),
     }
 }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use super::average::{Average, held_at};
 use super::diffusers::STEM as THEIRS;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 /// What is asked of a model beyond its path. Nothing of it is the usual.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,7 +57,11 @@ pub(super) fn find(path: &Path, choice: &Choice) -> Result<Place> {
     let (mut network, mut average) = (choice.network.clone(), choice.average);
     if let Some(named) = named {
         let twice = |option: String| {
-            let what = format!("{} asks for {named}, and the option for {option}", path.display());
+            let what = format!(
+                "{} asks for {named}, and the option for {option}",
+                path.display(),
+                named = brief(&named)
+            );
             Error::Config(what)
         };
         match named.parse::<Average>() {

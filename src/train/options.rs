@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Crop, Dataset};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::Capabilities;
 use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
@@ -183,7 +183,11 @@ impl Preset {
     pub fn named(name: &str) -> Result<&'static Preset> {
         PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
             let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-            Error::Config(format!("there is no preset {name:?}; there are {}", names.join(", ")))
+            Error::Config(format!(
+                "there is no preset {name:?}; there are {}",
+                names.join(", "),
+                name = brief(name)
+            ))
         })
     }
 

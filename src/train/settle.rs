@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::write_atomic;
 
 use super::options::TrainOptions;
@@ -94,7 +94,8 @@ impl TrainOptions {
             names.sort_unstable();
             return Err(Error::Config(format!(
                 "accept-change: {name:?} is no option that can change in a training; those are {}",
-                names.join(", ")
+                names.join(", "),
+                name = brief(name)
             )));
         }
         let mut options = TrainOptions { changes: Vec::new(), ..self.clone() };

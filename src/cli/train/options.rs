@@ -2,7 +2,7 @@
 
 use crate::cli::ranges;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
 use crate::nn::unet::NullClass;
@@ -19,7 +19,12 @@ impl Args {
         o.random_crop = match self.crop.as_str() {
             "center" => false,
             "random" => true,
-            other => return Err(Error::Config(format!("--crop {other:?} is neither center nor random"))),
+            other => {
+                return Err(Error::Config(format!(
+                    "--crop {other:?} is neither center nor random",
+                    other = brief(&other)
+                )));
+            }
         };
         o.flip = self.flip;
         o.upsample_from = self.upsample_from;
