@@ -57,4 +57,4 @@ pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
 pub use tensor_source::TensorSource;
-pub use work_folder::WorkFolder;
+pub use work_folder::{WorkFolder, is_work_folder};
