@@ -234,6 +234,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !known || steps.is_empty() {
         let default = args.halve.map(|_| Prediction::V);
         let teacher = Teacher::new(teacher)?;
+        if let Some(average) = teacher.average() {
+            eprintln!("teacher: {}, its weights of the average {average}", teacher.model().name);
+        }
         let options = teacher.teach(options.clone(), range, None, args.predict.or(default))?;
         if student(&gpu, &dataset, &options, teacher, &args.out, &start)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &args.out);
