@@ -51,8 +51,18 @@ const CHANGEABLE: &[(&str, &str)] = &[
 const DATA: &str = "data";
 
 /// Fields that decide nothing of what is trained. `class_names` and `data_fingerprint` are compared by [`same_data`].
-const FREE: &[&str] =
-    &["changes", "class_names", "data", "data_fingerprint", "sample_every", "sampling", "save_every"];
+///
+/// What rows the first weights had trained follows from their hash.
+const FREE: &[&str] = &[
+    "changes",
+    "class_names",
+    "data",
+    "data_fingerprint",
+    "init_rows",
+    "sample_every",
+    "sampling",
+    "save_every",
+];
 
 /// Whether the pictures are those that the folder was begun with. Only here are they compared: by the fingerprint, or by that
 /// which an earlier version had of them.
@@ -105,6 +115,7 @@ impl TrainOptions {
         options.changes.clone_from(&there.changes);
         // Where the weights came from is no longer asked once they are there.
         options.init_from = options.init_from.or_else(|| there.init_from.clone());
+        options.init_rows = options.init_rows.or_else(|| there.init_rows.clone());
         let found = differences(&there, &read_again(&options));
         let accepted = |difference: &Difference| !difference.fixed && accept.contains(&difference.name);
         if !found.iter().all(accepted) {
@@ -368,6 +379,7 @@ mod tests {
         options.distillation =
             Some(super::super::Distillation { teacher: "t".into(), average: None, steps: None });
         options.changes = vec![Change { images: 0, option: "lr".into(), from: 1.into(), to: 2.into() }];
+        options.init_rows = Some(crate::model::TrainedRows::of(&[0], 1, 0.1));
         let value = serde_json::to_value(&options).unwrap();
         for field in FREE.iter().chain(CHANGEABLE.iter().map(|(field, _)| field)) {
             let pointer = format!("/{}", field.replace('.', "/"));
