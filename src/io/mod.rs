@@ -33,6 +33,7 @@ pub mod plot;
 pub mod png;
 pub mod pt;
 pub mod safetensors;
+mod signatures;
 pub mod tensor_source;
 pub mod work_folder;
 
