@@ -8,6 +8,7 @@ use crate::nn::unet::QkvLayout;
 
 use super::model_args::ModelArgs;
 use super::outputs;
+use super::shared_args::ForceArgs;
 
 /// Shown first by `--help`.
 const EXAMPLES: &str = "\
@@ -34,9 +35,8 @@ pub struct Args {
     qkv_order: Option<String>,
     #[command(flatten)]
     opening: ModelArgs,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -63,7 +63,7 @@ pub fn run(args: &Args) -> Result<()> {
             )));
         }
     };
-    outputs::prove(format.files(&args.out), args.force)?;
+    outputs::prove(format.files(&args.out), args.force.force)?;
     let checkpoint = args.opening.checkpoint(&args.from)?;
     convert(&checkpoint, &args.out, format, order)?;
     if format == Format::Safetensors {

@@ -152,7 +152,7 @@ pub fn draw(points: &[Point], plot: &Path, table: &Path) -> Result<String> {
 fn settle(note: &Path, csv: &Path, args: &Args, what: &str, models: &[(String, Model)]) -> Result<()> {
     let known = std::fs::read_to_string(note).unwrap_or_default();
     let mut lines: Vec<String> = known.lines().skip(1).map(str::to_owned).collect();
-    if args.force || !csv.exists() {
+    if args.force.force || !csv.exists() {
         lines.clear();
     } else if known.lines().next() != what.lines().next() {
         return Err(Error::Config(format!(
@@ -176,7 +176,7 @@ fn settle(note: &Path, csv: &Path, args: &Args, what: &str, models: &[(String, M
             None => lines.push(line),
         }
     }
-    if args.force && csv.exists() {
+    if args.force.force && csv.exists() {
         std::fs::remove_file(csv).map_err(Error::io(csv))?;
     }
     let text = format!("{}\n{}\n", what.trim(), lines.join("\n"));

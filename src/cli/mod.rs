@@ -30,6 +30,7 @@ mod progress;
 mod quickstart;
 mod ranges;
 mod sample;
+mod shared_args;
 mod sheets;
 mod start;
 mod stats;

@@ -12,6 +12,7 @@ use crate::sample::{Nll, NllOptions};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
+use super::shared_args::ForceArgs;
 use super::{DeviceArgs, interrupt, number, outputs, progress, sample};
 
 /// Shown first by `--help`.
@@ -60,9 +61,8 @@ pub struct Args {
     /// Where the numbers go; a plot of each step goes beside them as .png.
     #[arg(long, value_name = "FILE.json", default_value = "nll.json")]
     out: PathBuf,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -72,7 +72,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(format!("--out {}: expected a name ending in .json", shown(&args.out))));
     }
     let picture = args.out.with_extension("png");
-    outputs::prove([&args.out, &picture], args.force)?;
+    outputs::prove([&args.out, &picture], args.force.force)?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let model = args.opening.model(&gpu, &args.model)?;

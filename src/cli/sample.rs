@@ -19,11 +19,11 @@ use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_c
 use crate::sample::{
     ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
 };
-use crate::tensor::Precision;
 
 use super::drawing::no_reverse;
 use super::guider::{self, Drawer};
 use super::model_args::{self, ModelArgs};
+use super::shared_args::{ForceArgs, PrecisionArgs};
 use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, ranges};
 use checks::{check_classifier, check_exponent, with_classes_of};
 use class_names::{ClassNames, class_text};
@@ -161,15 +161,13 @@ pub struct Args {
     /// Sooner done for few pictures at a time, at the price of last bits that depend on how many.
     #[arg(long, help_heading = "Device")]
     fast: bool,
-    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
-    precision: String,
     /// A .png for all pictures in a grid, a .npz (arr_0, arr_1), or a folder for one .png each.
     #[arg(long, value_name = "FILE.png|FILE.npz|DIR", default_value = "samples.png")]
     out: PathBuf,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten, next_help_heading = "Device")]
+    precision: PrecisionArgs,
     #[command(flatten)]
     device: DeviceArgs,
     /// Afterwards print the GPU time of one step by kernel.
@@ -186,7 +184,7 @@ pub fn run(args: &Args) -> Result<()> {
     let kind = Output::of(&args.out)?;
     match kind {
         Output::Folder => outputs::prove_folder(&args.out)?,
-        _ => outputs::prove([&args.out], args.force)?,
+        _ => outputs::prove([&args.out], args.force.force)?,
     }
     let asked = match (args.w, args.guidance_scale) {
         (Some(w), _) => Some(Guidance::from_weight(w)?),
@@ -200,7 +198,7 @@ pub fn run(args: &Args) -> Result<()> {
         guiders.check_weight_is_read()?;
     }
     let seeds = ranges::seeds(&args.seeds)?;
-    let precision: Precision = args.precision.parse()?;
+    let precision = args.precision.read()?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
@@ -263,7 +261,7 @@ pub fn run(args: &Args) -> Result<()> {
         let mut seen = HashSet::new();
         requests.retain(|request| seen.insert(names.file(request)));
         for request in &requests {
-            outputs::check_free(&args.out.join(names.file(request)), args.force)?;
+            outputs::check_free(&args.out.join(names.file(request)), args.force.force)?;
         }
     }
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);

@@ -7,6 +7,7 @@ use crate::eval::{DataPictures, NpzPictures, Reference, Store};
 use crate::io::{WorkFolder, prove_writable};
 
 use super::features::{FeatureArgs, classifier_beside, collected, is_arrays, or_nothing};
+use super::shared_args::ForceArgs;
 use super::{DeviceArgs, data, number, outputs};
 
 /// Shown first by `--help`.
@@ -30,9 +31,8 @@ pub struct Args {
     image_size: Option<usize>,
     #[command(flatten)]
     features: FeatureArgs,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
         return Err(Error::Config(format!("--out {}: statistics are a .npz", shown(&args.out))));
     }
     let (parts, classifier) = (args.out.with_extension("parts"), classifier_beside(&args.out));
-    outputs::prove([&args.out], args.force)?;
+    outputs::prove([&args.out], args.force.force)?;
     WorkFolder::prove(&parts)?;
     prove_writable(&classifier)?;
     let path = Path::new(&args.data);

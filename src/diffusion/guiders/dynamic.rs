@@ -166,7 +166,7 @@ pub(super) const PIECEWISE: Entry = Entry {
         let Some(points) = points.filter(rising) else {
             return Err(arguments.wrong(&format!(
                 "{text:?} is not points u:w with u rising, as in 0:0 0.3:2 0.8:0",
-                text = brief(text)
+                text = brief(&text)
             )));
         };
         let log_snr = over(arguments)?;

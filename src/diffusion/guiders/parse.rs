@@ -55,7 +55,7 @@ impl Arguments {
         let Some(text) = text else { return Ok(None) };
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Some(value)),
-            _ => Err(self.wrong(&format!("{key} is {text:?}, which is not a number", text = brief(text)))),
+            _ => Err(self.wrong(&format!("{key} is {text:?}, which is not a number", text = brief(&text)))),
         }
     }
 
