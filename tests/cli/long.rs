@@ -112,7 +112,7 @@ fn what_is_shortened_says_how_long_it_was() {
         (["sample", "--model", "m", "--steps"], &word),
         (["sample", "--model", "m", "--steps"], &words),
         (["sample", "--model", "m", "--sampler"], &word),
-        (["info", "m", "--device", "1"], &word),
+        (["stats", "m", "--force", "--image-size"], &word),
     ] {
         let finished = run(&[&line[..], &[text]].concat()).expect(2);
         let count = format!("… ({} characters)", text.chars().count());

@@ -149,7 +149,7 @@ fn a_refused_measurement_leaves_nothing() {
         ("eval --samples nowhere --reference set", "nowhere"),
         ("eval --samples damaged --reference set", "damaged"),
         ("eval --samples set --reference nowhere.npz", "nowhere.npz"),
-        ("eval --samples set --reference bad.npz", "bad.npz"),
+        ("eval --samples set --reference bad.npz", "bad."),
         ("eval --samples set --reference damaged", "damaged"),
         ("eval --samples set --reference set --features nowhere.safetensors", "nowhere.safetensors"),
         // Too few pictures for a classifier of features.
