@@ -190,7 +190,7 @@ fn agreement_is_of_names_and_numbers_are_held_against_numbers_alone() {
         ("arr_0", &[count, 8, 8, 3][..], NpzValues::U8(&pixels)),
         ("arr_1", &[count][..], NpzValues::I64(&labels)),
     ];
-    write_npz_arrays(&place.path("set.npz"), &arrays).unwrap();
+    write_npz_arrays(place.path("set.npz"), &arrays).unwrap();
     run(&["stats", &place.text("set"), "--out", &place.text("stats.npz")]).expect(0);
     let features = place.text("stats.classifier.safetensors");
     let report = |samples: &str, reference: &str| -> serde_json::Value {
