@@ -1,6 +1,7 @@
 //! One error type for the whole library: what was expected, what came, and what to do.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::sizes::in_words;
@@ -19,7 +20,7 @@ pub enum Error {
     },
 
     /// An option, a configuration or a request has a value that makes no sense.
-    #[error("{0}")]
+    #[error("{}", short_words(_0))]
     Config(String),
 
     /// Reading or writing a file failed.
@@ -32,7 +33,7 @@ pub enum Error {
     },
 
     /// A file is there, but not what it should be.
-    #[error("{path}: {what}", path = shown(path))]
+    #[error("{path}: {what}", path = shown(path), what = short_words(what))]
     Format {
         /// The file.
         path: PathBuf,
@@ -41,7 +42,7 @@ pub enum Error {
     },
 
     /// A tensor of a checkpoint is missing, unknown, or of another shape.
-    #[error("{path}: tensor `{tensor}` {what}", path = shown(path))]
+    #[error("{path}: tensor `{tensor}` {what}", path = shown(path), tensor = brief(tensor), what = short_words(what))]
     Tensor {
         /// The checkpoint.
         path: PathBuf,
@@ -52,7 +53,7 @@ pub enum Error {
     },
 
     /// No adapter answers to the request.
-    #[error("{0}")]
+    #[error("{}", short_words(_0))]
     NoAdapter(String),
 
     /// A tensor or a dispatch exceeds what the device allows.
@@ -182,14 +183,130 @@ pub fn one_line(text: &str) -> String {
     visible(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
 }
 
+/// Characters of what was given that a message quotes in full.
+const QUOTED: usize = 120;
+/// Of a longer text its first and its last characters.
+const ENDS: [usize; 2] = [80, 30];
+/// The longest word of a message: paths may be long, and are words.
+const LONGEST_WORD: usize = 320;
+
+/// What a user or a file gave, for a place within a message: a long text by its beginning, its end and its length, so that
+/// the message can still be read. `{}` shows it on one line, `{:?}` between quotation marks too.
+pub fn brief(text: &(impl AsRef<str> + ?Sized)) -> Brief<'_> {
+    Brief(text.as_ref())
+}
+
+/// A text that is shown in short; made by [`brief`].
+#[derive(Clone, Copy)]
+pub struct Brief<'a>(&'a str);
+
+impl Brief<'_> {
+    /// Whether it is not shown in full.
+    pub fn is_cut(&self) -> bool {
+        self.ends().is_some()
+    }
+
+    /// The beginning, the end and the number of characters of a text that is not shown in full.
+    fn ends(&self) -> Option<(&str, &str, usize)> {
+        let count = self.0.chars().count();
+        let at = |i: usize| self.0.char_indices().nth(i).map_or(self.0.len(), |(at, _)| at);
+        (count > QUOTED).then(|| (&self.0[..at(ENDS[0])], &self.0[at(count - ENDS[1])..], count))
+    }
+}
+
+impl fmt::Display for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ends() {
+            None => f.write_str(&one_line(self.0)),
+            Some((first, last, count)) => {
+                write!(f, "{}…{} ({count} characters)", one_line(first), one_line(last))
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ends() {
+            None => write!(f, "{:?}", self.0),
+            Some((first, last, count)) => write!(f, "{:?} ({count} characters)", format!("{first}…{last}")),
+        }
+    }
+}
+
+/// A message that can be read whatever it quotes: what stands between quotation marks is cut, as libraries quote all they
+/// were given, and so are words, as lists without a space and paths.
+fn short_words(message: &str) -> Cow<'_, str> {
+    if message.len() <= LONGEST_WORD {
+        return Cow::Borrowed(message);
+    }
+    let short =
+        |text: &str| if text.len() > LONGEST_WORD { brief(text).to_string() } else { text.to_owned() };
+    let word = |word: &str| {
+        let bare = word.trim_end();
+        short(bare) + &word[bare.len()..]
+    };
+    let (mut told, mut quoted) = (String::with_capacity(message.len()), false);
+    for part in message.split_inclusive(['`', '"']) {
+        let bare = part.trim_end_matches(['`', '"']);
+        told +=
+            &if quoted { short(bare) } else { bare.split_inclusive(char::is_whitespace).map(word).collect() };
+        told += &part[bare.len()..];
+        quoted = !quoted;
+    }
+    Cow::Owned(told)
+}
+
 /// A path, for a place within a line.
-fn shown(path: &Path) -> String {
-    one_line(&path.to_string_lossy())
+pub fn shown(path: &Path) -> String {
+    let name = path.to_string_lossy();
+    if name.len() > LONGEST_WORD { brief(&name).to_string() } else { one_line(&name) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_quoted_is_cut_to_its_ends_and_its_length() {
+        let fits = "née ".repeat(30);
+        assert_eq!(
+            (brief(&fits).to_string(), format!("{:?}", brief(&fits))),
+            (fits.clone(), format!("{fits:?}"))
+        );
+        for part in ["x", "é", "word and ", "a\n\u{1b}"] {
+            let long = part.repeat(8000 / part.len());
+            let count = format!(" ({} characters)", long.chars().count());
+            for told in [brief(&long).to_string(), format!("{:?}", brief(&long))] {
+                assert!(
+                    told.contains('…') && told.ends_with(&count) && !told.contains(['\n', '\u{1b}']),
+                    "{told}"
+                );
+                assert!(told.contains(&one_line(part)) || told.contains("\\n"), "{told}");
+            }
+        }
+        assert!(brief(&"x".repeat(8000)).to_string().chars().count() < 140);
+    }
+
+    #[test]
+    fn no_message_has_a_word_that_fills_the_screen() {
+        let long = "é".repeat(5000);
+        for error in [
+            Error::Config(format!("`{long}` is no sampler; there are two")),
+            Error::format(&long, format!("says {long}\nand that is all; there are two")),
+            Error::tensor("a", &long, "is missing; there are two"),
+            Error::io(&long)(std::io::Error::other("there are two")),
+            Error::Config(format!("unknown variant `{}`, there are two (50", "no such thing ".repeat(500))),
+        ] {
+            let told = error.to_string();
+            assert!(told.len() < 1000 && told.contains("(50") && told.contains("there are two"), "{told}");
+        }
+        let path = format!("/{}", "folder/".repeat(40));
+        assert!(
+            Error::Config(format!("{path} exists\n already")).to_string()
+                == format!("{path} exists\n already")
+        );
+    }
 
     #[test]
     fn names_do_not_steer_the_terminal() {

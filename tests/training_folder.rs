@@ -357,3 +357,43 @@ mod program {
         assert!(other.stderr.contains("accept-change images"), "{}", other.stderr);
     }
 }
+
+#[test]
+fn rows_that_a_model_had_trained_count_as_trained_in_what_begins_with_it() {
+    let gpu = gpu();
+    let [first, second, third] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    train(&gpu, &tiny(8), first.path());
+    let from = |dir: &Path| {
+        let weights = StartingWeights::of(Checkpoint::open(dir, None).unwrap()).unwrap();
+        Start { init_from: Some(weights), ..Start::default() }
+    };
+    let rows = |dir: &Path| {
+        let config = Checkpoint::open(dir, None).unwrap().config;
+        config.trained_rows.expect("a training tells its rows")
+    };
+    assert!(rows(first.path()).has(None) && rows(first.path()).has(Some(3)));
+    // Of its own it trains no null row.
+    let labelled = TrainOptions { unconditional_probability: 0.0, ..tiny(8) };
+    let run = |dir: &Path, options: &TrainOptions, start: &Start| {
+        let mut trainer = Trainer::open_as(&gpu, digits(), options, dir, start).unwrap();
+        trainer.run(|| false, |_, _| Ok(())).unwrap();
+    };
+    run(second.path(), &labelled, &from(first.path()));
+    assert!(rows(second.path()).has(None) && rows(second.path()).has(Some(3)));
+    // Gone on without naming the model.
+    run(second.path(), &TrainOptions { images: 16, ..labelled.clone() }, &Start::default());
+    assert!(rows(second.path()).has(None), "the folder remembers");
+    let alone = tempfile::tempdir().unwrap();
+    run(alone.path(), &labelled, &Start::default());
+    assert!(!rows(alone.path()).has(None));
+
+    // Rows of classes that are called otherwise are those of other things; the null row is not.
+    let mut renamed = TrainOptions { unconditional_probability: 1.0, ..tiny(8) };
+    renamed.class_names = (0..10).map(|class| format!("name {class}")).collect();
+    let path = first.path().join("config.json");
+    let mut config: serde_json::Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    config["class_names"][3] = "another".into();
+    fs::write(&path, config.to_string()).unwrap();
+    run(third.path(), &renamed, &from(first.path()));
+    assert!(rows(third.path()).has(None) && !rows(third.path()).has(Some(3)));
+}

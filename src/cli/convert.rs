@@ -2,12 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief, shown};
 use crate::model::{Format, convert, not_in_guided_diffusion};
 use crate::nn::unet::QkvLayout;
 
 use super::model_args::ModelArgs;
 use super::outputs;
+use super::shared_args::ForceArgs;
 
 /// Shown first by `--help`.
 const EXAMPLES: &str = "\
@@ -34,9 +35,8 @@ pub struct Args {
     qkv_order: Option<String>,
     #[command(flatten)]
     opening: ModelArgs,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<()> {
         (None, false) => Format::Freeguide,
     };
     if is_file != matches!(format, Format::Safetensors | Format::GuidedDiffusion) {
-        let out = args.out.display();
+        let out = shown(&args.out);
         return Err(Error::Config(format!(
             "{out}: safetensors and guided-diffusion go to a .safetensors file, the other formats to a folder"
         )));
@@ -57,10 +57,13 @@ pub fn run(args: &Args) -> Result<()> {
         Some("new") => Some(QkvLayout::New),
         Some("legacy") => Some(QkvLayout::Legacy),
         Some(other) => {
-            return Err(Error::Config(format!("--qkv-order {other}: there are new and legacy")));
+            return Err(Error::Config(format!(
+                "--qkv-order {other}: there are new and legacy",
+                other = brief(other)
+            )));
         }
     };
-    outputs::prove(format.files(&args.out), args.force)?;
+    outputs::prove(format.files(&args.out), args.force.force)?;
     let checkpoint = args.opening.checkpoint(&args.from)?;
     convert(&checkpoint, &args.out, format, order)?;
     if format == Format::Safetensors {

@@ -9,12 +9,11 @@ use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::model::{Model, ModelConfig, check_same_classes};
-use crate::ops::EmaWarmup;
-use crate::tensor::Precision;
 use crate::train::{Outcome, Preset, Start, Teacher, TrainOptions, Trainer};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
+use super::shared_args::{AverageArgs, BatchArgs, FlipArgs, PrecisionArgs, SaveArgs};
 use super::{DeviceArgs, interrupt, number, outputs, ranges, start, train};
 
 /// Shown first by `--help`.
@@ -54,9 +53,8 @@ pub struct Args {
     data: Option<String>,
     #[command(flatten)]
     reading: DataArgs,
-    /// Mirror half of the pictures left to right.
-    #[arg(long)]
-    flip: bool,
+    #[command(flatten)]
+    flip: FlipArgs,
     /// What the student predicts: eps, x0 or v [default: what its teacher does; v with --halve].
     #[arg(long, value_name = "eps|x0|v")]
     predict: Option<Prediction>,
@@ -64,14 +62,8 @@ pub struct Args {
     /// Where the options below start from, as for `train`.
     #[arg(long, value_name = "NAME", help_heading = "Optimisation")]
     preset: Option<String>,
-    /// Images a step.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = number::count(1..=number::MOST_BATCH),
-        help_heading = "Optimisation"
-    )]
-    batch: Option<usize>,
+    #[command(flatten)]
+    batch: BatchArgs,
     /// Images at a time on the device; must divide --batch.
     #[arg(
         long,
@@ -105,21 +97,10 @@ pub struct Args {
         help_heading = "Optimisation"
     )]
     p_uncond: f64,
-    /// Rates of the weights' moving averages; the first becomes the model.
-    #[arg(
-        long,
-        value_name = "0.999,…",
-        value_parser = number::list(number::below(0.0, 1.0)),
-        help_heading = "Optimisation"
-    )]
-    ema: Option<String>,
-    /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
-    /// length ends with averages of its last tenth; or none.
-    #[arg(long, value_name = "ramp|none", default_value = "ramp")]
-    ema_warmup: EmaWarmup,
-    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
-    precision: String,
+    #[command(flatten)]
+    averages: AverageArgs,
+    #[command(flatten, next_help_heading = "Device")]
+    precision: PrecisionArgs,
     /// Seed of the order of images and all noise.
     #[arg(
         long,
@@ -129,14 +110,8 @@ pub struct Args {
         help_heading = "Optimisation"
     )]
     seed: u64,
-    /// Images between saved states.
-    #[arg(
-        long,
-        value_name = "IMAGES",
-        value_parser = number::whole(1..=number::MOST_IMAGES),
-        help_heading = "Output"
-    )]
-    save_every: Option<u64>,
+    #[command(flatten)]
+    save_every: SaveArgs,
     #[command(flatten)]
     start: start::StartArgs,
     #[command(flatten)]
@@ -148,20 +123,17 @@ impl Args {
     fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
         let mut options = Preset::or_usual(self.preset.as_deref(), dataset)?.options(dataset, self.seed);
         let o = &mut options;
-        o.flip = self.flip;
-        if let Some(batch) = self.batch {
+        o.flip = self.flip.flip;
+        if let Some(batch) = self.batch.batch {
             (o.batch, o.microbatch) = (batch, batch);
         }
         o.microbatch = self.microbatch.unwrap_or(o.microbatch);
         o.learning_rate = self.lr.unwrap_or(o.learning_rate / 2.0);
         o.images = self.images.unwrap_or(o.images);
         o.unconditional_probability = self.p_uncond;
-        if let Some(text) = &self.ema {
-            o.ema_rates = ranges::numbers(text)?;
-        }
-        o.ema_warmup = self.ema_warmup;
-        o.precision = self.precision.parse::<Precision>()?;
-        o.save_every = self.save_every.unwrap_or(o.save_every);
+        self.averages.set(o)?;
+        o.precision = self.precision.read()?;
+        o.save_every = self.save_every.save_every.unwrap_or(o.save_every);
         Ok(options)
     }
 
@@ -234,6 +206,9 @@ pub fn run(args: &Args) -> Result<()> {
     if !known || steps.is_empty() {
         let default = args.halve.map(|_| Prediction::V);
         let teacher = Teacher::new(teacher)?;
+        if let Some(average) = teacher.average() {
+            eprintln!("teacher: {}, its weights of the average {average}", teacher.model().name);
+        }
         let options = teacher.teach(options.clone(), range, None, args.predict.or(default))?;
         if student(&gpu, &dataset, &options, teacher, &args.out, &start)? == Outcome::Stopped {
             return train::finish(Outcome::Stopped, &args.out);

@@ -4,14 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::diffusion::Guidance;
 use crate::error::{Error, Result};
-use crate::eval::{Collected, Measures, PictureSource, Report, SampledPictures, Store, measure};
+use crate::eval::{
+    Collected, Measures, PictureSource, Report, SampledPictures, Store, agreement, class_map, in_numbers_of,
+    measure,
+};
 use crate::gpu::Gpu;
 use crate::io::WorkFolder;
-use crate::model::{Model, check_same_classes};
+use crate::model::Model;
 use crate::tensor::Precision;
 
 use super::drawing::{Drawing, DrawingArgs};
-use super::features::{Compared, FeatureArgs, collected, compared, with_pictures};
+use super::features::{Compared, FeatureArgs, Given, collected, compared, or_nothing};
 use super::model_args::ModelArgs;
 use super::{DeviceArgs, number, terminal};
 
@@ -87,32 +90,45 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let work = args.work();
     WorkFolder::prove(&work)?;
+    or_nothing(&work, || measure_and_keep(args, precision, drawing, guidance, &work))
+}
+
+/// Measures, and keeps the report in the work folder before it is told.
+fn measure_and_keep(
+    args: &Args,
+    precision: Precision,
+    drawing: Drawing,
+    guidance: Guidance,
+    work: &Path,
+) -> Result<()> {
+    // Before anything that takes its time.
+    let given = args.samples.as_ref().map(|samples| Given::open(samples, args.count)).transpose()?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let (measured, work) = match (&args.model, &args.samples) {
+    let (measured, work) = match (&args.model, given) {
         (Some(path), _) => {
             let model = args.opening.model(&gpu, path)?;
             drawing.check(&model, guidance)?;
             let size = model.unet.config().sample_size;
-            let compared = compared(&gpu, &args.reference, &args.features, Some(size), &work)?;
-            let work = WorkFolder::open(&work)?;
+            let compared = compared(&gpu, &args.reference, &args.features, Some(size), work)?;
+            let work = WorkFolder::open(work)?;
             let draw =
                 Draw { guidance, drawing, steps: args.steps, precision, count: args.count.unwrap_or(50_000) };
             (measured_model(&gpu, &model, &draw, &compared, &work, Measures::ALL)?, work)
         }
-        (None, Some(samples)) => {
+        (None, Some(given)) => {
             // Data is brought to the size of what it is compared with, where that is known.
-            let compared = compared(&gpu, &args.reference, &args.features, None, &work)?;
-            let work = WorkFolder::open(&work)?;
-            let parts = work.path().join(PARTS);
-            let (collected, pictures) = with_pictures(samples, None, args.count, |source| {
+            let compared = compared(&gpu, &args.reference, &args.features, None, work)?;
+            let work = WorkFolder::open(work)?;
+            let (parts, names) = (work.path().join(PARTS), given.class_names());
+            let (collected, pictures) = given.with(|source| {
                 let collected = collected("measuring", source, &*compared.network, &parts)?;
                 Ok((collected, source.identity()))
             })?;
-            let labelled = compared.network.knows_the_labels();
-            let network = compared.network.identity();
-            let report = measure(&collected, network, &compared.reference, labelled, Measures::ALL)?;
-            (Measured { report, pictures }, work)
+            // For people, the name too, which tells nothing of the contents.
+            let pictures = format!("{}: {pictures}", args.samples.as_deref().unwrap_or_default());
+            let whose = ("the pictures", names.as_deref());
+            (Measured { report: report(collected, whose, &compared, Measures::ALL)?, pictures }, work)
         }
         (None, None) => return Err(Error::Config("give --model or --samples".into())),
     };
@@ -132,6 +148,56 @@ pub fn run(args: &Args) -> Result<()> {
     }
     eprintln!("kept in {}", work.path().join(REPORTS).display());
     Ok(())
+}
+
+/// Measures what was collected of pictures whose classes have these names: an empty list where they are numbers, nothing
+/// where there are no classes. Labels are held against those of the network and of the reference by name.
+fn report(
+    mut collected: Collected,
+    (whose, names): (&str, Option<&[String]>),
+    compared: &Compared,
+    measures: Measures,
+) -> Result<Report> {
+    let (network, mut notes, mut agreed) = (&*compared.network, Vec::new(), None);
+    if names.is_none() {
+        collected.labels = None;
+    }
+    if let (Some(names), Some(labels)) = (names, collected.labels.take()) {
+        if network.knows_the_labels() {
+            // Files of an earlier version have no names.
+            let numbers: Vec<String> = (0..network.sizes().classes).map(|label| label.to_string()).collect();
+            let theirs = if network.class_names().is_empty() { &numbers } else { network.class_names() };
+            match class_map((whose, names), ("the network of the features", theirs)) {
+                Ok(map) => agreed = agreement(&in_numbers_of(&map, &labels), &collected.taken_for),
+                Err(why) => notes.push(format!("class agreement is not measured: {why}")),
+            }
+        }
+        collected.labels = match &compared.class_names {
+            None => {
+                if compared.reference.labels.is_some() && measures.classes {
+                    notes.push(
+                        "the recall of a class holds labels against the reference's by their numbers: a file has no names of \
+                         classes"
+                            .into(),
+                    );
+                }
+                Some(labels)
+            }
+            Some(theirs) => match class_map((whose, names), ("the reference", theirs)) {
+                Ok(map) => Some(in_numbers_of(&map, &labels)),
+                Err(why) => {
+                    if measures.classes {
+                        notes.push(format!("the recall of each class is not measured: {why}"));
+                    }
+                    None
+                }
+            },
+        };
+    }
+    let mut report = measure(&collected, network.identity(), &compared.reference, false, measures)?;
+    report.agreement = agreed;
+    report.notes.extend(notes);
+    Ok(report)
 }
 
 /// In a work folder, the features of the pictures that are measured.
@@ -207,12 +273,8 @@ pub fn measured_model(
     let classes = classes.map(|classes| classes as u32);
     let mut source = SampledPictures::new(draw.count, classes, &identity, Box::new(sample));
     let collected: Collected = collected("drawing", &mut source, &*compared.network, &parts)?;
-    // By name: numbers of two lists say nothing of each other.
-    let (ours, theirs) = (&*model.config.class_names, compared.network.class_names());
-    let same = check_same_classes(("the model", ours), ("the network of the features", theirs), false);
-    let same_classes = config.num_classes.is_some() && matches!(same, Ok(None));
-    let report =
-        measure(&collected, compared.network.identity(), &compared.reference, same_classes, measures)?;
+    let names = config.num_classes.map(|_| &*model.config.class_names);
+    let report = report(collected, ("the model's pictures", names), compared, measures)?;
     Ok(Measured { report, pictures: source.identity() })
 }
 

@@ -1,18 +1,20 @@
 //! What `stats`, `eval` and `sweep` share: the network of the features, and collecting with a bar.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::data::{DataOptions, Dataset};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::eval::{
     Collected, Convention, DataPictures, FeatureNetwork, Inception, NpzPictures, PictureClassifier,
-    PictureSource, Reference, collect, contents_of, default_images, train_classifier,
+    PictureSource, Reference, Store, collect, contents_of, default_images, train_classifier,
 };
 use crate::gpu::Gpu;
-use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder};
+use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder, is_work_folder};
 
 use super::data::{self, DataArgs};
+use super::eval::PARTS;
 use super::{interrupt, progress};
 
 /// Which network the features are of.
@@ -49,7 +51,10 @@ impl FeatureArgs {
             Some("tensorflow") => Some(Convention::TensorFlow),
             Some("pytorch") => Some(Convention::PyTorch),
             Some(other) => {
-                return Err(Error::Config(format!("--resize {other}: it is tensorflow or pytorch")));
+                return Err(Error::Config(format!(
+                    "--resize {other}: it is tensorflow or pytorch",
+                    other = brief(other)
+                )));
             }
         };
         let safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
@@ -134,6 +139,8 @@ pub struct Compared {
     pub network: Box<dyn FeatureNetwork>,
     /// What the reference was made of, in words by which it is known again.
     pub contents: String,
+    /// The names of its classes, where it is data: a file has labels alone.
+    pub class_names: Option<Vec<String>>,
 }
 
 /// Whether a path names a file of arrays (`.npz`).
@@ -156,41 +163,91 @@ pub fn compared(
         std::fs::metadata(path).map_err(Error::io(path))?;
         let network = features.network(gpu, None, &classifier_beside(path))?;
         if Reference::is_in(path) {
-            return Ok(Compared { reference: Reference::load(path)?, network, contents: contents_of(path)? });
+            let (reference, contents) = (Reference::load(path)?, contents_of(path)?);
+            return Ok(Compared { reference, network, contents, class_names: None });
         }
         if !NpzArrays::open(path)?.has("arr_0") {
             return Err(Error::format(path, "has neither statistics (mu and sigma) nor pictures (arr_0)"));
         }
-        WorkFolder::open(work)?;
         let mut pictures = NpzPictures::open(path, None)?;
-        let collected = collected("reference", &mut pictures, &*network, &work.join("reference"))?;
+        WorkFolder::open(work)?;
+        let collected = collected("reference", &mut pictures, &*network, &work.join(REFERENCE))?;
         let reference = Reference::of(&collected, network.identity())?;
-        return Ok(Compared { reference, network, contents: pictures.identity() });
+        return Ok(Compared { reference, network, contents: pictures.identity(), class_names: None });
     }
     let data = data::open(spec, &features.reading(size))?;
     WorkFolder::open(work)?;
     let network = features.network(gpu, Some(&data), &work.join("classifier.safetensors"))?;
-    let parts = work.join("reference");
+    let parts = work.join(REFERENCE);
     let mut pictures = DataPictures::new(&data, None);
     let collected = collected("reference", &mut pictures, &*network, &parts)?;
     data::warn_of_damage(&data);
-    let reference = Reference::of(&collected, network.identity())?;
-    Ok(Compared { reference, network, contents: pictures.identity() })
+    let mut reference = Reference::of(&collected, network.identity())?;
+    let contents = pictures.identity();
+    if data.is_unlabelled() {
+        reference.labels = None;
+    }
+    Ok(Compared { reference, network, contents, class_names: Some(data.class_names.clone()) })
 }
 
-/// The pictures that `spec` names: a `.npz` of samples, or data.
-pub fn with_pictures<T>(
-    spec: &str,
-    size: Option<usize>,
-    most: Option<usize>,
-    then: impl FnOnce(&mut dyn PictureSource) -> Result<T>,
-) -> Result<T> {
-    let path = Path::new(spec);
-    if is_arrays(path) {
-        return then(&mut NpzPictures::open(path, most)?);
+/// Pictures that are there to be measured.
+pub enum Given {
+    /// A `.npz` of samples.
+    Arrays(NpzPictures),
+    /// Data, of which the first so many.
+    Data(Arc<Dataset>, Option<usize>),
+}
+
+impl Given {
+    /// Opens what `spec` names, of which the first `most` are to be measured, or all.
+    pub fn open(spec: &str, most: Option<usize>) -> Result<Given> {
+        let path = Path::new(spec);
+        if is_arrays(path) {
+            return Ok(Given::Arrays(NpzPictures::open(path, most)?));
+        }
+        Ok(Given::Data(data::open(spec, &data::trusting(None))?, most))
     }
-    let data = data::open(spec, &data::trusting(size))?;
-    let done = then(&mut DataPictures::new(&data, most));
-    data::warn_of_damage(&data);
+
+    /// The names of their classes, none where their labels are numbers; nothing where they have no labels.
+    pub fn class_names(&self) -> Option<Vec<String>> {
+        match self {
+            Given::Arrays(_) => Some(Vec::new()),
+            Given::Data(data, _) => (!data.is_unlabelled()).then(|| data.class_names.clone()),
+        }
+    }
+
+    /// Gives them to `then`, and warns of damage that shows on the way.
+    pub fn with<T>(self, then: impl FnOnce(&mut dyn PictureSource) -> Result<T>) -> Result<T> {
+        match self {
+            Given::Arrays(mut pictures) => then(&mut pictures),
+            Given::Data(data, most) => {
+                let done = then(&mut DataPictures::new(&data, most));
+                data::warn_of_damage(&data);
+                done
+            }
+        }
+    }
+}
+
+/// In a work folder, the features of the reference.
+const REFERENCE: &str = "reference";
+
+/// Does `work`, which may open the work folder `dir`. Where it fails before anything has come of it, all that it has made is
+/// taken away again.
+pub fn or_nothing<T>(dir: &Path, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let was_ours = is_work_folder(dir);
+    let new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+    let made: Vec<&Path> = dir.ancestors().take_while(new).collect();
+    let done = work();
+    if done.is_err() {
+        // What cannot be taken away is no reason for another error than the one that is told.
+        for store in [dir.to_owned(), dir.join(REFERENCE), dir.join(PARTS)] {
+            let _ = Store::discard_empty(&store);
+        }
+        if !was_ours && is_work_folder(dir) {
+            let _ = WorkFolder::open(dir).and_then(WorkFolder::unmark);
+        }
+        made.iter().for_each(|path| drop(std::fs::remove_dir(path)));
+    }
     done
 }

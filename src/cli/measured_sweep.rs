@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::diffusion::Guidance;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::eval::{Measures, Point, Store, from_csv, series, to_csv, to_table};
 use crate::gpu::Gpu;
 use crate::io::{Curve, WorkFolder, curve_plot, write_atomic};
@@ -12,7 +12,7 @@ use crate::tensor::Precision;
 
 use super::drawing::Drawing;
 use super::eval::{Draw, Measured, PARTS, measured_model};
-use super::features::compared;
+use super::features::{compared, or_nothing};
 use super::sweep::Args;
 use super::{notes, outputs};
 
@@ -24,7 +24,10 @@ pub fn measures(text: &str) -> Result<Measures> {
     let named: Vec<&str> = text.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     if let Some(unknown) = named.iter().find(|name| !METRICS.contains(name)) {
         let known = METRICS.join(", ");
-        return Err(Error::Config(format!("--metrics: there is no {unknown:?}; there are {known}")));
+        return Err(Error::Config(format!(
+            "--metrics: there is no {unknown:?}; there are {known}",
+            unknown = brief(unknown)
+        )));
     }
     let any = |names: &[&str]| named.iter().any(|name| *name == "all" || names.contains(name));
     Ok(Measures { kernel: any(&["kid"]), manifold: any(&["precision", "recall"]), classes: false })
@@ -67,9 +70,9 @@ pub fn run(
     if count < 2 {
         return Err(Error::Config("--count must be at least 2: one picture has no spread".into()));
     }
-    let work = folder.join(WORK);
     let size = models[0].1.unet.config().sample_size;
-    let compared = compared(gpu, reference, &args.features, Some(size), &work)?;
+    let work = folder.join(WORK);
+    let compared = or_nothing(&work, || compared(gpu, reference, &args.features, Some(size), &work))?;
     let work = WorkFolder::open(&work)?;
     let [csv, plot, table] = FILES.map(|name| folder.join(name));
     settle(
@@ -149,7 +152,7 @@ pub fn draw(points: &[Point], plot: &Path, table: &Path) -> Result<String> {
 fn settle(note: &Path, csv: &Path, args: &Args, what: &str, models: &[(String, Model)]) -> Result<()> {
     let known = std::fs::read_to_string(note).unwrap_or_default();
     let mut lines: Vec<String> = known.lines().skip(1).map(str::to_owned).collect();
-    if args.force || !csv.exists() {
+    if args.force.force || !csv.exists() {
         lines.clear();
     } else if known.lines().next() != what.lines().next() {
         return Err(Error::Config(format!(
@@ -173,7 +176,7 @@ fn settle(note: &Path, csv: &Path, args: &Args, what: &str, models: &[(String, M
             None => lines.push(line),
         }
     }
-    if args.force && csv.exists() {
+    if args.force.force && csv.exists() {
         std::fs::remove_file(csv).map_err(Error::io(csv))?;
     }
     let text = format!("{}\n{}\n", what.trim(), lines.join("\n"));

@@ -30,6 +30,7 @@ mod progress;
 mod quickstart;
 mod ranges;
 mod sample;
+mod shared_args;
 mod sheets;
 mod start;
 mod stats;
@@ -92,7 +93,7 @@ pub fn command() -> clap::Command {
 pub fn main() -> ExitCode {
     let cli = match command().try_get_matches().and_then(|matches| Cli::from_arg_matches(&matches)) {
         Ok(cli) => cli,
-        Err(told) => return ExitCode::from(terminal::usage(&told)),
+        Err(told) => return ExitCode::from(terminal::usage(told)),
     };
     let done = match cli.command {
         Command::Quickstart(args) => quickstart::run(&args),

@@ -5,13 +5,14 @@ use std::sync::atomic::Ordering;
 
 use crate::data::{Crop, Loader, LoaderOptions};
 use crate::diffusion::Respacing;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::io::{Series, line_plot, write_atomic};
 use crate::model::check_same_classes;
 use crate::sample::{Nll, NllOptions};
 
 use super::data::{self, DataArgs};
 use super::model_args::ModelArgs;
+use super::shared_args::ForceArgs;
 use super::{DeviceArgs, interrupt, number, outputs, progress, sample};
 
 /// Shown first by `--help`.
@@ -60,19 +61,18 @@ pub struct Args {
     /// Where the numbers go; a plot of each step goes beside them as .png.
     #[arg(long, value_name = "FILE.json", default_value = "nll.json")]
     out: PathBuf,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "json") {
-        return Err(Error::Config(format!("--out {}: expected a name ending in .json", args.out.display())));
+        return Err(Error::Config(format!("--out {}: expected a name ending in .json", shown(&args.out))));
     }
     let picture = args.out.with_extension("png");
-    outputs::prove([&args.out, &picture], args.force)?;
+    outputs::prove([&args.out, &picture], args.force.force)?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let model = args.opening.model(&gpu, &args.model)?;

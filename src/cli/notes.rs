@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::diffusion::{Method, Process, Variance};
 use crate::gpu::Gpu;
-use crate::model::{ClassifierModel, Model, ModelConfig};
+use crate::model::{ClassifierModel, Model, ModelConfig, named_again};
 use crate::sample::SamplerOptions;
 use crate::tensor::DType;
 
@@ -30,18 +30,24 @@ pub fn program(gpu: &Gpu) -> Notes {
 
 /// A model as it was named, its weights' checksum and its process, under `role`.
 pub fn of_model(role: &str, named: &Path, model: &Model) -> Notes {
-    of_network(role, named, model.checksum(), &model.config)
+    of_network(role, file_name(named), model.checksum(), &model.config)
+}
+
+/// The same of a second model, for which no other option says which of its weights these are.
+pub fn of_second(role: &str, named: &Path, model: &Model) -> Notes {
+    let name = model.found.as_ref().map_or_else(|| file_name(named), |found| named_again(named, found));
+    of_network(role, name, model.checksum(), &model.config)
 }
 
 /// The same of a classifier.
 pub fn of_classifier(role: &str, named: &Path, classifier: &ClassifierModel) -> Notes {
-    of_network(role, named, classifier.checksum(), &classifier.config)
+    of_network(role, named_again(named, &classifier.found), classifier.checksum(), &classifier.config)
 }
 
-fn of_network(role: &str, named: &Path, checksum: u32, config: &ModelConfig) -> Notes {
+fn of_network(role: &str, name: String, checksum: u32, config: &ModelConfig) -> Notes {
     let scheduler = serde_json::to_string(&config.scheduler).expect("plain values");
     vec![
-        note(role, file_name(named)),
+        note(role, name),
         note(&format!("{role}_weights"), weights(checksum)),
         note(&format!("{role}_scheduler"), scheduler),
     ]

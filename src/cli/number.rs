@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use crate::error::Result;
+use crate::error::{Result, brief};
 pub(super) use crate::sizes::{MOST_BATCH, MOST_IMAGES, MOST_SIDE, MOST_STEPS};
 
 /// Pictures, points, …: the most that a command makes or measures.
@@ -58,7 +58,9 @@ pub fn list<T>(
     each: impl Fn(&str) -> Result<T, String> + Clone + Send + Sync,
 ) -> impl Fn(&str) -> Result<String, String> + Clone + Send + Sync {
     move |text| {
-        let one = |part: &str| each(part.trim()).map_err(|what| format!("{part:?}: {what} in each place"));
+        let one = |part: &str| {
+            each(part.trim()).map_err(|what| format!("{part:?}: {what} in each place", part = brief(part)))
+        };
         text.split(',').try_for_each(|part| one(part).map(drop))?;
         Ok(text.to_owned())
     }

@@ -15,6 +15,7 @@ use crate::sample::to_u8;
 use crate::train::{gradient_noise_scale, records};
 
 use super::notes::note;
+use super::shared_args::ForceArgs;
 use super::{data, measured_sweep, number, outputs, pictures};
 
 /// Shown first by `--help`.
@@ -69,9 +70,8 @@ pub struct Args {
     /// Measured sweeps to draw and tabulate together: what `sweep --metrics` wrote, of one reference and its features.
     #[arg(long, value_name = "SWEEP.csv,…", value_delimiter = ',', help_heading = "Measured")]
     sweeps: Vec<PathBuf>,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
 }
 
 /// What is drawn of a measured bound.
@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
         (!args.trainings.is_empty(), &[&noise]),
         (!args.sweeps.is_empty(), &[&curves, &table]),
     ];
-    outputs::prove(asked.iter().filter(|(asked, _)| *asked).flat_map(|(_, paths)| *paths), args.force)?;
+    outputs::prove(asked.iter().filter(|(asked, _)| *asked).flat_map(|(_, paths)| *paths), args.force.force)?;
 
     let dataset = Dataset::open_with(&args.data, &data::trusting(args.image_size))?;
     let decoded = dataset.decode(args.image)?;

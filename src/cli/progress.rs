@@ -17,12 +17,13 @@ const MEANINGFUL: Duration = Duration::from_secs(1);
 /// What is told of work under way.
 pub struct Progress {
     bar: ProgressBar,
-    lines: Option<Lines>,
+    /// What lines tell of, where there is no terminal for the bar.
+    lines: Option<(Arc<Mutex<State>>, Lines)>,
 }
 
-/// The thread that writes lines, ended by dropping the sender.
-struct Lines {
-    state: Arc<Mutex<State>>,
+/// A thread that writes a line now and then, for as long as this is kept.
+pub struct Lines {
+    // Dropping it ends the thread.
     end: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,7 +55,7 @@ pub fn bar(what: &str, unit: &str, done: u64, total: u64) -> Progress {
     bar.set_position(done);
     let lines = bar
         .is_hidden()
-        .then(|| Lines::begin(what, unit, (done, total), [FIRST, EVERY], |line| eprintln!("{line}")));
+        .then(|| State::told(what, unit, (done, total), [FIRST, EVERY], |line| eprintln!("{line}")));
     Progress { bar, lines }
 }
 
@@ -85,8 +86,8 @@ impl Progress {
     }
 
     fn change(&self, how: impl FnOnce(&mut State)) {
-        if let Some(lines) = &self.lines {
-            how(&mut lock(&lines.state));
+        if let Some((state, _)) = &self.lines {
+            how(&mut lock(state));
         }
     }
 }
@@ -109,39 +110,25 @@ fn left(did: u64, to_do: u64, gone: Duration) -> Option<String> {
 }
 
 impl Lines {
-    fn begin(
-        what: &str,
-        unit: &str,
-        (done, total): (u64, u64),
+    /// Says after the first time, and then after each of the second, what `line` gives; nothing where it gives nothing.
+    pub fn begin(
         [first, every]: [Duration; 2],
+        line: impl Fn() -> Option<String> + Send + 'static,
         say: impl Fn(&str) + Send + 'static,
     ) -> Lines {
-        let state = State {
-            what: what.to_owned(),
-            unit: unit.to_owned(),
-            first: done,
-            done,
-            total,
-            message: String::new(),
-            begun: Instant::now(),
-        };
-        let state = Arc::new(Mutex::new(state));
         let (end, ended) = channel();
-        let told = state.clone();
         let work = move || {
             let mut wait = first;
             while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(wait) {
                 wait = every;
-                // The lock is not held while a slow pipe is written to.
-                let line = lock(&told).line();
-                if let Some(line) = line {
+                if let Some(line) = line() {
                     say(&line);
                 }
             }
         };
         // Without a thread nothing is told, and all else goes on.
         let thread = std::thread::Builder::new().name("progress".into()).spawn(work).ok();
-        Lines { state, end: Some(end), thread }
+        Lines { end: Some(end), thread }
     }
 }
 
@@ -156,6 +143,30 @@ impl Drop for Lines {
 }
 
 impl State {
+    /// Work of which lines tell.
+    fn told(
+        what: &str,
+        unit: &str,
+        (done, total): (u64, u64),
+        times: [Duration; 2],
+        say: impl Fn(&str) + Send + 'static,
+    ) -> (Arc<Mutex<State>>, Lines) {
+        let state = State {
+            what: what.to_owned(),
+            unit: unit.to_owned(),
+            first: done,
+            done,
+            total,
+            message: String::new(),
+            begun: Instant::now(),
+        };
+        let state = Arc::new(Mutex::new(state));
+        let told = state.clone();
+        // The lock is not held while a slow pipe is written to.
+        let lines = Lines::begin(times, move || lock(&told).line(), say);
+        (state, lines)
+    }
+
     /// Nothing once all is done.
     fn line(&self) -> Option<String> {
         let State { what, unit, first, done, total, message, begun } = self;
@@ -193,19 +204,19 @@ mod tests {
     fn without_a_terminal_lines_are_written_until_the_end() {
         let (say, said) = channel();
         let soon = Duration::from_millis(20);
-        let lines = Lines::begin("training", "images", (1000, 24_000), [soon; 2], move |line| {
+        let (state, lines) = State::told("training", "images", (1000, 24_000), [soon; 2], move |line| {
             // The test may have heard enough.
             let _ = say.send(line.to_owned());
         });
         assert!(said.recv().unwrap().starts_with("training: 1,000 of 24,000 images, "));
-        lock(&lines.state).done = 12_000;
-        lock(&lines.state).message = "loss 0.5".into();
+        lock(&state).done = 12_000;
+        lock(&state).message = "loss 0.5".into();
         let later = said.iter().find(|line| line.contains("12,000")).unwrap();
         assert!(later.ends_with(", loss 0.5"), "{later}");
-        lock(&lines.state).begun = Instant::now() - Duration::from_secs(180);
+        lock(&state).begun = Instant::now() - Duration::from_secs(180);
         let timed = said.iter().find(|line| line.contains(" left")).unwrap();
         assert!(timed.contains("about ") && timed.contains("3 minutes gone"), "{timed}");
-        lock(&lines.state).done = 24_000;
+        lock(&state).done = 24_000;
         drop(lines);
         assert!(said.iter().count() < 50, "the thread has ended, or this would not");
     }

@@ -1,6 +1,6 @@
 //! Lists and ranges on the command line: seeds `0-15,20`, weights `0:4:0.5`, sizes `8,4`.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 /// Most entries a list may have; more is surely a slip of the finger.
 const MOST: u64 = 1_000_000;
@@ -13,8 +13,13 @@ pub fn seeds(text: &str) -> Result<Vec<u64>> {
     let mut seeds = Vec::new();
     for part in text.split(',') {
         let part = part.trim();
-        let bad =
-            || Error::Config(format!("seeds {text:?}: {part:?} is neither a number nor a range like 0-15"));
+        let bad = || {
+            Error::Config(format!(
+                "seeds {text:?}: {part:?} is neither a number nor a range like 0-15",
+                text = brief(text),
+                part = brief(part)
+            ))
+        };
         let (first, last) = match part.split_once('-') {
             Some((first, last)) => {
                 (first.trim().parse().map_err(|_| bad())?, last.trim().parse().map_err(|_| bad())?)
@@ -28,7 +33,10 @@ pub fn seeds(text: &str) -> Result<Vec<u64>> {
             return Err(bad());
         }
         if last - first >= MOST || seeds.len() as u64 > MOST {
-            return Err(Error::Config(format!("seeds {text:?}: more than {MOST} of them")));
+            return Err(Error::Config(format!(
+                "seeds {text:?}: more than {MOST} of them",
+                text = brief(text)
+            )));
         }
         seeds.extend(first..=last);
     }
@@ -41,11 +49,14 @@ pub fn seeds(text: &str) -> Result<Vec<u64>> {
 /// [`Error::Config`] saying what form is expected.
 pub fn weights(text: &str) -> Result<Vec<f64>> {
     let bad = |why: &str| {
-        Error::Config(format!("{text:?}: {why}; give FROM:TO:STEP as in 0:4:0.5, or a list as in 0,1,4"))
+        Error::Config(format!(
+            "{text:?}: {why}; give FROM:TO:STEP as in 0:4:0.5, or a list as in 0,1,4",
+            text = brief(text)
+        ))
     };
     let number = |part: &str| match part.trim().parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
-        _ => Err(bad(&format!("{part:?} is not a number"))),
+        _ => Err(bad(&format!("{part:?} is not a number", part = brief(part)))),
     };
     let parts: Vec<&str> = text.split(':').collect();
     match parts[..] {
@@ -75,9 +86,9 @@ pub fn range(text: &str) -> Result<[f64; 2]> {
         .split_once(':')
         .and_then(|(from, to)| Some([from.trim().parse::<f64>().ok()?, to.trim().parse::<f64>().ok()?]));
     let rises = |[from, to]: &[f64; 2]| from.is_finite() && to.is_finite() && from <= to;
-    numbers
-        .filter(rises)
-        .ok_or_else(|| Error::Config(format!("{text:?} is no rising range; give FROM:TO as in 0:4")))
+    numbers.filter(rises).ok_or_else(|| {
+        Error::Config(format!("{text:?} is no rising range; give FROM:TO as in 0:4", text = brief(text)))
+    })
 }
 
 /// `8,4` as numbers; empty or `none` for an empty list.
@@ -86,7 +97,13 @@ pub fn sizes(text: &str) -> Result<Vec<usize>> {
         return Ok(Vec::new());
     }
     let number = |part: &str| {
-        part.trim().parse().map_err(|_| Error::Config(format!("{text:?}: {part:?} is not a whole number")))
+        part.trim().parse().map_err(|_| {
+            Error::Config(format!(
+                "{text:?}: {part:?} is not a whole number",
+                text = brief(text),
+                part = brief(part)
+            ))
+        })
     };
     text.split(',').map(number).collect()
 }
@@ -94,7 +111,13 @@ pub fn sizes(text: &str) -> Result<Vec<usize>> {
 /// `1,2,0.5` as numbers.
 pub fn numbers(text: &str) -> Result<Vec<f64>> {
     let number = |part: &str| {
-        part.trim().parse().map_err(|_| Error::Config(format!("{text:?}: {part:?} is not a number")))
+        part.trim().parse().map_err(|_| {
+            Error::Config(format!(
+                "{text:?}: {part:?} is not a number",
+                text = brief(text),
+                part = brief(part)
+            ))
+        })
     };
     text.split(',').map(number).collect()
 }

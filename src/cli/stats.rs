@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::eval::{DataPictures, NpzPictures, Reference, Store};
 use crate::io::{WorkFolder, prove_writable};
 
-use super::features::{FeatureArgs, classifier_beside, collected, is_arrays};
+use super::features::{FeatureArgs, classifier_beside, collected, is_arrays, or_nothing};
+use super::shared_args::ForceArgs;
 use super::{DeviceArgs, data, number, outputs};
 
 /// Shown first by `--help`.
@@ -30,19 +31,18 @@ pub struct Args {
     image_size: Option<usize>,
     #[command(flatten)]
     features: FeatureArgs,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub fn run(args: &Args) -> Result<()> {
     if args.out.extension().is_none_or(|extension| extension != "npz") {
-        return Err(Error::Config(format!("--out {}: statistics are a .npz", args.out.display())));
+        return Err(Error::Config(format!("--out {}: statistics are a .npz", shown(&args.out))));
     }
     let (parts, classifier) = (args.out.with_extension("parts"), classifier_beside(&args.out));
-    outputs::prove([&args.out], args.force)?;
+    outputs::prove([&args.out], args.force.force)?;
     WorkFolder::prove(&parts)?;
     prove_writable(&classifier)?;
     let path = Path::new(&args.data);
@@ -55,10 +55,10 @@ pub fn run(args: &Args) -> Result<()> {
     let data = (!is_arrays(path)).then(|| data::open(&args.data, &reading)).transpose()?;
     let gpu = args.device.open()?;
     let network = args.features.network(&gpu, data.as_deref(), &classifier)?;
-    let collected = match &data {
-        Some(data) => collected("measuring", &mut DataPictures::new(data, None), &*network, &parts)?,
-        None => collected("measuring", &mut NpzPictures::open(path, None)?, &*network, &parts)?,
-    };
+    let collected = or_nothing(&parts, || match &data {
+        Some(data) => collected("measuring", &mut DataPictures::new(data, None), &*network, &parts),
+        None => collected("measuring", &mut NpzPictures::open(path, None)?, &*network, &parts),
+    })?;
     Reference::of(&collected, network.identity())?.save(&args.out)?;
     Store::discard(&parts)?;
     data.iter().for_each(|data| data::warn_of_damage(data));

@@ -12,11 +12,11 @@ use crate::gpu::Gpu;
 use crate::io::{distinct_file_names, write_atomic};
 use crate::model::Model;
 use crate::sample::Sampler;
-use crate::tensor::Precision;
 
 use super::drawing::{Drawing, DrawingArgs};
 use super::features::FeatureArgs;
 use super::model_args::ModelArgs;
+use super::shared_args::{ForceArgs, PrecisionArgs};
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, measured_sweep, notes, number, outputs, pictures, progress, ranges};
 
@@ -67,15 +67,13 @@ pub struct Args {
     pub features: FeatureArgs,
     #[command(flatten)]
     drawing: DrawingArgs,
-    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Device")]
-    precision: String,
     /// Where sweep.png and sweep.csv go [default: the model's folder].
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Overwrite what is there.
-    #[arg(long)]
-    pub force: bool,
+    #[command(flatten)]
+    pub force: ForceArgs,
+    #[command(flatten, next_help_heading = "Device")]
+    precision: PrecisionArgs,
     #[command(flatten)]
     device: DeviceArgs,
 }
@@ -107,9 +105,9 @@ pub fn run(args: &Args) -> Result<()> {
     let names = names(&args.model)?;
     let grids = grids(&names, &folder);
     if measured {
-        measured_sweep::prove(&folder, &grids, args.force)?;
+        measured_sweep::prove(&folder, &grids, args.force.force)?;
     } else {
-        outputs::prove([folder.join("sweep.png"), folder.join("sweep.csv")], args.force)?;
+        outputs::prove([folder.join("sweep.png"), folder.join("sweep.csv")], args.force.force)?;
     }
     let gpu = args.device.open()?;
     let mut models = Vec::new();
@@ -122,7 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
         models.push((name, model));
     }
     if measured {
-        let precision = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?;
+        let precision = args.precision.read()?.checked_on(gpu.capabilities())?;
         measured_sweep::run(args, &gpu, &models, &drawing, &guidance, precision, &folder)?;
         for (((_, model), named), png) in models.iter().zip(&args.model).zip(&grids) {
             // A grid for each model, at the first number of steps; its pictures are the same whenever they are drawn.
@@ -198,7 +196,7 @@ fn grid(
     count: u64,
     png: &Path,
 ) -> Result<Vec<Vec<Vec<Image>>>> {
-    let dtype = args.precision.parse::<Precision>()?.checked_on(gpu.capabilities())?.dtype();
+    let dtype = args.precision.read()?.checked_on(gpu.capabilities())?.dtype();
     let (classes, size) = (model.config.class_names.len(), model.config.unet.sample_size);
     pictures::check_sheet(classes, guidance.len(), count as usize, size)?;
     let (steps, pictures) = (args.steps.first().copied(), classes * count as usize);

@@ -8,7 +8,7 @@ use std::fmt::Arguments;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::sync::Mutex;
 
-use crate::error::visible;
+use crate::error::{brief, visible};
 
 macro_rules! println {
     () => { $crate::cli::terminal::out(format_args!("\n")) };
@@ -72,8 +72,37 @@ pub fn exit_code() -> u8 {
     }
 }
 
+/// What clap quotes of the command line, in short: 10,000 characters between a message and its usage help nobody.
+fn shortened(mut told: clap::Error) -> clap::Error {
+    use clap::error::{ContextKind, ContextValue};
+    let short = |text: String| if brief(&text).is_cut() { brief(&text).to_string() } else { text };
+    let given: Vec<(ContextKind, ContextValue)> = told
+        .context()
+        .filter(|(kind, _)| *kind != ContextKind::Usage)
+        .map(|(kind, value)| (kind, value.clone()))
+        .collect();
+    for (kind, value) in given {
+        let value = match value {
+            ContextValue::String(text) => ContextValue::String(short(text)),
+            ContextValue::Strings(texts) => ContextValue::Strings(texts.into_iter().map(short).collect()),
+            // Advice that repeats it all is none.
+            ContextValue::StyledStrs(mut texts) => {
+                texts.retain(|text| text.to_string().len() < LONGEST_ADVICE);
+                ContextValue::StyledStrs(texts)
+            }
+            _ => continue,
+        };
+        told.insert(kind, value);
+    }
+    told
+}
+
+/// In bytes.
+const LONGEST_ADVICE: usize = 500;
+
 /// Tells of wrong arguments, or what `--help` and `--version` ask for, and gives the exit code.
-pub fn usage(told: &clap::Error) -> u8 {
+pub fn usage(told: clap::Error) -> u8 {
+    let told = &shortened(told);
     let code = told.exit_code().try_into().unwrap_or(2);
     let styled = if told.use_stderr() { io::stderr().is_terminal() } else { io::stdout().is_terminal() };
     let plain = told.render().to_string();

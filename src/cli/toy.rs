@@ -12,6 +12,7 @@ use crate::toy::{
     Measurement, ToyModel, ToySampler, ToySamplerOptions, ToyTraining, ToyTrainingOptions, measure,
 };
 
+use super::shared_args::ForceArgs;
 use super::{DeviceArgs, interrupt, number, outputs, progress, toy_guiders};
 
 /// The columns of the figure.
@@ -74,9 +75,8 @@ pub struct Args {
     /// The figure.
     #[arg(long, value_name = "FILE.png", default_value = "toy.png")]
     out: PathBuf,
-    /// Overwrite what is there.
-    #[arg(long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     /// Print the measurements as JSON instead of a table.
     #[arg(long)]
     json: bool,
@@ -85,7 +85,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args) -> Result<()> {
-    outputs::prove([&args.out], args.force)?;
+    outputs::prove([&args.out], args.force.force)?;
     if args.samples == 0 || args.network_samples == Some(0) {
         return Err(Error::Config("there must be at least 1 point to sample".into()));
     }

@@ -11,11 +11,14 @@ use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
-use crate::ops::EmaWarmup;
 use crate::train::{Event, LossKind, Outcome, Start, TrainOptions, TrainSchedule, TrainStep, Trainer};
 
 use super::data::{self, DataArgs};
 use super::notes::{self, note};
+use super::shared_args::{
+    AttentionArgs, AverageArgs, FlipArgs, ImageSizeArgs, ImagesArgs, PrecisionArgs, RateArgs, SaveArgs,
+    SeedArgs, StepsTotalArgs,
+};
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, start};
 
@@ -46,15 +49,13 @@ pub struct Args {
     /// custom].
     #[arg(long, value_name = "NAME")]
     preset: Option<String>,
-    /// Side of the pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
-    image_size: Option<usize>,
+    #[command(flatten)]
+    image_size: ImageSizeArgs,
     /// Where pictures that are not square are cropped: center or random.
     #[arg(long, value_name = "center|random", default_value = "center", help_heading = "Data")]
     crop: String,
-    /// Mirror half of the pictures left to right.
-    #[arg(long, help_heading = "Data")]
-    flip: bool,
+    #[command(flatten)]
+    flip: FlipArgs,
     /// Train an upsampler, from pictures of this side to pictures of --image-size.
     #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
     upsample_from: Option<usize>,
@@ -78,14 +79,8 @@ pub struct Args {
     /// Residual blocks a level.
     #[arg(long, value_name = "N", help_heading = "Network", value_parser = number::count(1..=64))]
     res_blocks: Option<usize>,
-    /// Feature-map sizes with attention, or `none`.
-    #[arg(
-        long,
-        value_name = "8,4",
-        help_heading = "Network",
-        value_parser = number::list_or_none(number::count(1..=number::MOST_SIDE))
-    )]
-    attention: Option<String>,
+    #[command(flatten)]
+    attention: AttentionArgs,
     /// Groups of the group norms; must divide every level's width.
     #[arg(
         long,
@@ -118,14 +113,8 @@ pub struct Args {
         value_parser = number::count(1..=number::MOST_BATCH)
     )]
     microbatch: Option<usize>,
-    /// Learning rate.
-    #[arg(
-        long,
-        value_name = "F",
-        help_heading = "Optimisation",
-        value_parser = number::real(1e-12..=number::MOST_FACTOR)
-    )]
-    lr: Option<f64>,
+    #[command(flatten)]
+    lr: RateArgs,
     /// Images over which the learning rate rises from zero [default: the preset's, at most six passes].
     #[arg(
         long,
@@ -145,20 +134,14 @@ pub struct Args {
     /// Largest norm of the gradient; 0 for none.
     #[arg(long, value_name = "F", help_heading = "Optimisation", value_parser = number::real(0.0..=1e9))]
     grad_clip: Option<f64>,
-    /// Images to see in all.
-    #[arg(
-        long,
-        value_name = "N",
-        help_heading = "Optimisation",
-        conflicts_with = "epochs",
-        value_parser = number::whole(1..=number::MOST_IMAGES)
-    )]
-    images: Option<u64>,
+    #[command(flatten)]
+    images: ImagesArgs,
     /// The same as passes over the data.
     #[arg(
         long,
         value_name = "N",
         help_heading = "Optimisation",
+        conflicts_with = "images",
         value_parser = number::whole(1..=number::MOST_IMAGES)
     )]
     epochs: Option<u64>,
@@ -171,18 +154,8 @@ pub struct Args {
         value_parser = number::real(0.0..=1.0)
     )]
     p_uncond: f64,
-    /// Rates of the weights' moving averages; the first becomes the model.
-    #[arg(
-        long,
-        value_name = "0.999,…",
-        help_heading = "Optimisation",
-        value_parser = number::list(number::below(0.0, 1.0))
-    )]
-    ema: Option<String>,
-    /// How the averages warm up: ramp, where the rate after t steps is at most (1 + t)/(10 + t), so that a training of any
-    /// length ends with averages of its last tenth; or none.
-    #[arg(long, value_name = "ramp|none", default_value = "ramp", help_heading = "Optimisation")]
-    ema_warmup: EmaWarmup,
+    #[command(flatten, next_help_heading = "Optimisation")]
+    averages: AverageArgs,
     /// Log SNR at the noisy end.
     #[arg(
         long,
@@ -204,15 +177,8 @@ pub struct Args {
     /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM) or cosine (IDDPM).
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Objective")]
     schedule: TrainSchedule,
-    /// Steps T of a linear or cosine schedule.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1000,
-        help_heading = "Objective",
-        value_parser = number::count(1..=number::MOST_STEPS)
-    )]
-    steps_total: usize,
+    #[command(flatten, next_help_heading = "Objective")]
+    steps_total: StepsTotalArgs,
     /// What the network predicts: eps, x0 or v.
     #[arg(long, value_name = "eps|x0|v", default_value = "eps", help_heading = "Objective")]
     predict: Prediction,
@@ -226,18 +192,10 @@ pub struct Args {
     /// How times are drawn: uniform, importance (by the size of their losses), low-discrepancy.
     #[arg(long, value_name = "NAME", default_value = "uniform", help_heading = "Objective")]
     t_sampler: TimeSampler,
-    /// Storage of activations: auto is f16 on cooperative matrices, f32 elsewhere.
-    #[arg(long, value_name = "f32|f16|auto", default_value = "auto", help_heading = "Optimisation")]
-    precision: String,
-    /// Seed of the initial weights, the order of images and all noise.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        help_heading = "Optimisation",
-        value_parser = number::seed()
-    )]
-    seed: u64,
+    #[command(flatten, next_help_heading = "Optimisation")]
+    precision: PrecisionArgs,
+    #[command(flatten)]
+    seed: SeedArgs,
 
     /// Images between pictures of samples (samples-IMAGES.png); 0 for none.
     #[arg(
@@ -247,14 +205,8 @@ pub struct Args {
         help_heading = "Output"
     )]
     sample_every: Option<u64>,
-    /// Images between saved states.
-    #[arg(
-        long,
-        value_name = "IMAGES",
-        value_parser = number::whole(1..=number::MOST_IMAGES),
-        help_heading = "Output"
-    )]
-    save_every: Option<u64>,
+    #[command(flatten)]
+    save_every: SaveArgs,
     #[command(flatten)]
     start: start::StartArgs,
     #[command(flatten)]
@@ -273,7 +225,7 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.dry_run {
         outputs::prove_training(&args.out, &["loss.png"])?;
     }
-    let dataset = data::open(&args.data, &args.reading.options(args.image_size, args.unlabelled))?;
+    let dataset = data::open(&args.data, &args.reading.options(args.image_size.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
     if args.dry_run {

@@ -11,6 +11,10 @@ use crate::train::{
 };
 
 use super::data::{self, DataArgs};
+use super::shared_args::{
+    AttentionArgs, BatchArgs, FlipArgs, ImageSizeArgs, ImagesArgs, RateArgs, SaveArgs, SeedArgs,
+    StepsTotalArgs,
+};
 use super::{DeviceArgs, number, outputs, ranges, start, train};
 
 /// Shown first by `--help`.
@@ -31,24 +35,15 @@ pub struct Args {
     /// Where the classifier, the log and the states go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Side of the pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
-    image_size: Option<usize>,
-    /// Mirror half of the pictures left to right.
-    #[arg(long, help_heading = "Data")]
-    flip: bool,
+    #[command(flatten)]
+    image_size: ImageSizeArgs,
+    #[command(flatten)]
+    flip: FlipArgs,
     /// The schedule of the noise, that of the model to be guided: continuous, linear or cosine.
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Noise")]
     schedule: TrainSchedule,
-    /// Steps T of a linear or cosine schedule.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1000,
-        value_parser = number::count(1..=number::MOST_STEPS),
-        help_heading = "Noise"
-    )]
-    steps_total: usize,
+    #[command(flatten, next_help_heading = "Noise")]
+    steps_total: StepsTotalArgs,
     /// Channels of the first level [default: half of `train`'s].
     #[arg(
         long,
@@ -65,30 +60,12 @@ pub struct Args {
         help_heading = "Network"
     )]
     channel_mult: Option<String>,
-    /// Feature-map sizes with attention, or `none`.
-    #[arg(
-        long,
-        value_name = "8,4",
-        value_parser = number::list_or_none(number::count(1..=number::MOST_SIDE)),
-        help_heading = "Network"
-    )]
-    attention: Option<String>,
-    /// Images a step.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = number::count(1..=number::MOST_BATCH),
-        help_heading = "Optimisation"
-    )]
-    batch: Option<usize>,
-    /// Learning rate.
-    #[arg(
-        long,
-        value_name = "F",
-        value_parser = number::real(1e-12..=number::MOST_FACTOR),
-        help_heading = "Optimisation"
-    )]
-    lr: Option<f64>,
+    #[command(flatten)]
+    attention: AttentionArgs,
+    #[command(flatten)]
+    batch: BatchArgs,
+    #[command(flatten)]
+    lr: RateArgs,
     /// Decoupled weight decay (ADM: 0.05 to 0.2).
     #[arg(
         long,
@@ -98,31 +75,12 @@ pub struct Args {
         help_heading = "Optimisation"
     )]
     weight_decay: f64,
-    /// Images to see in all.
-    #[arg(
-        long,
-        value_name = "N",
-        value_parser = number::whole(1..=number::MOST_IMAGES),
-        help_heading = "Optimisation"
-    )]
-    images: Option<u64>,
-    /// Seed of the initial weights, the order of images and all noise.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 0,
-        value_parser = number::seed(),
-        help_heading = "Optimisation"
-    )]
-    seed: u64,
-    /// Images between saved states.
-    #[arg(
-        long,
-        value_name = "IMAGES",
-        value_parser = number::whole(1..=number::MOST_IMAGES),
-        help_heading = "Output"
-    )]
-    save_every: Option<u64>,
+    #[command(flatten)]
+    images: ImagesArgs,
+    #[command(flatten)]
+    seed: SeedArgs,
+    #[command(flatten)]
+    save_every: SaveArgs,
     #[command(flatten)]
     start: start::StartArgs,
     #[command(flatten)]
@@ -134,7 +92,7 @@ pub struct Args {
 impl Args {
     fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
         let preset = Preset::named(if dataset.name == "digits" { "digits" } else { "custom" })?;
-        let mut options = preset.options(dataset, self.seed);
+        let mut options = preset.options(dataset, self.seed.seed);
         let o = &mut options;
         if o.class_names.len() < 2 {
             return Err(Error::Config(format!(
@@ -142,7 +100,7 @@ impl Args {
                 self.data
             )));
         }
-        o.flip = self.flip;
+        o.flip = self.flip.flip;
         o.unet.num_classes = None;
         o.unet.null_class = NullClass::Absent;
         o.unet.out_channels = o.class_names.len();
@@ -154,22 +112,20 @@ impl Args {
             let sizes = o.unet.sizes();
             o.unet.attention_resolutions.retain(|size| sizes.contains(size));
         }
-        if let Some(text) = &self.attention {
-            o.unet.attention_resolutions = ranges::sizes(text)?;
-        }
-        if let Some(batch) = self.batch {
+        self.attention.set(o)?;
+        if let Some(batch) = self.batch.batch {
             (o.batch, o.microbatch) = (batch, batch);
         }
-        o.learning_rate = self.lr.unwrap_or(o.learning_rate);
+        o.learning_rate = self.lr.lr.unwrap_or(o.learning_rate);
         o.weight_decay = self.weight_decay;
-        o.images = self.images.unwrap_or(o.images);
-        o.save_every = self.save_every.unwrap_or(o.save_every);
+        o.images = self.images.images.unwrap_or(o.images);
+        o.save_every = self.save_every.save_every.unwrap_or(o.save_every);
         o.sample_every = 0;
         // Every picture keeps its label: it is what is learnt.
         o.unconditional_probability = 0.0;
         o.objective = Objective {
             schedule: self.schedule,
-            steps_total: self.steps_total,
+            steps_total: self.steps_total.steps_total,
             loss: LossKind::CrossEntropy,
             ..Objective::default()
         };
@@ -180,7 +136,7 @@ impl Args {
 
 pub fn run(args: &Args) -> Result<()> {
     outputs::prove_training(&args.out, &["loss.png", ACCURACY])?;
-    let dataset = data::open(&args.data, &args.reading.options(args.image_size, false))?;
+    let dataset = data::open(&args.data, &args.reading.options(args.image_size.image_size, false))?;
     let options = args.options(&dataset)?;
     let gpu = args.device.open()?;
     let start = Start { init_from: args.from.weights()?, ..args.start.start() };

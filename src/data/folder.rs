@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::tree::{Entry, Files, LeftOut, MAX_FILE, Tree, Unread, is_hidden, read_wanted};
 use crate::error::{Error, Result};
@@ -10,14 +11,14 @@ use crate::error::{Error, Result};
 /// How far below the root files are looked for.
 const MAX_DEPTH: usize = 64;
 
-/// Lists a folder.
+/// Lists a folder, counting in `met` the files and folders that it holds.
 ///
 /// # Errors
 /// When the folder itself cannot be read; one below it is left out by name.
-pub fn list(root: &Path) -> Result<Tree> {
+pub fn list(root: &Path, met: Option<&AtomicUsize>) -> Result<Tree> {
     let real = root.canonicalize().map_err(Error::io(root))?;
     std::fs::read_dir(root).map_err(Error::io(root))?;
-    let mut walk = Walk { root: real.clone(), ..Walk::default() };
+    let mut walk = Walk { root: real.clone(), met, ..Walk::default() };
     walk.folder(root, real, "", 0);
     // Links last, so that what lies in the folder itself is read there, and of those the ones to folders first.
     while !walk.links.is_empty() {
@@ -45,7 +46,8 @@ pub fn list(root: &Path) -> Result<Tree> {
 }
 
 #[derive(Default)]
-struct Walk {
+struct Walk<'a> {
+    met: Option<&'a AtomicUsize>,
     root: PathBuf,
     /// The real paths of the folders that were read, and their names below the root.
     seen: HashMap<PathBuf, String>,
@@ -61,7 +63,7 @@ struct Walk {
     outside: Option<(usize, String)>,
 }
 
-impl Walk {
+impl Walk<'_> {
     /// Takes in what lies in `path`, whose real path is `real` and whose name below the root, with a slash, is `prefix`.
     fn folder(&mut self, path: &Path, real: PathBuf, prefix: &str, depth: usize) {
         if let Some(first) = self.seen.get(&real) {
@@ -80,6 +82,9 @@ impl Walk {
         };
         self.seen.insert(real.clone(), prefix.to_owned());
         for entry in entries {
+            if let Some(met) = self.met {
+                met.fetch_add(1, Ordering::Relaxed);
+            }
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(error) => {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::classes::{counts, empty};
 use super::fingerprint::Fingerprint;
-use super::kind::{self, Kind};
+use super::kind::{self, Kind, Other};
 use super::{DataOptions, Image, Labelling, ONLY_CLASS, Parts, READABLE, Source, short_name};
 use crate::error::{Error, Result};
+use crate::io::FileKind;
 
 /// Deflate cannot shrink by more than this, so a header that claims more bytes is refused unread.
 const MAX_DEFLATE_RATIO: u64 = 1032;
@@ -41,8 +42,7 @@ fn refuse_other_kinds(path: &Path) -> Result<()> {
     file.take(kind::HEAD as u64).read_to_end(&mut head).map_err(Error::io(path))?;
     // IDX begins with two zeros; what is no text and of no known kind is left to the reader's own message.
     let what = match kind::of(&head) {
-        Kind::Other("empty") => "is empty".to_owned(),
-        Kind::Other("a gzip file" | "of no known kind") => return Ok(()),
+        Kind::Other(Other(FileKind::Idx | FileKind::Compressed("gzip") | FileKind::Unknown)) => return Ok(()),
         Kind::Other(what) => format!("is {what}"),
         Kind::Picture(_) => "is one picture, not a set of them: give the folder it lies in".to_owned(),
     };

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::DataOptions;
 use super::tree::{Entry, Tree};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 /// The files with labels, at the root of a set.
 pub const FILES: [&str; 3] = ["dataset.json", "metadata.csv", "metadata.jsonl"];
@@ -71,13 +71,19 @@ pub fn read(tree: &Tree, options: &DataOptions) -> Result<Option<Labels>> {
             return Err(bad(format!("has labels in dataset.json and in {name}; keep the one that is meant")));
         }
         if let Some(label) = &options.label {
-            return Err(bad(format!("has its labels in dataset.json, which has no column `{label}`")));
+            return Err(bad(format!(
+                "has its labels in dataset.json, which has no column `{label}`",
+                label = brief(label)
+            )));
         }
         return dataset_json(tree, dataset).map(Some);
     }
     if metadata.is_empty() {
         return match &options.label {
-            Some(label) => Err(bad(format!("has no metadata.csv or metadata.jsonl with a column `{label}`"))),
+            Some(label) => Err(bad(format!(
+                "has no metadata.csv or metadata.jsonl with a column `{label}`",
+                label = brief(label)
+            ))),
             None => Ok(None),
         };
     }
@@ -137,7 +143,9 @@ fn dataset_json(tree: &Tree, entry: &Entry) -> Result<Labels> {
     };
     let mut rows = HashMap::new();
     let mut add = |name: &str, value: &Value| -> Result<()> {
-        let label = label(value).map_err(|what| bad(format!("labels {name} with {value}, but {what}")))?;
+        let label = label(value).map_err(|what| {
+            bad(format!("labels {name} with {}, but {what}", brief(&value.to_string()), name = brief(name)))
+        })?;
         rows.insert(tidy("", name), Row { label, caption: None });
         Ok(())
     };
@@ -147,12 +155,17 @@ fn dataset_json(tree: &Tree, entry: &Entry) -> Result<Labels> {
             for pair in pairs {
                 match pair.as_array().map(Vec::as_slice) {
                     Some([Value::String(name), value]) => add(name, value)?,
-                    _ => return Err(bad(format!("has {pair} among its labels, {expected}"))),
+                    _ => {
+                        return Err(bad(format!(
+                            "has {} among its labels, {expected}",
+                            brief(&pair.to_string())
+                        )));
+                    }
                 }
             }
         }
         Value::Object(pairs) => pairs.iter().try_for_each(|(name, value)| add(name, value))?,
-        other => return Err(bad(format!("has labels that are {other}, {expected}"))),
+        other => return Err(bad(format!("has labels that are {}, {expected}", brief(&other.to_string())))),
     }
     let is_labelled = !labels.is_null();
     Ok(Labels { source: "dataset.json".into(), rows, is_labelled, other_columns: Vec::new() })
@@ -225,7 +238,7 @@ fn add(
         return Err(format!("has no column `file_name`, but {}", listed(&columns)));
     }
     if let Some(column) = column.filter(|column| !columns.contains(column)) {
-        return Err(format!("has no column `{column}`, but {}", listed(&columns)));
+        return Err(format!("has no column `{column}`, but {}", listed(&columns), column = brief(column)));
     }
     let column = column.unwrap_or(LABEL);
     if columns.contains(column) {
@@ -249,10 +262,12 @@ fn add(
             }
             value => value.cloned().unwrap_or(Value::Null),
         };
-        let label = label(&value).map_err(|what| format!("labels {name} with {value}, but {what}"))?;
+        let label = label(&value).map_err(|what| {
+            format!("labels {name} with {}, but {what}", brief(&value.to_string()), name = brief(name))
+        })?;
         let caption = row.get(TEXT).and_then(Value::as_str).map(str::to_owned);
         if labels.rows.insert(tidy(folder, name), Row { label, caption }).is_some() {
-            return Err(format!("{name} is labelled twice"));
+            return Err(format!("{name} is labelled twice", name = brief(name)));
         }
     }
     Ok(())

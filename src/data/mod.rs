@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::sizes::MOST_SIDE;
@@ -77,6 +78,8 @@ pub struct DataOptions {
     pub strict: bool,
     /// A folder of the program's own in which to keep what was found in files, so that the next opening is quicker.
     pub cache: Option<PathBuf>,
+    /// Counts the files that are met while a folder is listed, for whoever wants to tell of it meanwhile.
+    pub files_met: Option<Arc<AtomicUsize>>,
 }
 
 /// Gives the pixels of one image; the index is within the set.

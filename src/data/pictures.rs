@@ -32,7 +32,8 @@ struct Picture {
 
 pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
     let path = Path::new(spec);
-    let mut tree = if path.is_dir() { folder::list(path)? } else { archive::list(path)? };
+    let mut tree =
+        if path.is_dir() { folder::list(path, options.files_met.as_deref())? } else { archive::list(path)? };
     tree.look_inside();
     let keep = tree.entries.iter().map(|entry| entry.bytes).fold(0, u64::saturating_add) < KEEP_BYTES;
     let mut known = Known::load(options.cache.as_deref(), path);

@@ -4,6 +4,7 @@ use std::f64::consts::FRAC_PI_2;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::brief;
 use crate::sizes::MOST_STEPS;
 use crate::{Error, Result};
 
@@ -61,7 +62,10 @@ impl FromStr for BetaSchedule {
         match text {
             "linear" => Ok(BetaSchedule::Linear),
             "cosine" => Ok(BetaSchedule::Cosine),
-            _ => Err(Error::Config(format!("`{text}` is no discrete schedule; there are linear and cosine"))),
+            _ => Err(Error::Config(format!(
+                "`{text}` is no discrete schedule; there are linear and cosine",
+                text = brief(text)
+            ))),
         }
     }
 }

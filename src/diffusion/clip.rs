@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// The quantile of |x̂| that a dynamic threshold takes when none is given.
@@ -87,7 +88,8 @@ impl FromStr for Clip {
                 })
                 .and_then(Clip::dynamic),
             _ => Err(Error::Config(format!(
-                "`{text}` is no clip; there are none, static, dynamic and dynamic:<quantile>"
+                "`{text}` is no clip; there are none, static, dynamic and dynamic:<quantile>",
+                text = brief(text)
             ))),
         }
     }

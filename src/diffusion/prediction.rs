@@ -14,6 +14,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// What the first C channels of a network's output are.
@@ -96,8 +97,7 @@ impl Prediction {
         let all = [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::PreviousX];
         all.into_iter().find(|prediction| prediction.config_name() == name).ok_or_else(|| {
             Error::Config(format!(
-                "prediction {name:?} is not known; there are epsilon, sample, v_prediction and previous_sample"
-            ))
+                "prediction {name:?} is not known; there are epsilon, sample, v_prediction and previous_sample", name = brief(name)))
         })
     }
 }
@@ -126,8 +126,7 @@ impl Variance {
         let all = [Variance::Small, Variance::Large, Variance::Learned, Variance::LearnedRange];
         all.into_iter().find(|variance| variance.config_name() == name).ok_or_else(|| {
             Error::Config(format!(
-                "variance {name:?} is not known; there are fixed_small, fixed_large, learned and learned_range"
-            ))
+                "variance {name:?} is not known; there are fixed_small, fixed_large, learned and learned_range", name = brief(name)))
         })
     }
 }
@@ -140,7 +139,10 @@ impl FromStr for Prediction {
             "eps" => Ok(Prediction::Eps),
             "x0" => Ok(Prediction::X0),
             "v" => Ok(Prediction::V),
-            _ => Err(Error::Config(format!("`{text}` is no prediction; there are eps, x0 and v"))),
+            _ => Err(Error::Config(format!(
+                "`{text}` is no prediction; there are eps, x0 and v",
+                text = brief(text)
+            ))),
         }
     }
 }

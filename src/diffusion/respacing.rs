@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// A choice of timesteps. As text: `250` (evenly), `90,60,60,20,20` (that many in each equal part of the process, the
@@ -69,7 +70,12 @@ impl FromStr for Respacing {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let bad = || Error::Config(format!("`{text}` is no respacing; try 250, 90,60,60,20,20 or ddim25"));
+        let bad = || {
+            Error::Config(format!(
+                "`{text}` is no respacing; try 250, 90,60,60,20,20 or ddim25",
+                text = brief(text)
+            ))
+        };
         let number = |text: &str| match text.trim().parse::<usize>() {
             Ok(count @ 1..=1_000_000) => Ok(count),
             _ => Err(bad()),

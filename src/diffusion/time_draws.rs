@@ -15,6 +15,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::brief;
 use crate::random::{Stream, words};
 use crate::{Error, Result};
 
@@ -59,7 +60,8 @@ impl FromStr for TimeSampler {
             "importance" => Ok(TimeSampler::Importance),
             "low-discrepancy" => Ok(TimeSampler::LowDiscrepancy),
             _ => Err(Error::Config(format!(
-                "`{text}` is no sampler of times; there are uniform, importance and low-discrepancy"
+                "`{text}` is no sampler of times; there are uniform, importance and low-discrepancy",
+                text = brief(text)
             ))),
         }
     }

@@ -17,6 +17,7 @@
 //! Invariant: the measures know no device, no network and no file.
 
 mod caution;
+mod class_lists;
 mod classifier;
 #[cfg(test)]
 mod device_tests;
@@ -39,6 +40,7 @@ mod tests;
 #[cfg(not(target_arch = "wasm32"))]
 mod training;
 
+pub use class_lists::{class_map, in_numbers_of};
 pub use classifier::{ClassifierNetwork, ClassifierShape, PictureClassifier};
 pub use frechet::frechet_distance;
 pub use inception::{Convention, Inception, Variant};
@@ -48,7 +50,7 @@ pub use manifold::{ClassRecall, NEIGHBOURS, PrecisionRecall, class_recall, preci
 pub use moments::{Gaussian, Moments};
 pub use network::{Extracted, FeatureNetwork, Pictures, Sizes};
 pub use reference::Reference;
-pub use report::{Measures, RecallOfClass, Report, measure, most_probable};
+pub use report::{Measures, RecallOfClass, Report, agreement, measure, most_probable};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::{
     DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect, contents_of,

@@ -71,6 +71,12 @@ pub fn most_probable(probabilities: &[f32]) -> u32 {
     largest.map_or(0, |(class, _)| class as u32)
 }
 
+/// The part of pictures that are taken for the class of their label, both numbers of one list; nothing of no pictures.
+pub fn agreement(labels: &[u32], taken_for: &[u32]) -> Option<f64> {
+    let right = labels.iter().zip(taken_for).filter(|(label, taken)| label == taken).count();
+    (!labels.is_empty()).then(|| right as f64 / labels.len() as f64)
+}
+
 /// Which measures to take beside FID, sFID, inception score and agreement, which cost little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measures {
@@ -137,12 +143,11 @@ pub fn measure(
         }
         _ => None,
     };
-    let agreement =
-        collected.labels.as_ref().filter(|labels| same_classes && !labels.is_empty()).map(|labels| {
-            let right =
-                labels.iter().zip(&collected.taken_for).filter(|(label, taken)| label == taken).count();
-            right as f64 / labels.len() as f64
-        });
+    let agreement = collected
+        .labels
+        .as_ref()
+        .filter(|_| same_classes)
+        .and_then(|labels| agreement(labels, &collected.taken_for));
     let measured = Measured {
         pictures: collected.features.len(),
         reference: real.map(Features::len),

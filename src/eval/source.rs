@@ -171,8 +171,8 @@ impl PictureSource for NpzPictures {
     }
 
     fn identity(&self) -> String {
-        // The same path may hold other pictures tomorrow, as many and as large.
-        format!("{} of {} ({})", self.count, self.path.display(), self.contents)
+        // By contents alone: the same path may hold other pictures tomorrow, and another path the same.
+        format!("{} of a .npz of {}", self.count, self.contents)
     }
 
     fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
@@ -254,6 +254,10 @@ mod tests {
         };
         let (first, other, again) = (identity(1), identity(2), identity(1));
         assert_eq!(first, again);
+        let moved = dir.path().join("moved.npz");
+        std::fs::rename(&path, &moved).unwrap();
+        assert_eq!(NpzPictures::open(&moved, None).unwrap().identity(), first, "wherever it lies");
+        assert_ne!(NpzPictures::open(&moved, Some(1)).unwrap().identity(), first, "fewer of them");
         let sizes = Sizes { pooled: 1, spatial: 1, classes: 1 };
         let store = |what: &str| Store::open(&dir.path().join("parts"), what, sizes).map(drop);
         store(&first).unwrap();

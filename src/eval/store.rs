@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use super::network::{Extracted, Sizes};
 use super::{Features, InceptionScore, Moments, SPLIT};
 use crate::error::{Error, Result};
-use crate::io::{Dtype, SafetensorsFile, TensorBytes, WorkFolder, write_atomic, write_safetensors};
+use crate::io::{
+    Dtype, SafetensorsFile, TensorBytes, WorkFolder, is_work_folder, write_atomic, write_safetensors,
+};
 
 /// What a store's pictures and network are called in.
 const NOTE: &str = "features.txt";
@@ -69,6 +71,17 @@ impl Store {
     /// [`Error::Config`] when it is somebody else's folder; when a file cannot be removed.
     pub fn discard(dir: &Path) -> Result<()> {
         WorkFolder::open(dir)?.discard(|name| name == NOTE || part_of(name).is_some())
+    }
+
+    /// Removes what was written in `dir` for a store that came to no part; any other folder stays as it is.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub fn discard_empty(dir: &Path) -> Result<()> {
+        match is_work_folder(dir) && !dir.join(part_name(0)).exists() && dir.join(NOTE).exists() {
+            true => Store::discard(dir),
+            false => Ok(()),
+        }
     }
 
     /// Parts that are there.

@@ -1,6 +1,6 @@
 //! Finding an adapter: wgpu's own environment variables, a name or an index, and a clear word when there is none.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 use super::device::{Capabilities, Rung, has_matrices};
 
@@ -127,7 +127,11 @@ pub(super) async fn choose(instance: &wgpu::Instance, choice: &DeviceChoice) -> 
     let by_name = |wanted: &str| {
         let wanted = wanted.to_lowercase();
         names.iter().position(|name| name.to_lowercase().contains(&wanted)).ok_or_else(|| {
-            Error::NoAdapter(format!("no adapter's name contains {wanted:?}; there are:\n{}", listed()))
+            Error::NoAdapter(format!(
+                "no adapter's name contains {wanted:?}; there are:\n{}",
+                listed(),
+                wanted = brief(&wanted)
+            ))
         })
     };
     let index = match choice {

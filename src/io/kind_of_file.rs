@@ -1,6 +1,6 @@
 //! What a file is, by its first bytes: so that a message can name what was given instead of what it is not.
 //!
-//! Names and extensions decide nothing here. The signatures are those of each format's own documentation.
+//! Names and extensions decide nothing here. What needs no second look is in the table of `signatures.rs`.
 
 use std::fmt;
 use std::fs::File;
@@ -8,6 +8,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::safetensors::MOST_HEADER;
+use super::signatures::SIGNATURES;
 use crate::error::{Error, Result};
 
 /// As many bytes as are looked at: a tar says what it is at byte 257.
@@ -55,6 +56,8 @@ pub enum FileKind {
     Picture(&'static str),
     /// MNIST's form of images and labels.
     Idx,
+    /// What is known and read nowhere here; in words that go after "is".
+    Other(&'static str),
     /// Readable text of another kind.
     Text,
     /// None of these.
@@ -93,14 +96,10 @@ impl FileKind {
         if let [0x80, 2..=5, ..] = start {
             return if super::pt::begins_like_one(start) { FileKind::PyTorch } else { FileKind::Pickle };
         }
-        if let [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] = start {
-            return FileKind::Picture("WebP");
-        }
-        if start.get(257..262) == Some(b"ustar") {
-            return FileKind::Tar;
-        }
-        let signature = SIGNATURES.iter().find(|(signature, _)| start.starts_with(signature));
-        signature.map_or_else(|| text(start), |(_, kind)| *kind)
+        let told = |(at, bytes, _): &&(usize, &[u8], FileKind)| {
+            start.get(*at..).is_some_and(|rest| rest.starts_with(bytes))
+        };
+        SIGNATURES.iter().find(told).map_or_else(|| text(start), |(.., kind)| *kind)
     }
 
     /// What to do about a file of this kind where another is needed, if its kind tells.
@@ -127,32 +126,6 @@ impl FileKind {
         }
     }
 }
-
-/// Signatures at the start that need no second look.
-const SIGNATURES: &[(&[u8], FileKind)] = &[
-    (b"\x93NUMPY", FileKind::Npy),
-    (b"PAR1", FileKind::Parquet),
-    (b"GGUF", FileKind::Gguf),
-    (b"\x89HDF\r\n\x1a\n", FileKind::Hdf5),
-    (b"\x1f\x8b", FileKind::Compressed("gzip")),
-    (b"\x28\xb5\x2f\xfd", FileKind::Compressed("zstd")),
-    (b"\xfd7zXZ\0", FileKind::Compressed("xz")),
-    (b"BZh", FileKind::Compressed("bzip2")),
-    (b"7z\xbc\xaf\x27\x1c", FileKind::Archive("7z")),
-    (b"Rar!\x1a\x07", FileKind::Archive("RAR")),
-    // A zip without entries.
-    (b"PK\x05\x06", FileKind::Zip),
-    (b"\x89PNG\r\n\x1a\n", FileKind::Picture("PNG")),
-    (b"\xff\xd8\xff", FileKind::Picture("JPEG")),
-    (b"GIF87a", FileKind::Picture("GIF")),
-    (b"GIF89a", FileKind::Picture("GIF")),
-    (b"II*\0", FileKind::Picture("TIFF")),
-    (b"MM\0*", FileKind::Picture("TIFF")),
-    // The bytes of u8 and one, three or four dimensions.
-    (b"\0\0\x08\x01", FileKind::Idx),
-    (b"\0\0\x08\x03", FileKind::Idx),
-    (b"\0\0\x08\x04", FileKind::Idx),
-];
 
 /// A zip by the name of its first entry, which stands right behind the 30 bytes of the entry's header.
 fn zip(start: &[u8]) -> FileKind {
@@ -187,6 +160,9 @@ fn text(start: &[u8]) -> FileKind {
     }
     if ["<!doctype html", "<html", "<head", "<body"].into_iter().any(begins) {
         return FileKind::WebPage;
+    }
+    if begins("<svg") || begins("<?xml") && text.contains("<svg") {
+        return FileKind::Picture("SVG");
     }
     if begins("<?xml") {
         return FileKind::Xml;
@@ -238,6 +214,7 @@ impl fmt::Display for FileKind {
             FileKind::Archive(kind) => write!(to, "an archive of {kind}"),
             FileKind::Picture(format) => write!(to, "a picture ({format})"),
             FileKind::Idx => to.write_str("an IDX file, MNIST's form of images and labels"),
+            FileKind::Other(what) => to.write_str(what),
             FileKind::Text => to.write_str("a text"),
             FileKind::Unknown => to.write_str("a file of a kind that is not known here"),
         }
@@ -301,6 +278,12 @@ mod tests {
             (b"\xff\xd8\xff\xe0\0\x10JFIF".to_vec(), FileKind::Picture("JPEG")),
             (b"BM\x8a\0\0\0\xff\xff".to_vec(), FileKind::Picture("BMP")),
             (b"RIFF\x10\0\0\0WEBPVP8 ".to_vec(), FileKind::Picture("WebP")),
+            (b"\0\0\0\x20ftypavif".to_vec(), FileKind::Picture("AVIF")),
+            (b"\0\0\0\x18ftypheic".to_vec(), FileKind::Picture("HEIC")),
+            (b"\0\0\0\x18ftypisom".to_vec(), FileKind::Other("a video")),
+            (b"RIFF\x10\0\0\0WAVEfmt ".to_vec(), FileKind::Other("a sound or a video")),
+            (b"<?xml version=\"1.0\"?>\n<svg>".to_vec(), FileKind::Picture("SVG")),
+            (b"P6\n8 8\n255\n\0".to_vec(), FileKind::Picture("PNM")),
             (b"\0\0\x08\x03\0\0\0\x0a".to_vec(), FileKind::Idx),
             ("BMW, Fiat, Citro\u{eb}n".into(), FileKind::Text),
             (b"\xfe\xed\xfa\xcf\x07\0".to_vec(), FileKind::Unknown),

@@ -33,6 +33,7 @@ pub mod plot;
 pub mod png;
 pub mod pt;
 pub mod safetensors;
+mod signatures;
 pub mod tensor_source;
 pub mod work_folder;
 
@@ -57,4 +58,4 @@ pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
 pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
 pub use tensor_source::TensorSource;
-pub use work_folder::WorkFolder;
+pub use work_folder::{WorkFolder, is_work_folder};

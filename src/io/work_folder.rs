@@ -46,6 +46,19 @@ impl WorkFolder {
         prove_writable(dir.join(MARKER))
     }
 
+    /// Takes the marker away where it is all that is in the folder, which stays, empty.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn unmark(self) -> Result<()> {
+        let mut names = fs::read_dir(&self.dir).map_err(Error::io(&self.dir))?;
+        let marker = self.dir.join(MARKER);
+        match names.all(|entry| entry.is_ok_and(|entry| entry.file_name() == MARKER)) {
+            true => fs::remove_file(&marker).map_err(Error::io(&marker)),
+            false => Ok(()),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.dir
@@ -96,9 +109,14 @@ impl WorkFolder {
     }
 }
 
+/// Whether the folder bears the marker: the program has worked in it.
+pub fn is_work_folder(dir: &Path) -> bool {
+    dir.join(MARKER).is_file()
+}
+
 /// Whether the folder bears the marker, is empty or is not there.
 fn is_ours_or_free(dir: &Path) -> Result<bool> {
-    if dir.join(MARKER).is_file() {
+    if is_work_folder(dir) {
         return Ok(true);
     }
     match fs::read_dir(dir) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use super::weights_kind::WeightsKind;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::SafetensorsFile;
 
 /// An average of the weights, or the weights as the last step left them.
@@ -59,7 +59,8 @@ impl FromStr for Average {
         let rate = text.parse().ok().filter(|rate| (0.0..1.0).contains(rate));
         rate.map(Average::Rate).ok_or_else(|| {
             Error::Config(format!(
-                "{text:?} names no average: it is `raw`, or a rate from 0 to below 1 as in 0.9999"
+                "{text:?} names no average: it is `raw`, or a rate from 0 to below 1 as in 0.9999",
+                text = brief(text)
             ))
         })
     }

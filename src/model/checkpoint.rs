@@ -10,7 +10,7 @@ use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
 
 use super::config::ModelConfig;
 use super::locate::Choice;
-use super::open::Checkpoint;
+use super::open::{Checkpoint, Found};
 use super::weights_kind::WeightsKind;
 
 /// A network with its weights on a device.
@@ -23,6 +23,8 @@ pub struct Model {
     pub path: PathBuf,
     /// Its file's name, and behind a `#` the network's where the file holds several.
     pub name: String,
+    /// Which file, which network and which average it is; nothing of values that were at hand.
+    pub found: Option<Found>,
     gpu: Gpu,
     arena: Arena,
     checksum: u32,
@@ -54,10 +56,10 @@ impl Model {
         if checkpoint.kind() == super::Kind::Classifier {
             return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
         }
-        let name = checkpoint.found.name();
+        let (name, found) = (checkpoint.found.name(), Some(checkpoint.found.clone()));
         let unet = UNet::new(&checkpoint.config.unet)?;
         let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, name, gpu: gpu.clone(), arena, checksum })
+        Ok(Model { config: checkpoint.config, unet, path, name, found, gpu: gpu.clone(), arena, checksum })
     }
 
     /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
@@ -90,7 +92,7 @@ impl Model {
         values.iter().for_each(|values| sum.update(bytemuck::cast_slice(values)));
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
         let (path, gpu, checksum) = (path.to_owned(), gpu.clone(), sum.finalize());
-        Ok(Model { config, unet, path, name, gpu, arena, checksum })
+        Ok(Model { config, unet, path, name, found: None, gpu, arena, checksum })
     }
 
     /// The CRC-32 of its weights, f32 in the kernels' order: which weights these are, whatever file they came from.
@@ -126,6 +128,8 @@ pub struct ClassifierModel {
     pub network: Classifier,
     /// Where it was read from.
     pub path: PathBuf,
+    /// Which file, which network and which average it is.
+    pub found: Found,
     arena: Arena,
     checksum: u32,
 }
@@ -150,7 +154,14 @@ impl ClassifierModel {
         }
         let network = Classifier::new(&checkpoint.config.unet)?;
         let (arena, checksum) = upload(gpu, &checkpoint, network.parameters())?;
-        Ok(ClassifierModel { config: checkpoint.config, network, path, arena, checksum })
+        Ok(ClassifierModel {
+            config: checkpoint.config,
+            network,
+            path,
+            found: checkpoint.found,
+            arena,
+            checksum,
+        })
     }
 
     /// As [`Model::checksum`].

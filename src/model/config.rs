@@ -6,7 +6,7 @@ use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
     SamplerKind, Variance,
 };
-use crate::error::{Error, Result, one_line};
+use crate::error::{Error, Result, brief, one_line};
 use crate::nn::UNetConfig;
 use crate::ops::EmaWarmup;
 
@@ -82,7 +82,7 @@ impl SchedulerConfig {
         let schedule: BetaSchedule = self.beta_schedule.parse().map_err(|_| {
             Error::Config(format!(
                 "schedule {:?} is not known here; there are continuous, linear and cosine",
-                self.beta_schedule
+                brief(&self.beta_schedule)
             ))
         })?;
         let steps = self.num_train_timesteps.ok_or_else(|| {
@@ -239,14 +239,16 @@ impl ModelConfig {
             [] => Err(Error::Config(format!(
                 "there is no class {wanted:?}; there are {} classes: {}",
                 self.class_names.len(),
-                listed(&self.class_names)
+                listed(&self.class_names),
+                wanted = brief(wanted)
             ))),
             _ => {
                 let names =
                     found.iter().map(|label| format!("{label} ({})", one_line(&self.class_names[*label])));
                 Err(Error::Config(format!(
                     "several classes are called {wanted:?}; give the number: {}",
-                    names.collect::<Vec<_>>().join("; ")
+                    names.collect::<Vec<_>>().join("; "),
+                    wanted = brief(wanted)
                 )))
             }
         }
@@ -261,11 +263,11 @@ impl ModelConfig {
 /// A few names, or the first and how to see the others.
 fn listed(names: &[String]) -> String {
     match names.len() {
-        0..=100 => names.iter().map(|name| one_line(name)).collect::<Vec<_>>().join(", "),
+        0..=100 => names.iter().map(|name| brief(name).to_string()).collect::<Vec<_>>().join(", "),
         more => format!(
             "0 to {}, the first {:?}; `freeguide info MODEL --classes` lists them",
             more - 1,
-            names[0]
+            brief(&names[0])
         ),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
 use crate::nn::unet::{NullClass, QkvLayout};
 
@@ -35,7 +35,8 @@ impl FromStr for Format {
             "guided-diffusion" => Ok(Format::GuidedDiffusion),
             "diffusers" => Ok(Format::Diffusers),
             _ => Err(Error::Config(format!(
-                "`{text}` is no format of checkpoints; there are freeguide, safetensors, guided-diffusion and diffusers"
+                "`{text}` is no format of checkpoints; there are freeguide, safetensors, guided-diffusion and diffusers",
+                text = brief(text)
             ))),
         }
     }

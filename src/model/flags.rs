@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 
@@ -200,7 +200,10 @@ pub fn configure(
     }
     let schedule = flags.noise_schedule.clone().unwrap_or_default();
     if !matches!(schedule.as_str(), "linear" | "cosine") {
-        return Err(format!("the schedule {schedule:?} is not known; there are \"linear\" and \"cosine\""));
+        return Err(format!(
+            "the schedule {schedule:?} is not known; there are \"linear\" and \"cosine\"",
+            schedule = brief(&schedule)
+        ));
     }
     let classes = match found.kind {
         Kind::UNet => found.num_classes.unwrap_or(0),
@@ -279,7 +282,10 @@ fn class_names(names: Option<&ClassNames>, classes: usize) -> Result<Vec<String>
         Some(ClassNames::List(list)) => list.clone(),
         Some(ClassNames::Known(name)) if name == "imagenet" => imagenet::class_names(),
         Some(ClassNames::Known(other)) => {
-            return Err(format!("the list of class names {other:?} is not known; there is \"imagenet\""));
+            return Err(format!(
+                "the list of class names {other:?} is not known; there is \"imagenet\"",
+                other = brief(&other)
+            ));
         }
     };
     if list.len() != classes {
@@ -292,7 +298,7 @@ fn class_names(names: Option<&ClassNames>, classes: usize) -> Result<Vec<String>
 fn contradictions(found: &Architecture, flags: &Flags) -> Result<(), String> {
     let differs = |name: &str, given: Option<String>, read: String| match given {
         Some(given) if given != read => {
-            Err(format!("the flag {name} is {given}, but its tensors say {read}"))
+            Err(format!("the flag {name} is {given}, but its tensors say {read}", given = brief(&given)))
         }
         _ => Ok(()),
     };

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::average::{Average, held_at};
 use super::diffusers::STEM as THEIRS;
-use crate::error::{Error, Result};
+use super::open::Found;
+use crate::error::{Error, Result, brief};
 
 /// What is asked of a model beyond its path. Nothing of it is the usual.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,7 +58,11 @@ pub(super) fn find(path: &Path, choice: &Choice) -> Result<Place> {
     let (mut network, mut average) = (choice.network.clone(), choice.average);
     if let Some(named) = named {
         let twice = |option: String| {
-            let what = format!("{} asks for {named}, and the option for {option}", path.display());
+            let what = format!(
+                "{} asks for {named}, and the option for {option}",
+                path.display(),
+                named = brief(&named)
+            );
             Error::Config(what)
         };
         match named.parse::<Average>() {
@@ -99,6 +104,23 @@ fn split(path: &Path) -> (PathBuf, Option<String>) {
     match text.rsplit_once('#') {
         Some((front, named)) if Path::new(front).exists() => (front.into(), Some(named.to_owned())),
         _ => whole(),
+    }
+}
+
+/// What `named` names, by its last part: where it lies is left out. Behind a `#` stands what chooses the same weights again:
+/// the network of a file that holds several, the average of a folder.
+pub fn named_again(named: &Path, found: &Found) -> String {
+    let (place, asked) = split(named);
+    let name = place.file_name().unwrap_or(place.as_os_str()).to_string_lossy().into_owned();
+    // Where two files hold the same average, it chooses none of them.
+    let average = || {
+        let average = Average::from(found.weights?);
+        let again = in_folder(&place, Some(average)).ok().filter(|again| again.file == found.file);
+        again.map(|_| average.to_string())
+    };
+    match asked.or_else(|| found.network.clone()).or_else(|| average().filter(|_| place.is_dir())) {
+        Some(choice) => format!("{name}#{choice}"),
+        None => name,
     }
 }
 

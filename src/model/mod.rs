@@ -33,7 +33,7 @@ pub use conditions::{Conditions, check_same_classes};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;
-pub use locate::Choice;
+pub use locate::{Choice, named_again};
 pub use open::{Checkpoint, Found};
 pub use published::{Heads, PUBLISHED, Published};
 pub use trained_rows::TrainedRows;

@@ -1,6 +1,6 @@
 //! Which network of a file that holds one or several: a training's file has the weights and an average of them.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::TensorSource;
 
 /// The first tensor of every network of guided-diffusion.
@@ -44,8 +44,11 @@ pub(super) fn choose(source: &dyn TensorSource, wanted: Option<&str>) -> Result<
                 ([one], _) | ([], [one]) => Some(*one),
                 _ if prefixes.is_empty() => return Ok(None),
                 _ => {
-                    let what =
-                        format!("holds no network that is called {wanted:?} alone; there are {}", listed());
+                    let what = format!(
+                        "holds no network that is called {wanted:?} alone; there are {}",
+                        listed(),
+                        wanted = brief(wanted)
+                    );
                     return Err(Error::format(source.path(), what));
                 }
             }

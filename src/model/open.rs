@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::error::brief;
 use crate::error::{Error, Result};
 use crate::io::{FileKind, PtFile, SafetensorsFile, TensorSource};
 use crate::nn::{Classifier, Parameters, UNet};
@@ -193,7 +194,8 @@ fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
     let config: ModelConfig =
         serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
     if config.class_name != UNET && config.class_name != CLASSIFIER {
-        let what = format!("`_class_name` is {:?}, expected {UNET:?} or {CLASSIFIER:?}", config.class_name);
+        let what =
+            format!("`_class_name` is {:?}, expected {UNET:?} or {CLASSIFIER:?}", brief(&config.class_name));
         return Err(Error::format(path, what));
     }
     config.unet.check().map_err(|error| Error::format(path, error.to_string()))?;

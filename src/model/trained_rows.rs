@@ -58,6 +58,15 @@ impl TrainedRows {
 }
 
 impl ModelConfig {
+    /// The rows that count as trained, as [`was_trained`](Self::was_trained) has them one by one.
+    pub fn known_rows(&self) -> TrainedRows {
+        self.trained_rows.clone().unwrap_or_else(|| TrainedRows {
+            null: self.was_trained(None),
+            classes: self.was_trained(Some(0)),
+            without_pictures: Vec::new(),
+        })
+    }
+
     /// Whether the row of a class, or of the null class for `None`, was trained. What no file tells of counts as trained:
     /// models of other programs, and classes of models that an older version wrote.
     pub fn was_trained(&self, class: Option<u32>) -> bool {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::{Capabilities, Rung};
 
 use super::DType;
@@ -69,7 +69,10 @@ impl std::str::FromStr for Precision {
             "f32" => Ok(Precision::F32),
             "f16" => Ok(Precision::F16),
             "auto" => Ok(Precision::Auto),
-            _ => Err(Error::Config(format!("precision {text:?} is none of f32, f16, auto"))),
+            _ => Err(Error::Config(format!(
+                "precision {text:?} is none of f32, f16, auto",
+                text = brief(text)
+            ))),
         }
     }
 }

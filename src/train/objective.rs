@@ -6,7 +6,7 @@ use crate::diffusion::{
     BetaSchedule, ContinuousSchedule, DiscreteSchedule, LossRow, Prediction, Process, TimeSampler,
     TrainDraws, Variance,
 };
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::model::SchedulerConfig;
 use crate::ops::LossWeights;
 
@@ -277,7 +277,8 @@ impl std::str::FromStr for TrainSchedule {
             "linear" => Ok(TrainSchedule::Linear),
             "cosine" => Ok(TrainSchedule::Cosine),
             _ => Err(Error::Config(format!(
-                "`{text}` is no schedule; there are continuous, linear and cosine"
+                "`{text}` is no schedule; there are continuous, linear and cosine",
+                text = brief(text)
             ))),
         }
     }
@@ -293,7 +294,8 @@ impl std::str::FromStr for LossKind {
             "hybrid-unscaled" => Ok(LossKind::HybridUnscaled),
             "vlb" => Ok(LossKind::Vlb),
             _ => Err(Error::Config(format!(
-                "`{text}` is no loss; there are simple, hybrid, hybrid-unscaled and vlb"
+                "`{text}` is no loss; there are simple, hybrid, hybrid-unscaled and vlb",
+                text = brief(text)
             ))),
         }
     }

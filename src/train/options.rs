@@ -5,9 +5,9 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{Crop, Dataset};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::Capabilities;
-use crate::model::SamplingDefaults;
+use crate::model::{SamplingDefaults, TrainedRows};
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 use crate::ops::EmaWarmup;
@@ -72,6 +72,10 @@ pub struct TrainOptions {
     /// A hash of the weights that it begins with; none where they are drawn by the seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
+    /// The rows of the class embedding that those weights had been trained on; a folder of a version that says nothing of it
+    /// goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init_rows: Option<TrainedRows>,
     /// Of a student: who teaches it what; none for any other training.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation: Option<Distillation>,
@@ -183,7 +187,11 @@ impl Preset {
     pub fn named(name: &str) -> Result<&'static Preset> {
         PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
             let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-            Error::Config(format!("there is no preset {name:?}; there are {}", names.join(", ")))
+            Error::Config(format!(
+                "there is no preset {name:?}; there are {}",
+                names.join(", "),
+                name = brief(name)
+            ))
         })
     }
 
@@ -247,6 +255,7 @@ impl Preset {
             upsample_from: None,
             objective: Objective::default(),
             init_from: None,
+            init_rows: None,
             distillation: None,
             precision: Precision::Auto,
             seed,

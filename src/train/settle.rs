@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::write_atomic;
 
 use super::options::TrainOptions;
@@ -51,8 +51,18 @@ const CHANGEABLE: &[(&str, &str)] = &[
 const DATA: &str = "data";
 
 /// Fields that decide nothing of what is trained. `class_names` and `data_fingerprint` are compared by [`same_data`].
-const FREE: &[&str] =
-    &["changes", "class_names", "data", "data_fingerprint", "sample_every", "sampling", "save_every"];
+///
+/// What rows the first weights had trained follows from their hash.
+const FREE: &[&str] = &[
+    "changes",
+    "class_names",
+    "data",
+    "data_fingerprint",
+    "init_rows",
+    "sample_every",
+    "sampling",
+    "save_every",
+];
 
 /// Whether the pictures are those that the folder was begun with. Only here are they compared: by the fingerprint, or by that
 /// which an earlier version had of them.
@@ -94,7 +104,8 @@ impl TrainOptions {
             names.sort_unstable();
             return Err(Error::Config(format!(
                 "accept-change: {name:?} is no option that can change in a training; those are {}",
-                names.join(", ")
+                names.join(", "),
+                name = brief(name)
             )));
         }
         let mut options = TrainOptions { changes: Vec::new(), ..self.clone() };
@@ -104,6 +115,7 @@ impl TrainOptions {
         options.changes.clone_from(&there.changes);
         // Where the weights came from is no longer asked once they are there.
         options.init_from = options.init_from.or_else(|| there.init_from.clone());
+        options.init_rows = options.init_rows.or_else(|| there.init_rows.clone());
         let found = differences(&there, &read_again(&options));
         let accepted = |difference: &Difference| !difference.fixed && accept.contains(&difference.name);
         if !found.iter().all(accepted) {
@@ -196,6 +208,10 @@ fn differences(there: &TrainOptions, here: &TrainOptions) -> Vec<Difference> {
     let mut leaves = Vec::new();
     compare("", &a, &b, &mut leaves);
     let decides = |path: &str| {
+        // The hash of its weights is compared; earlier versions did not say which these are.
+        if path == "distillation.average" {
+            return false;
+        }
         let top = path.split('.').next().unwrap_or(path);
         // More images are no difference: the run goes on.
         let goes_on = top == "images" && here.images > there.images;
@@ -360,8 +376,10 @@ mod tests {
     #[test]
     fn the_lists_name_fields_that_exist() {
         let mut options = digits();
-        options.distillation = Some(super::super::Distillation { teacher: "t".into(), steps: None });
+        options.distillation =
+            Some(super::super::Distillation { teacher: "t".into(), average: None, steps: None });
         options.changes = vec![Change { images: 0, option: "lr".into(), from: 1.into(), to: 2.into() }];
+        options.init_rows = Some(crate::model::TrainedRows::of(&[0], 1, 0.1));
         let value = serde_json::to_value(&options).unwrap();
         for field in FREE.iter().chain(CHANGEABLE.iter().map(|(field, _)| field)) {
             let pointer = format!("/{}", field.replace('.', "/"));

@@ -2,7 +2,7 @@
 
 use crate::data::fingerprint::Fingerprint;
 use crate::error::{Error, Result};
-use crate::model::{Checkpoint, load_values};
+use crate::model::{Checkpoint, TrainedRows, check_same_classes, load_values};
 use crate::nn::{Parameters, UNetConfig};
 
 /// Tensors that a refusal lists.
@@ -45,6 +45,20 @@ impl StartingWeights {
     /// A hash of their names and values.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// The rows of the class embedding that they were trained on, for a training on classes of these names: where the model's
+    /// are called otherwise, its rows are those of other things. Nothing of a network without classes.
+    pub(super) fn trained_rows(&self, class_names: &[String]) -> Option<TrainedRows> {
+        let config = &self.checkpoint.config;
+        config.unet.num_classes?;
+        let rows = config.known_rows();
+        let same =
+            check_same_classes(("the training", class_names), ("the model", &config.class_names), false);
+        Some(match same {
+            Ok(_) => rows,
+            Err(_) => TrainedRows { classes: false, without_pictures: Vec::new(), ..rows },
+        })
     }
 
     /// The values of a network's parameters, in the kernels' order.

@@ -168,7 +168,9 @@ impl Trainer {
     ) -> Result<Trainer> {
         // What can be refused is refused before anything is written.
         let init_from = start.init_from.as_ref().map(|weights| weights.fingerprint().to_owned());
-        let options = TrainOptions { init_from, ..options.clone() };
+        let init_rows =
+            start.init_from.as_ref().and_then(|weights| weights.trained_rows(&options.class_names));
+        let options = TrainOptions { init_from, init_rows, ..options.clone() };
         options.check()?;
         options.precision.checked_on(gpu.capabilities())?;
         let network = match teacher {

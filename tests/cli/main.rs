@@ -9,6 +9,7 @@ mod common;
 mod data;
 mod disk;
 mod files;
+mod long;
 mod measures;
 mod models;
 mod notes;

@@ -1,5 +1,7 @@
 //! Measures of pictures and sweeps of guidance weights.
 
+use freeguide::io::{NpzValues, write_npz_arrays};
+
 use super::*;
 
 #[test]
@@ -128,4 +130,94 @@ fn a_measured_sweep_goes_on_and_draws_its_curve() {
     contains(&run(&["sweep", "--model", &model, "--steps", "2,3"]).expect(1).stderr, &["add --metrics"]);
     let alone = run(&["sweep", "--model", &model, "--reference", "digits"]);
     contains(&alone.expect(1).stderr, &["--reference", "add --metrics"]);
+}
+
+#[test]
+fn a_refused_measurement_leaves_nothing() {
+    let place = Place::new();
+    write_folder(&place.path("set"));
+    fs::create_dir(place.path("empty")).unwrap();
+    fs::create_dir(place.path("damaged")).unwrap();
+    fs::write(place.path("damaged/a.png"), "no picture").unwrap();
+    fs::write(place.path("bad.npz"), "no arrays").unwrap();
+    let before = names(&place.path(""));
+    for (line, named) in [
+        ("eval --samples nowhere.npz --reference set", "nowhere.npz"),
+        ("eval --samples nowhere.npz --reference set --work w/deep", "nowhere.npz"),
+        ("eval --samples nowhere.npz --reference set --work empty", "nowhere.npz"),
+        ("eval --samples bad.npz --reference set", "bad.npz"),
+        ("eval --samples nowhere --reference set", "nowhere"),
+        ("eval --samples damaged --reference set", "damaged"),
+        ("eval --samples set --reference nowhere.npz", "nowhere.npz"),
+        ("eval --samples set --reference bad.npz", "bad."),
+        ("eval --samples set --reference damaged", "damaged"),
+        ("eval --samples set --reference set --features nowhere.safetensors", "nowhere.safetensors"),
+        // Too few pictures for a classifier of features.
+        ("eval --samples set --reference set --work w", "20 pictures"),
+        ("eval --model nowhere --reference set --work w", "nowhere"),
+        ("sweep --model nowhere --metrics fid --reference set --out w", "nowhere"),
+        ("stats set --out new.npz --features nowhere.safetensors", "nowhere.safetensors"),
+        ("stats nowhere --out new.npz", "nowhere"),
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let output = freeguide().args(&arguments).current_dir(place.path("")).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{line}: {stderr}");
+        contains(&stderr, &["error: ", named]);
+        assert_eq!(names(&place.path("")), before, "{line}: {stderr}");
+        assert!(names(&place.path("empty")).is_empty(), "{line}");
+    }
+}
+
+#[test]
+fn agreement_is_of_names_and_numbers_are_held_against_numbers_alone() {
+    let place = Place::new();
+    write_folder(&place.path("set"));
+    let digits = Dataset::open("digits", None).unwrap();
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for (name, label, picture) in pictures() {
+        let class = ["nought", "one"][label as usize];
+        write_png(place.path("set").join(class).join(format!("b{name}")), &picture, &[]).unwrap();
+        write_png(place.path("turned").join(class).join(&name), &picture, &[]).unwrap();
+        pixels.extend(picture.pixels.iter().flat_map(|&value| [value; 3]));
+        labels.push(i64::from(label));
+    }
+    // The same pictures behind a class that the network does not know.
+    let nine = (0..digits.len()).find(|&i| digits.label(i) == 9).unwrap();
+    write_png(place.path("turned/eight/n.png"), &digits.decode(nine).unwrap(), &[]).unwrap();
+    let count = labels.len();
+    let arrays = [
+        ("arr_0", &[count, 8, 8, 3][..], NpzValues::U8(&pixels)),
+        ("arr_1", &[count][..], NpzValues::I64(&labels)),
+    ];
+    write_npz_arrays(place.path("set.npz"), &arrays).unwrap();
+    run(&["stats", &place.text("set"), "--out", &place.text("stats.npz")]).expect(0);
+    let features = place.text("stats.classifier.safetensors");
+    let report = |samples: &str, reference: &str| -> serde_json::Value {
+        let (samples, reference) = (place.text(samples), place.text(reference));
+        let line =
+            ["eval", "--samples", &samples, "--reference", &reference, "--features", &features, "--json"];
+        serde_json::from_str(&run(&line).expect(0).stdout).unwrap()
+    };
+    let notes = |report: &serde_json::Value| report["notes"].to_string();
+    let named = report("set", "stats.npz");
+    assert!(named["agreement"].as_f64().unwrap() > 0.9, "{named}");
+    assert!(notes(&named).contains("by their numbers"), "{named}");
+    // "eight" comes before "nought" and "one", so that no number means the same.
+    let turned = report("turned", "set");
+    assert!(turned["agreement"].as_f64().unwrap() > 0.85, "{turned}");
+    let generated = |class: usize| turned["class_recall"][class]["generated"].as_u64();
+    assert_eq!(
+        generated(0).zip(generated(1)),
+        Some((count as u64 - ones(&labels), ones(&labels))),
+        "{turned}"
+    );
+    // A file of samples has numbers, and the network names.
+    let numbers = report("set.npz", "set");
+    assert!(numbers["agreement"].is_null() && numbers["class_recall"].is_null(), "{numbers}");
+    contains(&notes(&numbers), &["class agreement is not measured", "numbers for classes", "names"]);
+}
+
+fn ones(labels: &[i64]) -> u64 {
+    labels.iter().filter(|label| **label == 1).count() as u64
 }

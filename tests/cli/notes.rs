@@ -1,6 +1,6 @@
 //! A picture's file says all that decides it: from its text alone the same file is made again.
 
-use freeguide::io::read_npz_text;
+use freeguide::io::{Dtype, SafetensorsFile, TensorBytes, read_npz_text, write_safetensors};
 
 use super::*;
 
@@ -76,6 +76,48 @@ fn models(place: &Place) {
     train("small", "train", &[&groups[..], &["--image-size", "4"]].concat());
     train("larger", "train", &[&groups[..], &["--upsample-from", "4"]].concat());
     train("classifier", "train-classifier", &[]);
+    two_networks(&place.path("plain"), &place.path("both.safetensors"));
+}
+
+/// A file of two networks, as trainings of other programs leave: the weights of a training's last step, and the average.
+fn two_networks(training: &Path, file: &Path) {
+    let files = [("model/", "model-raw.safetensors"), ("ema/", "model.safetensors")];
+    let mut tensors = Vec::new();
+    for (prefix, name) in files {
+        let file = SafetensorsFile::open(training.join(name)).unwrap();
+        for name in file.names() {
+            let (shape, values) = file.to_f32(&name).unwrap();
+            let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            tensors.push((format!("{prefix}{name}"), shape, bytes));
+        }
+    }
+    let views: Vec<TensorBytes<'_>> = tensors
+        .iter()
+        .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
+        .collect();
+    let config = fs::read_to_string(training.join("config.json")).unwrap();
+    write_safetensors(file, &views, &[("freeguide_config".to_owned(), config)].into_iter().collect())
+        .unwrap();
+}
+
+#[test]
+fn a_student_says_which_weights_taught_it() {
+    let place = Place::new();
+    let model = model(&place);
+    for (out, more, average) in [("first", &[][..], "0.99"), ("raw", &["--average", "raw"], "raw")] {
+        let out = place.text(out);
+        let fixed = ["distill", "--teacher", &model, "--out", &out, "--images", "8", "--batch", "8"];
+        let told = run(&[&fixed[..], more].concat()).expect(0).stderr;
+        contains(&told, &["teacher: ", &format!("average {average}")]);
+        let text = fs::read_to_string(Path::new(&out).join("train.json")).unwrap();
+        let options: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(options["distillation"]["average"], average, "{text}");
+        // A folder of an earlier version, which did not say so, goes on.
+        let mut options = options;
+        options["distillation"].as_object_mut().unwrap().remove("average");
+        fs::write(Path::new(&out).join("train.json"), options.to_string()).unwrap();
+        run(&[&fixed[..], more].concat()).expect(0);
+    }
 }
 
 #[test]
@@ -114,6 +156,13 @@ fn a_picture_is_made_again_from_its_text_alone() {
             &["--from", "latents.npz", "--sampler", "ddim", "--seeds", "0-1", "--class", "1"],
         ),
         ("model", "folder", &["--class", "2", "--seeds", "0,4"]),
+        // Which weights of a second model, by name, by a slash too many, and without being asked for.
+        ("model", "second-raw.png", &["--class", "2", "--uncond-model", "plain#raw"]),
+        ("model", "second-slash.png", &["--class", "2", "--uncond-model", "plain/#raw"]),
+        ("model", "second-ema.png", &["--class", "2", "--uncond-model", "both.safetensors"]),
+        ("model", "second-net.png", &["--class", "2", "--uncond-model", "both.safetensors#model"]),
+        ("model", "judge-raw.png", &["--class", "2", "--classifier", "classifier#raw"]),
+        ("small", "larger-raw.png", &["--class", "2", "--upsampler", "larger#raw"]),
     ] {
         let mut line = vec!["sample", "--model", model, "--out", out];
         if !more.iter().any(|option| ["--respacing", "--steps"].contains(option)) {

@@ -28,7 +28,7 @@ const STUCK: Duration = Duration::from_secs(180);
 const LARGEST: u64 = 3 << 20;
 
 /// The arguments that a command is run with, but for the one option that is tried.
-fn base(place: &Place) -> BTreeMap<&'static str, Vec<String>> {
+pub(super) fn base(place: &Place) -> BTreeMap<&'static str, Vec<String>> {
     let [model, discrete, set, stats] =
         ["model", "discrete", "set", "stats.npz"].map(|name| place.text(name));
     let tiny = "--channels 4 --norm-groups 4 --channel-mult 1 --res-blocks 1 --attention none --batch 4";
@@ -257,6 +257,21 @@ fn interrupt(_: &Child) -> bool {
     true
 }
 
+/// What runs are on: models of a few parameters, and features of a few pictures.
+pub(super) fn furnish(place: &Place) {
+    let tiny = ["--channels", "4", "--norm-groups", "4", "--channel-mult", "1", "--attention", "none"];
+    for (name, more) in [("model", &[][..]), ("discrete", &["--schedule", "cosine", "--steps-total", "8"])] {
+        let fixed = ["train", "--data", "digits", "--images", "4", "--batch", "4", "--res-blocks", "1"];
+        run(&[&fixed[..], &tiny, more, &["--out", &place.text(name)]].concat()).expect(0);
+    }
+    write_folder(&place.path("set"));
+    for (name, label, picture) in pictures() {
+        let class = ["nought", "one"][label as usize];
+        write_png(place.path("set").join(class).join(format!("b{name}")), &picture, &[]).unwrap();
+    }
+    run(&["stats", &place.text("set"), "--out", &place.text("stats.npz")]).expect(0);
+}
+
 #[test]
 fn no_number_panics_hangs_or_takes_the_machine() {
     let place = Place::new();
@@ -281,18 +296,7 @@ fn no_number_panics_hangs_or_takes_the_machine() {
         );
     }
 
-    // What the runs are on: models of a few parameters, and features of a few pictures.
-    let tiny = ["--channels", "4", "--norm-groups", "4", "--channel-mult", "1", "--attention", "none"];
-    for (name, more) in [("model", &[][..]), ("discrete", &["--schedule", "cosine", "--steps-total", "8"])] {
-        let fixed = ["train", "--data", "digits", "--images", "4", "--batch", "4", "--res-blocks", "1"];
-        run(&[&fixed[..], &tiny, more, &["--out", &place.text(name)]].concat()).expect(0);
-    }
-    write_folder(&place.path("set"));
-    for (name, label, picture) in pictures() {
-        let class = ["nought", "one"][label as usize];
-        write_png(place.path("set").join(class).join(format!("b{name}")), &picture, &[]).unwrap();
-    }
-    run(&["stats", &place.text("set"), "--out", &place.text("stats.npz")]).expect(0);
+    furnish(&place);
 
     // The least and the largest that each takes. Nothing is run of a window, which a test of its own opens.
     let runs = tried.iter().filter(|option| option.command != "demo");

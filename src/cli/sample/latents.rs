@@ -6,11 +6,10 @@ use std::sync::atomic::Ordering;
 use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, shown};
 use crate::io::{NpzArrays, NpzValues, write_npz_arrays_with};
 use crate::model::{Conditions, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
-use crate::tensor::Precision;
 
 use super::parameters::{Made, parameters};
 use super::{Args, contact_sheet, default_batch, variance};
@@ -39,12 +38,12 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     }
     let (what, extension) = if reverse { ("latents go", "npz") } else { ("pictures from latents go", "png") };
     if args.out.extension().is_none_or(|found| found != extension) {
-        let out = args.out.display();
+        let out = shown(&args.out);
         return Err(Error::Config(format!("--out {out}: {what} into a .{extension}")));
     }
-    outputs::prove([&args.out], args.force)?;
+    outputs::prove([&args.out], args.force.force)?;
     let indices = ranges::seeds(&args.seeds)?;
-    let precision: Precision = args.precision.parse()?;
+    let precision = args.precision.read()?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
     let model = args.opening.model(&gpu, &args.model)?;

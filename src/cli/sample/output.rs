@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::cli::pictures;
 use crate::data::Image;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief, shown};
 use crate::model::ModelConfig;
 
 use super::class_names::class_name;
@@ -28,8 +28,9 @@ impl Output {
             Some("npz") => Ok(Output::Npz),
             None => Ok(Output::Folder),
             Some(other) => Err(Error::Config(format!(
-                "--out {0}: .{other} is neither .png nor .npz; a folder of that name is {0}/",
-                path.display()
+                "--out {0}: .{1} is neither .png nor .npz; a folder of that name is {0}/",
+                shown(path),
+                brief(other)
             ))),
         }
     }

@@ -1,6 +1,8 @@
 //! What a picture's file says of how it was made.
 
-use crate::cli::notes::{Notes, file_name, note, of_classifier, of_model, of_sampling, program, weights};
+use crate::cli::notes::{
+    Notes, file_name, note, of_classifier, of_model, of_sampling, of_second, program, weights,
+};
 use crate::diffusion::{Guidance, Guiders, Process};
 use crate::gpu::Gpu;
 use crate::model::{ClassifierModel, Model};
@@ -77,14 +79,14 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
         notes.push(note("uncond", uncond));
     }
     if let (Some(named), Some(model)) = (uncond_model, made.without) {
-        notes.extend(of_model("uncond_model", named, model));
+        notes.extend(of_second("uncond_model", named, model));
     }
     if let (Some(named), Some(classifier)) = (classifier, made.classifier) {
         notes.extend(of_classifier("classifier", named, classifier));
         notes.push(note("classifier_scale", classifier_scale.unwrap_or(1.0)));
     }
     if let (Some(named), Some((model, options))) = (upsampler, made.upsampler) {
-        notes.extend(of_model("upsampler", named, model));
+        notes.extend(of_second("upsampler", named, model));
         let Ok(process) = model.config.process() else { return notes };
         let named = |(key, value): (String, String)| (format!("upsampler_{key}"), value);
         notes.extend(of_sampling(options, &process).into_iter().map(named));

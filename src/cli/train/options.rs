@@ -2,11 +2,10 @@
 
 use crate::cli::ranges;
 use crate::data::Dataset;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
 use crate::nn::unet::NullClass;
-use crate::tensor::Precision;
 use crate::train::{Objective, Preset, TrainOptions, TrainStep};
 
 use super::Args;
@@ -14,14 +13,19 @@ use super::Args;
 impl Args {
     pub(super) fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {
         let preset = Preset::or_usual(self.preset.as_deref(), dataset)?;
-        let mut options = preset.options(dataset, self.seed);
+        let mut options = preset.options(dataset, self.seed.seed);
         let o = &mut options;
         o.random_crop = match self.crop.as_str() {
             "center" => false,
             "random" => true,
-            other => return Err(Error::Config(format!("--crop {other:?} is neither center nor random"))),
+            other => {
+                return Err(Error::Config(format!(
+                    "--crop {other:?} is neither center nor random",
+                    other = brief(&other)
+                )));
+            }
         };
-        o.flip = self.flip;
+        o.flip = self.flip.flip;
         o.upsample_from = self.upsample_from;
         if o.upsample_from.is_some() {
             o.unet.low_res_channels = o.unet.in_channels;
@@ -44,9 +48,7 @@ impl Args {
             o.unet.attention_resolutions.retain(|size| sizes.contains(size));
         }
         set(&mut o.unet.layers_per_block, &self.res_blocks);
-        if let Some(text) = &self.attention {
-            o.unet.attention_resolutions = ranges::sizes(text)?;
-        }
+        self.attention.set(o)?;
         set(&mut o.unet.norm_num_groups, &self.norm_groups);
         set(&mut o.unet.dropout, &self.dropout.map(|share| share as f32));
         o.unet.condition_from = self.condition_from.clone();
@@ -59,23 +61,20 @@ impl Args {
             }
         }
         set(&mut o.microbatch, &self.microbatch);
-        set(&mut o.learning_rate, &self.lr);
+        set(&mut o.learning_rate, &self.lr.lr);
         set(&mut o.warmup_images, &self.warmup);
         set(&mut o.weight_decay, &self.weight_decay);
         set(&mut o.grad_clip, &self.grad_clip);
-        set(&mut o.images, &self.images);
+        set(&mut o.images, &self.images.images);
         if let Some(epochs) = self.epochs {
             o.images = epochs.saturating_mul(dataset.len() as u64);
         }
         o.unconditional_probability = self.p_uncond;
-        if let Some(text) = &self.ema {
-            o.ema_rates = ranges::numbers(text)?;
-        }
-        o.ema_warmup = self.ema_warmup;
+        self.averages.set(o)?;
         (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
         o.objective = Objective {
             schedule: self.schedule,
-            steps_total: self.steps_total,
+            steps_total: self.steps_total.steps_total,
             prediction: self.predict,
             learn_sigma: self.learn_sigma,
             loss: self.loss,
@@ -86,9 +85,9 @@ impl Args {
             (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
             o.class_names = Vec::new();
         }
-        o.precision = self.precision.parse::<Precision>()?;
+        o.precision = self.precision.read()?;
         set(&mut o.sample_every, &self.sample_every);
-        set(&mut o.save_every, &self.save_every);
+        set(&mut o.save_every, &self.save_every.save_every);
         options.check()?;
         Ok(options)
     }

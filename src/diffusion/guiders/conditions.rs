@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::{Entry, Evaluated, Guider, Kind, Memory};
+use crate::error::brief;
 
 /// Further conditions.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,9 +53,10 @@ pub(super) const ENTRY: Entry = Entry {
         };
         match text.split_whitespace().map(one).collect::<Option<Vec<_>>>() {
             Some(more) if (1..=6).contains(&more.len()) => Ok(Arc::new(Conditions { more })),
-            _ => {
-                Err(arguments.wrong(&format!("{text:?} is not one to six of CLASS:STRENGTH, spaces between")))
-            }
+            _ => Err(arguments.wrong(&format!(
+                "{text:?} is not one to six of CLASS:STRENGTH, spaces between",
+                text = brief(&text)
+            ))),
         }
     },
 };

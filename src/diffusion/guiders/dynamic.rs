@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Arguments, Entry, Guider, Kind, Moment};
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// A caller's own weight of a step.
@@ -163,9 +164,10 @@ pub(super) const PIECEWISE: Entry = Entry {
                 && points.iter().all(|point| point.0.is_finite() && point.1.is_finite())
         };
         let Some(points) = points.filter(rising) else {
-            return Err(
-                arguments.wrong(&format!("{text:?} is not points u:w with u rising, as in 0:0 0.3:2 0.8:0"))
-            );
+            return Err(arguments.wrong(&format!(
+                "{text:?} is not points u:w with u rising, as in 0:0 0.3:2 0.8:0",
+                text = brief(&text)
+            )));
         };
         let log_snr = over(arguments)?;
         let dynamic: Result<_, Error> =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{GUIDERS, Guider};
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// The arguments of one guider, taken out by the guider as it is made; what it leaves is an error.
@@ -35,7 +36,12 @@ impl Arguments {
 
     /// An error about these arguments.
     pub fn wrong(&self, why: &str) -> Error {
-        Error::Config(format!("guider {}({}): {why}; it is written {}", self.name, self.inside, self.usage))
+        Error::Config(format!(
+            "guider {}({}): {why}; it is written {}",
+            self.name,
+            brief(&self.inside),
+            self.usage
+        ))
     }
 
     /// The value of a name; else, if `by_place`, the first without a name.
@@ -49,7 +55,7 @@ impl Arguments {
         let Some(text) = text else { return Ok(None) };
         match text.parse::<f64>() {
             Ok(value) if value.is_finite() => Ok(Some(value)),
-            _ => Err(self.wrong(&format!("{key} is {text:?}, which is not a number"))),
+            _ => Err(self.wrong(&format!("{key} is {text:?}, which is not a number", text = brief(&text)))),
         }
     }
 
@@ -95,7 +101,10 @@ fn guider(chain: &str, text: &str) -> Result<Arc<dyn Guider>> {
     let (name, inside) = match text.split_once('(') {
         Some((name, rest)) => {
             let Some(inside) = rest.strip_suffix(')') else {
-                return Err(Error::Config(format!("guider {text:?}: the bracket is not closed")));
+                return Err(Error::Config(format!(
+                    "guider {text:?}: the bracket is not closed",
+                    text = brief(text)
+                )));
             };
             (name.trim(), inside)
         }
@@ -105,7 +114,9 @@ fn guider(chain: &str, text: &str) -> Result<Arc<dyn Guider>> {
         let known: Vec<&str> = GUIDERS.iter().map(|entry| entry.name).collect();
         return Err(Error::Config(format!(
             "there is no guider {name:?} (in {chain:?}); there are {}, joined by + as in interval(lo=-2,hi=6)+rescale(0.7)",
-            known.join(", ")
+            known.join(", "),
+            name = brief(name),
+            chain = brief(chain)
         )));
     };
     let mut arguments = Arguments::new(name, entry.usage, inside);
@@ -113,9 +124,9 @@ fn guider(chain: &str, text: &str) -> Result<Arc<dyn Guider>> {
     match arguments.parts.first() {
         None => Ok(made),
         Some((key, value)) if key.is_empty() => {
-            Err(arguments.wrong(&format!("{value:?} is one argument too many")))
+            Err(arguments.wrong(&format!("{value:?} is one argument too many", value = brief(value))))
         }
-        Some((key, _)) => Err(arguments.wrong(&format!("it has no argument {key:?}"))),
+        Some((key, _)) => Err(arguments.wrong(&format!("it has no argument {key:?}", key = brief(key)))),
     }
 }
 

@@ -31,6 +31,7 @@ pub use spacing::Spacing;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// One evaluation of the network and what follows from it.
@@ -181,7 +182,11 @@ impl FromStr for SamplerKind {
         let found = SAMPLERS.iter().find(|(_, name, _)| *name == lower);
         found.map(|(kind, _, _)| *kind).ok_or_else(|| {
             let names: Vec<&str> = SAMPLERS.iter().map(|(_, name, _)| *name).collect();
-            Error::Config(format!("`{text}` is no sampler; there are {}", names.join(", ")))
+            Error::Config(format!(
+                "`{text}` is no sampler; there are {}",
+                names.join(", "),
+                text = brief(text)
+            ))
         })
     }
 }

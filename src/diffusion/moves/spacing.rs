@@ -19,6 +19,7 @@ use super::{Level, LevelSource};
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
+use crate::error::brief;
 use crate::{Error, Result};
 
 /// How levels are spread between the ends of a process.
@@ -192,7 +193,11 @@ impl FromStr for Spacing {
         let found = SPACINGS.iter().find(|(_, names)| names.contains(&lower.as_str()));
         found.map(|(spacing, _)| *spacing).ok_or_else(|| {
             let names: Vec<&str> = SPACINGS.iter().flat_map(|(_, names)| names.iter().copied()).collect();
-            Error::Config(format!("`{text}` is no spacing; there are {} and leading+N", names.join(", ")))
+            Error::Config(format!(
+                "`{text}` is no spacing; there are {} and leading+N",
+                names.join(", "),
+                text = brief(text)
+            ))
         })
     }
 }

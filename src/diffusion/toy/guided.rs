@@ -9,6 +9,7 @@ use crate::diffusion::guiders::{Against, Evaluated, Guiders, Memory, moments};
 use crate::diffusion::posterior::ancestral_steps;
 use crate::diffusion::schedule::ContinuousSchedule;
 use crate::diffusion::{Clip, Guidance};
+use crate::error::brief;
 use crate::random::Stream;
 use crate::{Error, Result};
 
@@ -21,7 +22,9 @@ pub const WEAK_DEVIATION: f64 = 0.8;
 /// [`Error::Config`] for any other text.
 pub fn toy_class(text: &str) -> Result<usize> {
     let class = text.parse().ok().filter(|class| *class < CLASSES);
-    class.ok_or_else(|| Error::Config(format!("the toy has the classes 0, 1 and 2, no {text:?}")))
+    class.ok_or_else(|| {
+        Error::Config(format!("the toy has the classes 0, 1 and 2, no {text:?}", text = brief(text)))
+    })
 }
 
 /// `samples` points under `guiders`, otherwise as [`simulate`](super::simulate).

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::brief;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 
@@ -99,7 +100,7 @@ impl UNet2D {
         if self.class_name != CLASS_NAME {
             return Err(format!(
                 "`_class_name` is {:?}; of diffusers' networks {CLASS_NAME} is read",
-                self.class_name
+                brief(&self.class_name)
             ));
         }
         let base = self.block_out_channels.first().copied().unwrap_or(0);
@@ -118,7 +119,10 @@ impl UNet2D {
         ];
         for (name, found, needed) in fixed {
             if found != needed && !(name == "act_fn" && found == "swish") {
-                return Err(format!("`{name}` is {found:?}, which is not supported; {needed:?} is"));
+                return Err(format!(
+                    "`{name}` is {found:?}, which is not supported; {needed:?} is",
+                    found = brief(&found)
+                ));
             }
         }
         if self.time_embedding_dim.is_some_and(|dim| Some(dim) != base.checked_mul(4)) {
@@ -135,7 +139,8 @@ impl UNet2D {
             ("conv", "conv") => Resample::Conv,
             other => {
                 return Err(format!(
-                    "`downsample_type` and `upsample_type` are {other:?}: both must be one of conv and resnet"
+                    "`downsample_type` and `upsample_type` are {:?}: both must be one of conv and resnet",
+                    (brief(other.0), brief(other.1))
                 ));
             }
         };
@@ -162,7 +167,9 @@ impl UNet2D {
                 || (level + 1 == levels && !attends && plain(down, up));
             if !fits {
                 return Err(format!(
-                    "level {level} goes down by {down:?} and up by {up:?}, which is not supported"
+                    "level {level} goes down by {down:?} and up by {up:?}, which is not supported",
+                    down = brief(down),
+                    up = brief(up)
                 ));
             }
             if attends {
@@ -187,7 +194,10 @@ impl UNet2D {
                 "scale_shift" => TimeScaleShift::ScaleShift,
                 "default" => TimeScaleShift::Default,
                 other => {
-                    return Err(format!("`resnet_time_scale_shift` is {other:?}, which is not supported"));
+                    return Err(format!(
+                        "`resnet_time_scale_shift` is {other:?}, which is not supported",
+                        other = brief(other)
+                    ));
                 }
             },
             residual_scaling: false,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::diffusion::{Clip, SamplerKind, Spacing};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::model::SchedulerConfig;
 use crate::model::config::SamplingDefaults;
 
@@ -201,7 +201,7 @@ impl Scheduler {
             let known: Vec<&str> = CLASSES.iter().map(|class| class.name).collect();
             return Err(format!(
                 "the scheduler {:?} is not read; there are {}",
-                self.class_name,
+                brief(&self.class_name),
                 known.join(", ")
             ));
         };
@@ -211,7 +211,7 @@ impl Scheduler {
         for (name, value) in &self.others {
             let of_the_method = !class.same && OF_THE_METHOD.contains(&name.as_str());
             if !name.starts_with('_') && !of_the_method && !says_what_is_done(name, value) {
-                left.push(format!("{name} {value}"));
+                left.push(format!("{} {}", brief(name), brief(&value.to_string())));
             }
         }
         let sampler = sampling.sampler.as_deref().unwrap_or("ancestral (ddim below 50 steps)");
@@ -248,7 +248,8 @@ impl Scheduler {
                     "`beta_schedule` {other:?} from {first} to {last} in {steps} steps is not supported; \"linear\" from {} to {} \
                      and \"squaredcos_cap_v2\" are",
                     1e-4 * scale,
-                    0.02 * scale
+                    0.02 * scale,
+                    other = brief(other)
                 ));
             }
         };
@@ -256,11 +257,19 @@ impl Scheduler {
             "fixed_small" | "fixed_small_log" => "fixed_small",
             "fixed_large" | "fixed_large_log" => "fixed_large",
             kind @ ("learned" | "learned_range") => kind,
-            other => return Err(format!("`variance_type` is {other:?}, which is not known")),
+            other => {
+                return Err(format!(
+                    "`variance_type` is {other:?}, which is not known",
+                    other = brief(other)
+                ));
+            }
         };
         let prediction = self.prediction_type.as_deref().unwrap_or("epsilon");
         if !matches!(prediction, "epsilon" | "sample" | "v_prediction") {
-            return Err(format!("`prediction_type` is {prediction:?}, which is not known"));
+            return Err(format!(
+                "`prediction_type` is {prediction:?}, which is not known",
+                prediction = brief(prediction)
+            ));
         }
         Ok(SchedulerConfig {
             beta_schedule: schedule.into(),
@@ -283,7 +292,7 @@ impl Scheduler {
                 Some(SamplerKind::Dpmpp2mSde)
             }
             Some(other) if class.same && other != "dpmsolver++" => {
-                left.push(format!("algorithm_type {other}"));
+                left.push(format!("algorithm_type {}", brief(other)));
                 class.sampler
             }
             _ => class.sampler,
@@ -317,7 +326,12 @@ impl Scheduler {
             "leading" => Spacing::Leading(offset),
             "linspace" => Spacing::Uniform,
             "trailing" => Spacing::Trailing,
-            other => return Err(format!("`timestep_spacing` is {other:?}, which is not known")),
+            other => {
+                return Err(format!(
+                    "`timestep_spacing` is {other:?}, which is not known",
+                    other = brief(other)
+                ));
+            }
         };
         Ok(SamplingDefaults {
             steps: STEPS.min(scheduler.num_train_timesteps.unwrap_or(STEPS)).max(1),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::io::{Dtype, SafetensorsFile, TensorSource};
 
 /// What diffusers calls a network's weights.
@@ -39,7 +39,10 @@ fn shards(index: PathBuf) -> Result<Shards> {
     for name in weight_map.values() {
         // A name alone: an index must not lead out of its folder.
         if Path::new(name).file_name().is_none_or(|plain| plain.to_str() != Some(name)) {
-            return Err(bad(format!("names the file {name:?}, which is not in its folder")));
+            return Err(bad(format!(
+                "names the file {name:?}, which is not in its folder",
+                name = brief(name)
+            )));
         }
         if !files.contains_key(name) {
             files.insert(name.clone(), SafetensorsFile::open(index.with_file_name(name))?);

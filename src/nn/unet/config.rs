@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,8 +165,7 @@ impl UNetConfig {
                 "{name:?} is no block that a condition can enter from; there are input_blocks.1 to input_blocks.{}, \
                  middle_block, and output_blocks.0 to output_blocks.{} (--condition-from)",
                 inputs - 1,
-                outputs - 1
-            ))
+                outputs - 1, name = brief(name)))
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 
 /// The constant of the ramp: how much slower than the steps an average follows.
 const LAG: u64 = 9;
@@ -59,7 +59,10 @@ impl std::str::FromStr for EmaWarmup {
         match text {
             "ramp" => Ok(EmaWarmup::Ramp),
             "none" => Ok(EmaWarmup::None),
-            _ => Err(Error::Config(format!("averages warm up by ramp or none, not by {text:?}"))),
+            _ => Err(Error::Config(format!(
+                "averages warm up by ramp or none, not by {text:?}",
+                text = brief(text)
+            ))),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::gpu::source::{self, Dialect};
 use crate::gpu::{Access, Kernel};
@@ -25,7 +25,8 @@ static KERNELS: Mutex<Option<HashMap<String, &'static Kernel>>> = Mutex::new(Non
 pub fn check_expression(text: &str) -> Result<()> {
     let error = |what: String| {
         Error::Config(format!(
-            "the expression {text:?} is not one number of WGSL: {what}; it may use {NAMES}"
+            "the expression {text:?} is not one number of WGSL: {what}; it may use {NAMES}",
+            text = brief(text)
         ))
     };
     // It stands between brackets, where these would end it.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::fingerprint::Fingerprint;
 use crate::diffusion::{Prediction, TimeSampler};
 use crate::error::{Error, Result};
-use crate::model::{Conditions, Model, ModelConfig};
+use crate::model::{Average, Conditions, Model, ModelConfig};
 use crate::nn::Parameters;
 
 use super::objective::{LossKind, Objective, TrainSchedule};
@@ -23,6 +23,9 @@ pub(super) use lessons::{Lesson, Lessons};
 pub struct Distillation {
     /// A hash of the teacher's configuration and weights.
     pub teacher: String,
+    /// Which of the teacher's weights these are, where its files say: `raw`, or the rate of an average. Told, not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<String>,
     /// Steps of the student where it halves those of its teacher; none where it learns guidance.
     pub steps: Option<usize>,
 }
@@ -77,6 +80,11 @@ impl Teacher {
         &self.model
     }
 
+    /// Which of its training's weights it teaches with, where its files say.
+    pub fn average(&self) -> Option<Average> {
+        self.model.found.as_ref()?.weights.map(Average::from)
+    }
+
     /// A hash of its configuration and weights.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
@@ -128,7 +136,11 @@ impl Teacher {
             sampling,
             log_snr_min,
             log_snr_max,
-            distillation: Some(Distillation { teacher: self.fingerprint.clone(), steps }),
+            distillation: Some(Distillation {
+                teacher: self.fingerprint.clone(),
+                average: self.average().map(|average| average.to_string()),
+                steps,
+            }),
             ..options
         };
         options.check()?;

@@ -86,7 +86,7 @@ fn a_student_begins_as_its_teacher_learns_guidance_and_resumes() {
     let error = other.teach(tiny(240), [0.0, 4.0], None, None).unwrap_err().to_string();
     assert!(error.contains("distilled already"), "{error}");
     let other = TrainOptions {
-        distillation: Some(Distillation { teacher: "another".into(), steps: None }),
+        distillation: Some(Distillation { teacher: "another".into(), average: None, steps: None }),
         ..options.clone()
     };
     assert!(Trainer::distill(gpu(), digits(), &other, load(&place("teacher")), &place("straight")).is_err());

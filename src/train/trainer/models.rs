@@ -29,7 +29,10 @@ impl Trainer {
                 Some(theirs) => own.or(theirs),
                 None => TrainedRows { null: true, classes: true, without_pictures: Vec::new() },
             },
-            _ => own,
+            _ => match &options.init_rows {
+                Some(before) => own.or(before),
+                None => own,
+            },
         })
     }
 
