@@ -1,0 +1,189 @@
+//! How the house hangs together: no two files import each other, in a loop of any length, and nothing points upwards.
+//!
+//! A file imports what its `use`s and paths name, at the file that defines it: a name that a `mod.rs` hands on is its
+//! definer's, and to hand it on is no import. A file's tests are a node of their own, since they are built after what they
+//! test; that they may look up to the rooms which prove things is said below, room by room.
+
+mod house;
+mod tokens;
+
+use std::collections::BTreeMap;
+
+use house::{House, Imports, Node};
+
+/// The rooms from the ground up; those of one line stand beside each other and may import each other.
+const ROOMS: &[&[&str]] = &[
+    &["error", "sizes"],
+    &["random"],
+    &["gpu"],
+    &["tensor"],
+    &["diffusion"],
+    &["ops"],
+    &["autograd"],
+    &["testing"],
+    &["nn"],
+    &["data", "io"],
+    &["model"],
+    &["sample"],
+    &["session", "toy", "train"],
+    &["eval"],
+    &["cli"],
+    &["benches"],
+];
+
+/// Rooms above, which a test may look up to wherever it is: they compare, and start the tape.
+const PROOFS: &[&str] = &["autograd", "testing"];
+/// Tests that still look up to others: from where, and whereto.
+const LOOKING_UP: &[(&str, &str)] =
+    &[("gpu", "ops"), ("gpu", "tensor"), ("nn", "io"), ("nn", "model"), ("random", "gpu")];
+
+/// Circles that are still to be opened.
+const CIRCLES: &[&str] = &[
+    "benches/kernels/ceilings.rs benches/kernels/harness.rs benches/kernels/report.rs",
+    "src/cli/distill.rs src/cli/eval.rs src/cli/measured_sweep.rs src/cli/mod.rs src/cli/nll.rs \
+     src/cli/plot.rs src/cli/quickstart.rs src/cli/sample.rs src/cli/sample/checks.rs \
+     src/cli/sample/latents.rs src/cli/sample/parameters.rs src/cli/sheets.rs src/cli/stats.rs \
+     src/cli/sweep.rs src/cli/toy.rs src/cli/train.rs src/cli/train/options.rs \
+     src/cli/train_classifier.rs",
+    "src/data/archive.rs src/data/classes.rs src/data/digits.rs src/data/folder.rs src/data/idx.rs \
+     src/data/inspect.rs src/data/known.rs src/data/labels.rs src/data/mod.rs src/data/pictures.rs \
+     src/data/table.rs src/data/tree.rs",
+    "src/diffusion/guiders/annealing.rs src/diffusion/guiders/apg.rs \
+     src/diffusion/guiders/autoguidance.rs src/diffusion/guiders/chain.rs \
+     src/diffusion/guiders/conditions.rs src/diffusion/guiders/constant.rs \
+     src/diffusion/guiders/dynamic.rs src/diffusion/guiders/expression.rs \
+     src/diffusion/guiders/interval.rs src/diffusion/guiders/low_temperature.rs \
+     src/diffusion/guiders/mod.rs src/diffusion/guiders/negative.rs src/diffusion/guiders/parse.rs \
+     src/diffusion/guiders/plus_plus.rs src/diffusion/guiders/reference.rs \
+     src/diffusion/guiders/rescale.rs src/diffusion/guiders/zero_star.rs",
+    "src/diffusion/moves/levels.rs src/diffusion/moves/spacing.rs",
+    "src/error.rs src/sizes.rs",
+    "src/eval/inception/graph.rs src/eval/inception/weights.rs",
+    "src/eval/reference.rs src/eval/report.rs src/eval/store.rs",
+    "src/gpu/adapter.rs src/gpu/buffer.rs src/gpu/device.rs src/gpu/kernel.rs src/gpu/recording.rs \
+     src/gpu/source.rs",
+    "src/io/kind_of_file.rs src/io/pt/mod.rs src/io/safetensors.rs",
+    "src/io/pt/heap.rs src/io/pt/pickle.rs src/io/pt/rebuild.rs",
+    "src/model/checkpoint.rs src/model/diffusers/mod.rs src/model/open.rs",
+    "src/model/conditions.rs src/model/config.rs src/model/trained_rows.rs",
+    "src/nn/parameters.rs src/nn/weights.rs",
+    "src/nn/unet/blocks.rs src/nn/unet/mod.rs src/nn/unet/trunk.rs",
+    "src/ops/attention.rs src/ops/attention/coop.rs src/ops/attention/tiled.rs",
+    "src/ops/conv2d/coop/mod.rs src/ops/conv2d/coop/tile.rs src/ops/conv2d/gather.rs \
+     src/ops/conv2d/mod.rs src/ops/conv2d/split.rs src/ops/conv2d/weight_gradient.rs",
+    "src/ops/group_norm.rs src/ops/group_norm/slab.rs src/ops/group_norm/tiled.rs",
+    "src/sample/batches.rs src/sample/sampler.rs",
+    "src/tensor/context.rs src/tensor/tape.rs",
+    "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
+     src/train/step/pending.rs",
+    "src/train/distill/mod.rs src/train/options.rs src/train/settle.rs",
+];
+
+fn imports() -> Imports {
+    let mut house = House::default();
+    house.read("freeguide", "src/lib.rs");
+    house.read("kernels", "benches/kernels/main.rs");
+    let files = house.files().len();
+    assert!(files > 300, "only {files} files were found");
+    house.imports()
+}
+
+fn room(node: &Node) -> &str {
+    let mut parts = node.file.split('/');
+    match (parts.next(), parts.next()) {
+        (Some("src"), Some(room)) => room.trim_end_matches(".rs"),
+        _ => "benches",
+    }
+}
+
+fn shown(node: &Node) -> String {
+    if node.test { format!("{} (tests)", node.file) } else { node.file.clone() }
+}
+
+/// Tarjan's strongly connected components of more than one node.
+fn circles(imports: &Imports) -> Vec<Vec<&Node>> {
+    #[derive(Default)]
+    struct Walk<'a> {
+        numbers: BTreeMap<&'a Node, usize>,
+        lowest: BTreeMap<&'a Node, usize>,
+        stack: Vec<&'a Node>,
+        found: Vec<Vec<&'a Node>>,
+    }
+    fn visit<'a>(walk: &mut Walk<'a>, imports: &'a Imports, node: &'a Node) {
+        let number = walk.numbers.len();
+        walk.numbers.insert(node, number);
+        walk.lowest.insert(node, number);
+        walk.stack.push(node);
+        for to in imports.get(node).into_iter().flat_map(BTreeMap::keys) {
+            if !walk.numbers.contains_key(to) {
+                visit(walk, imports, to);
+                walk.lowest.insert(node, walk.lowest[node].min(walk.lowest[to]));
+            } else if walk.stack.contains(&to) {
+                walk.lowest.insert(node, walk.lowest[node].min(walk.numbers[to]));
+            }
+        }
+        if walk.lowest[node] == number {
+            let start = walk.stack.iter().position(|on_stack| *on_stack == node).unwrap();
+            let mut circle = walk.stack.split_off(start);
+            circle.sort();
+            walk.found.push(circle);
+        }
+    }
+    let mut walk = Walk::default();
+    for node in imports.keys() {
+        if !walk.numbers.contains_key(node) {
+            visit(&mut walk, imports, node);
+        }
+    }
+    walk.found.retain(|circle| circle.len() > 1);
+    walk.found.sort();
+    walk.found
+}
+
+#[test]
+fn no_files_import_each_other() {
+    let imports = imports();
+    let mut wrong = String::new();
+    let mut known = CIRCLES.to_vec();
+    for circle in circles(&imports) {
+        let names: Vec<String> = circle.iter().map(|node| shown(node)).collect();
+        let expected = known.iter().position(|files| *files == names.join(" "));
+        if let Some(at) = expected {
+            known.remove(at);
+            continue;
+        }
+        wrong += &format!("\na circle of {}:\n", names.join(", "));
+        for from in &circle {
+            for (to, paths) in imports[*from].iter().filter(|(to, _)| circle.contains(to)) {
+                wrong += &format!("  {} -> {}: {paths:?}\n", shown(from), shown(to));
+            }
+        }
+    }
+    for files in known {
+        wrong += &format!("\nthis is a circle no more, take it out of CIRCLES: {files}\n");
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+#[test]
+fn nothing_points_upwards() {
+    let level = |room: &str| {
+        let level = ROOMS.iter().position(|rooms| rooms.contains(&room));
+        level.unwrap_or_else(|| panic!("{room} has no place in ROOMS"))
+    };
+    let imports = imports();
+    let mut wrong = String::new();
+    for (from, to, paths) in
+        imports.iter().flat_map(|(from, tos)| tos.iter().map(move |(to, paths)| (from, to, paths)))
+    {
+        let (here, there) = (room(from), room(to));
+        let proves = from.test && (PROOFS.contains(&there) || LOOKING_UP.contains(&(here, there)));
+        if !proves && level(here) < level(there) {
+            wrong += &format!("  {} -> {}: {paths:?}\n", shown(from), shown(to));
+        }
+        if to.test && !from.test {
+            wrong += &format!("  {} takes {paths:?} of tests\n", shown(from));
+        }
+    }
+    assert!(wrong.is_empty(), "\n{wrong}");
+}
