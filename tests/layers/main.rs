@@ -60,8 +60,6 @@ const CIRCLES: &[&str] = &[
     "src/error.rs src/sizes.rs",
     "src/eval/inception/graph.rs src/eval/inception/weights.rs",
     "src/eval/reference.rs src/eval/report.rs src/eval/store.rs",
-    "src/gpu/adapter.rs src/gpu/buffer.rs src/gpu/device.rs src/gpu/kernel.rs src/gpu/recording.rs \
-     src/gpu/source.rs",
     "src/io/kind_of_file.rs src/io/pt/mod.rs src/io/safetensors.rs",
     "src/io/pt/heap.rs src/io/pt/pickle.rs src/io/pt/rebuild.rs",
     "src/model/checkpoint.rs src/model/diffusers/mod.rs src/model/open.rs",
