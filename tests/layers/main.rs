@@ -67,8 +67,6 @@ const CIRCLES: &[&str] = &[
     "src/nn/parameters.rs src/nn/weights.rs",
     "src/nn/unet/blocks.rs src/nn/unet/mod.rs src/nn/unet/trunk.rs",
     "src/ops/attention.rs src/ops/attention/coop.rs src/ops/attention/tiled.rs",
-    "src/ops/conv2d/coop/mod.rs src/ops/conv2d/coop/tile.rs src/ops/conv2d/gather.rs \
-     src/ops/conv2d/mod.rs src/ops/conv2d/split.rs src/ops/conv2d/weight_gradient.rs",
     "src/ops/group_norm.rs src/ops/group_norm/slab.rs src/ops/group_norm/tiled.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
     "src/tensor/context.rs src/tensor/tape.rs",
