@@ -66,8 +66,6 @@ const CIRCLES: &[&str] = &[
     "src/model/conditions.rs src/model/config.rs src/model/trained_rows.rs",
     "src/nn/parameters.rs src/nn/weights.rs",
     "src/nn/unet/blocks.rs src/nn/unet/mod.rs src/nn/unet/trunk.rs",
-    "src/ops/attention.rs src/ops/attention/coop.rs src/ops/attention/tiled.rs",
-    "src/ops/group_norm.rs src/ops/group_norm/slab.rs src/ops/group_norm/tiled.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
     "src/tensor/context.rs src/tensor/tape.rs",
     "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
