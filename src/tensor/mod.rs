@@ -3,6 +3,7 @@
 //! Invariants: no arithmetic happens here, and nothing here knows an operation or a layer.
 
 mod context;
+mod gradients;
 mod precision;
 mod tape;
 

@@ -67,7 +67,6 @@ const CIRCLES: &[&str] = &[
     "src/nn/parameters.rs src/nn/weights.rs",
     "src/nn/unet/blocks.rs src/nn/unet/mod.rs src/nn/unet/trunk.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
-    "src/tensor/context.rs src/tensor/tape.rs",
     "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
      src/train/step/pending.rs",
     "src/train/distill/mod.rs src/train/options.rs src/train/settle.rs",
