@@ -7,11 +7,13 @@ mod arena;
 pub mod layers;
 pub mod mlp;
 pub mod parameters;
+mod pass;
 pub mod unet;
 pub mod weights;
 
 pub use arena::Arena;
 pub use mlp::{Mlp, MlpConfig};
 pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
+pub use pass::{Dropout, Pass};
 pub use unet::{Classifier, UNet, UNetConfig};
 pub use weights::Weights;

@@ -64,7 +64,6 @@ const CIRCLES: &[&str] = &[
     "src/io/pt/heap.rs src/io/pt/pickle.rs src/io/pt/rebuild.rs",
     "src/model/checkpoint.rs src/model/diffusers/mod.rs src/model/open.rs",
     "src/model/conditions.rs src/model/config.rs src/model/trained_rows.rs",
-    "src/nn/unet/blocks.rs src/nn/unet/mod.rs src/nn/unet/trunk.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
     "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
      src/train/step/pending.rs",

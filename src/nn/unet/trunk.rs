@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::nn::Weights;
 use crate::nn::layers::{Attention, Conv2d, RowLinear};
 use crate::nn::parameters::Parameters;
+use crate::nn::pass::Pass;
 use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, Tensor};
 
-use super::Pass;
 use super::blocks::{Block, ResBlock, Scale};
 use super::config::{QkvLayout, Resample, UNetConfig};
 use super::told::Told;
