@@ -1,5 +1,7 @@
 //! `config.json`: all a sampler needs to know of a model beside its weights.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
@@ -252,9 +254,19 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the model can guide itself: it was taught a class, and to do without.
-    pub fn can_guide(&self) -> bool {
-        super::Conditions::of(self).can_guide()
+    /// Whether the row of a class, or of the null class for `None`, was trained. What no file tells of counts as trained:
+    /// models of other programs, and classes of models that an older version wrote.
+    pub fn was_trained(&self, class: Option<u32>) -> bool {
+        if self.unet.num_classes.is_none() {
+            return true;
+        }
+        match (&self.trained_rows, class) {
+            (Some(rows), class) => rows.has(class),
+            // An older version's model; those of other programs say nothing of the images that they have seen.
+            (None, _) if self.images_seen == 0 => true,
+            (None, None) => self.unconditional_probability > 0.0,
+            (None, Some(_)) => self.unconditional_probability < 1.0,
+        }
     }
 }
 
@@ -268,4 +280,22 @@ fn listed(names: &[String]) -> String {
             names[0]
         ),
     }
+}
+
+/// Reads this program's `config.json`.
+pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    parse_config(path, &text)
+}
+
+/// The configuration in the text of a `config.json`, which errors call `path`.
+pub(super) fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
+    let config: ModelConfig =
+        serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
+    if config.class_name != UNET && config.class_name != CLASSIFIER {
+        let what = format!("`_class_name` is {:?}, expected {UNET:?} or {CLASSIFIER:?}", config.class_name);
+        return Err(Error::format(path, what));
+    }
+    config.unet.check().map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(config)
 }

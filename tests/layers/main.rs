@@ -62,8 +62,6 @@ const CIRCLES: &[&str] = &[
     "src/eval/reference.rs src/eval/report.rs src/eval/store.rs",
     "src/io/kind_of_file.rs src/io/pt/mod.rs src/io/safetensors.rs",
     "src/io/pt/heap.rs src/io/pt/pickle.rs src/io/pt/rebuild.rs",
-    "src/model/checkpoint.rs src/model/diffusers/mod.rs src/model/open.rs",
-    "src/model/conditions.rs src/model/config.rs src/model/trained_rows.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
     "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
      src/train/step/pending.rs",
