@@ -16,6 +16,8 @@ mod convert;
 mod diffusers;
 mod digits;
 mod flags;
+#[cfg(test)]
+pub(crate) mod golden;
 mod imagenet;
 mod locate;
 #[expect(clippy::module_inception, reason = "the module of the one type that the folder is for")]
@@ -37,7 +39,6 @@ pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;
 pub use locate::Choice;
-pub use model::{ClassifierModel, Model};
 pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
 pub use trained_rows::TrainedRows;

@@ -33,9 +33,6 @@ const ROOMS: &[&[&str]] = &[
 
 /// Rooms above, which a test may look up to wherever it is: they compare, and start the tape.
 const PROOFS: &[&str] = &["autograd", "testing"];
-/// Tests that still look up to others: from where, and whereto.
-const LOOKING_UP: &[(&str, &str)] =
-    &[("gpu", "ops"), ("gpu", "tensor"), ("nn", "io"), ("nn", "model"), ("random", "gpu")];
 
 /// Circles that are still to be opened.
 const CIRCLES: &[&str] = &[
@@ -166,7 +163,7 @@ fn nothing_points_upwards() {
         imports.iter().flat_map(|(from, tos)| tos.iter().map(move |(to, paths)| (from, to, paths)))
     {
         let (here, there) = (room(from), room(to));
-        let proves = from.test && (PROOFS.contains(&there) || LOOKING_UP.contains(&(here, there)));
+        let proves = from.test && PROOFS.contains(&there);
         if !proves && level(here) < level(there) {
             wrong += &format!("  {} -> {}: {paths:?}\n", shown(from), shown(to));
         }
