@@ -45,15 +45,6 @@ const CIRCLES: &[&str] = &[
     "src/data/archive.rs src/data/classes.rs src/data/digits.rs src/data/folder.rs src/data/idx.rs \
      src/data/inspect.rs src/data/known.rs src/data/labels.rs src/data/mod.rs src/data/pictures.rs \
      src/data/table.rs src/data/tree.rs",
-    "src/diffusion/guiders/annealing.rs src/diffusion/guiders/apg.rs \
-     src/diffusion/guiders/autoguidance.rs src/diffusion/guiders/chain.rs \
-     src/diffusion/guiders/conditions.rs src/diffusion/guiders/constant.rs \
-     src/diffusion/guiders/dynamic.rs src/diffusion/guiders/expression.rs \
-     src/diffusion/guiders/interval.rs src/diffusion/guiders/low_temperature.rs \
-     src/diffusion/guiders/mod.rs src/diffusion/guiders/negative.rs src/diffusion/guiders/parse.rs \
-     src/diffusion/guiders/plus_plus.rs src/diffusion/guiders/reference.rs \
-     src/diffusion/guiders/rescale.rs src/diffusion/guiders/zero_star.rs",
-    "src/diffusion/moves/levels.rs src/diffusion/moves/spacing.rs",
     "src/error.rs src/sizes.rs",
     "src/eval/inception/graph.rs src/eval/inception/weights.rs",
     "src/eval/reference.rs src/eval/report.rs src/eval/store.rs",

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Arguments, Entry, Guider, Kind, Moment};
+use super::arguments::Arguments;
+use super::guider::{Entry, Guider, Kind, Moment};
 use crate::{Error, Result};
 
 /// A caller's own weight of a step.

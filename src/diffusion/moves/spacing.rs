@@ -141,19 +141,6 @@ pub(super) fn kept(schedule: &DiscreteSchedule, spacing: Spacing, steps: usize) 
     }
 }
 
-/// Refuses no steps, and more than a discrete process has.
-pub(super) fn check_steps(steps: usize, total: Option<usize>) -> Result<()> {
-    if steps == 0 {
-        return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
-    }
-    match total {
-        Some(total) if steps > total => Err(Error::Config(format!(
-            "{steps} steps were asked for, and the model has {total}; ask for 1 to {total}"
-        ))),
-        _ => Ok(()),
-    }
-}
-
 /// λ in equal steps from end to end.
 fn evenly(noisy: f64, clean: f64, steps: usize) -> Vec<f64> {
     let gaps = (steps.max(2) - 1) as f64;
