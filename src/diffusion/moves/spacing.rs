@@ -15,7 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Level, LevelSource};
+use super::levels::{Level, LevelSource, check_steps};
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
