@@ -65,12 +65,6 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// The class of the largest of a row of probabilities.
-pub fn most_probable(probabilities: &[f32]) -> u32 {
-    let largest = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    largest.map_or(0, |(class, _)| class as u32)
-}
-
 /// Which measures to take beside FID, sFID, inception score and agreement, which cost little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Measures {

@@ -152,7 +152,7 @@ pub fn train_classifier(
         }
         judged += labels.len();
         let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
-        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::report::most_probable);
+        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::network::most_probable);
         right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }
     let right = right as f64 / judged.max(1) as f64;

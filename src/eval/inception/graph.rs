@@ -1,20 +1,11 @@
 //! Inception-v3 (Szegedy et al., arXiv 1512.00567) as published feature extractors have it: the network's shape, with the
 //! batch norms folded into the convolutions. Each block says what it records; names are those of torchvision's files.
 
+use super::variant::Variant;
 use super::weights::Convolutions;
 use crate::error::Result;
 use crate::ops::{self, Pool, Window};
 use crate::tensor::{Context, Tensor};
-
-/// Whose network it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    /// torchvision's: means of the pools' branches over the whole window, 1000 classes.
-    Torchvision,
-    /// The one that FID is defined by, of 2015, in pytorch-fid's and torch-fidelity's files: means over what is inside, the
-    /// largest instead of the mean in the last block, 1008 classes.
-    Fid,
-}
 
 /// What a forward pass gives.
 pub struct Features {

@@ -3,12 +3,13 @@
 mod graph;
 #[cfg(test)]
 mod tests;
+mod variant;
 mod weights;
 
 use std::path::Path;
 use std::sync::Mutex;
 
-pub use graph::Variant;
+pub use variant::Variant;
 
 use super::network::{Extracted, FeatureNetwork, Pictures, Sizes};
 use crate::error::{Error, Result};
