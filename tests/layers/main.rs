@@ -45,8 +45,6 @@ const CIRCLES: &[&str] = &[
     "src/data/archive.rs src/data/classes.rs src/data/digits.rs src/data/folder.rs src/data/idx.rs \
      src/data/inspect.rs src/data/known.rs src/data/labels.rs src/data/mod.rs src/data/pictures.rs \
      src/data/table.rs src/data/tree.rs",
-    "src/io/kind_of_file.rs src/io/pt/mod.rs src/io/safetensors.rs",
-    "src/io/pt/heap.rs src/io/pt/pickle.rs src/io/pt/rebuild.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
     "src/train/distill/lessons.rs src/train/noise_scale.rs src/train/state.rs src/train/step.rs \
      src/train/step/pending.rs",
