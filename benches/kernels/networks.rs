@@ -13,7 +13,6 @@ use freeguide::train::{Preset, TrainOptions, TrainState, TrainStep};
 use freeguide::{Error, Result};
 
 use crate::harness::{Bench, Planned, Recorder, Timed};
-use crate::report;
 use crate::row::{self, Work};
 
 impl Planned for Sampler {
