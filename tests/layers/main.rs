@@ -45,7 +45,6 @@ const CIRCLES: &[&str] = &[
      src/data/inspect.rs src/data/known.rs src/data/labels.rs src/data/mod.rs src/data/pictures.rs \
      src/data/table.rs src/data/tree.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
-    "src/train/distill/mod.rs src/train/options.rs src/train/settle.rs",
 ];
 
 fn imports() -> Imports {
