@@ -41,9 +41,6 @@ const CIRCLES: &[&str] = &[
      src/cli/sample/latents.rs src/cli/sample/parameters.rs src/cli/sheets.rs src/cli/stats.rs \
      src/cli/sweep.rs src/cli/toy.rs src/cli/train.rs src/cli/train/options.rs \
      src/cli/train_classifier.rs",
-    "src/data/archive.rs src/data/classes.rs src/data/digits.rs src/data/folder.rs src/data/idx.rs \
-     src/data/inspect.rs src/data/known.rs src/data/labels.rs src/data/mod.rs src/data/pictures.rs \
-     src/data/table.rs src/data/tree.rs",
     "src/sample/batches.rs src/sample/sampler.rs",
 ];
 
