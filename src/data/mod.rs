@@ -30,7 +30,7 @@ pub mod transform;
 mod tree;
 mod whole;
 
-pub use self::image::Image;
+pub use self::image::{Image, to_u8};
 pub use dataset::Dataset;
 pub use loader::{Batch, Crop, Loader, LoaderOptions};
 pub use parts::{DataOptions, Labelling};

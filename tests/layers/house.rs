@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::tokens::{Word, after_brackets, after_item, words};
+use crate::tokens::{Word, after_brackets, after_item, words as words_in};
 
 /// A file, and whether it is its tests that are meant: they are built apart, so they are a node of their own.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,11 +38,14 @@ struct Module {
     code: Vec<Word>,
 }
 
-/// The modules of crates; a crate's root has its name.
-#[derive(Default)]
+/// The modules of crates below a folder.
 pub struct House {
+    base: PathBuf,
     modules: Vec<Module>,
+    /// The crates' root modules by name.
     roots: BTreeMap<String, usize>,
+    /// Macros, which are named from their crate's root.
+    macros: BTreeMap<String, Node>,
 }
 
 /// What a name stands for.
@@ -52,14 +55,20 @@ struct Meaning {
     item: Option<Node>,
 }
 
+/// So many times is a name handed on, at the most.
 const MOST_RE_EXPORTS: usize = 12;
 
 impl House {
-    /// Reads a crate from its root file, a path below the repository.
+    pub fn new(base: impl Into<PathBuf>) -> Self {
+        let (modules, roots, macros) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
+        House { base: base.into(), modules, roots, macros }
+    }
+
+    /// Reads a crate from its root file, a path below the folder.
     pub fn read(&mut self, name: &str, root: &str) {
-        let text = std::fs::read_to_string(below(root)).unwrap();
-        let folder = Path::new(root).parent().unwrap().to_owned();
-        let at = self.module(root, None, false, &words(&text), &folder);
+        let words = words_in(&self.text(Path::new(root)));
+        let folder = Path::new(root).parent().unwrap();
+        let at = self.module(root, None, false, &words, folder);
         self.roots.insert(name.to_owned(), at);
     }
 
@@ -67,6 +76,12 @@ impl House {
         self.modules.iter().map(|module| &module.file[..]).collect()
     }
 
+    fn text(&self, file: &Path) -> String {
+        let path = self.base.join(file);
+        std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    /// Takes in a module: the words of `file`, or those between its brackets there. Its children lie in `folder`.
     fn module(
         &mut self,
         file: &str,
@@ -77,24 +92,23 @@ impl House {
     ) -> usize {
         let at = self.modules.len();
         let (children, items) = (BTreeMap::new(), BTreeMap::new());
-        let file = file.to_owned();
-        self.modules.push(Module { file, parent, test, children, items, uses: Vec::new(), code: Vec::new() });
+        let (uses, code) = (Vec::new(), Vec::new());
+        self.modules.push(Module { file: file.to_owned(), parent, test, children, items, uses, code });
         let mut i = 0;
         while i < words.len() {
-            let (start, mut path) = (i, None);
+            let start = i;
+            let mut elsewhere = false;
             while words.get(i).is_some_and(|word| word.is("#")) {
-                let open = i + 1 + usize::from(words[i + 1].is("!"));
-                let end = after_brackets(words, open);
-                path = path.or(words[i..end].iter().any(|word| word.is("path")).then_some(()));
+                let end = after_brackets(words, i + 1 + usize::from(words[i + 1].is("!")));
+                elsewhere |= words[i..end].get(2).is_some_and(|word| word.is("path"));
                 i = end;
             }
             if i == words.len() {
                 break;
             }
-            let end = after_item(words, i);
-            let end = if end == i { i + 1 } else { end };
-            // A file from elsewhere is another crate's, which is read there.
-            if path.is_none() {
+            let end = after_item(words, i).max(i + 1);
+            // A file of another place is another crate's.
+            if !elsewhere {
                 self.item(at, &words[i..end], folder);
             }
             self.modules[at].code.extend_from_slice(&words[start..end]);
@@ -106,65 +120,28 @@ impl House {
     /// Takes in an item, behind its attributes.
     fn item(&mut self, at: usize, words: &[Word], folder: &Path) {
         let test = self.modules[at].test || words[0].test;
-        let mut i = 0;
-        if words[i].is("pub") {
-            i += 1;
-            if words.get(i).is_some_and(|word| word.is("(")) {
-                i = after_brackets(words, i);
-            }
-        }
-        while matches!(&words[i].text[..], "async" | "unsafe" | "extern") && i + 1 < words.len() {
-            i += 1;
-        }
-        if words[i].is("const") && matches!(&words[i + 1].text[..], "fn" | "unsafe") {
-            i += 1;
-        }
-        let Some(name) = words.get(i + 1).map(|word| word.text.clone()) else { return };
-        match &words[i].text[..] {
-            "mod" if words[i + 2].is(";") => {
-                let plain = folder.join(format!("{name}.rs"));
-                let inside = folder.join(&name);
-                let file = if below(&plain).exists() { plain } else { inside.join("mod.rs") };
-                let file = file.to_str().unwrap().replace('\\', "/");
-                let text = std::fs::read_to_string(below(&file)).unwrap();
-                let mut read = crate::tokens::words(&text);
-                read.iter_mut().for_each(|word| word.test |= test);
-                let child = self.module(&file, Some(at), test, &read, &inside);
-                self.modules[at].children.insert(name, child);
-            }
+        let kind = kind_of(words);
+        let Some(name) = words.get(kind + 1).map(|word| word.text.clone()) else { return };
+        match &words[kind].text[..] {
             "mod" => {
-                let file = self.modules[at].file.clone();
-                let inside = &words[i + 3..words.len() - 1];
-                let child = self.module(&file, Some(at), test, inside, &folder.join(&name));
+                let child = self.child(at, &words[kind..], test, folder);
                 self.modules[at].children.insert(name, child);
+                return;
             }
             "fn" | "struct" | "enum" | "trait" | "type" | "const" | "static" | "union" => {
                 self.modules[at].items.insert(name, test);
             }
-            // `macro_rules! name`: found from the crate's root.
             "macro_rules" => {
-                let root = (0..).scan(Some(at), |up, _| {
-                    let here = (*up)?;
-                    *up = self.modules[here].parent;
-                    Some(here)
-                });
-                let root = root.last().unwrap_or(at);
-                let name = words[i + 2].text.clone();
-                if root == at {
-                    self.modules[at].items.insert(name, test);
-                } else {
-                    let path = self.path_of(at, &name);
-                    self.modules[at].items.insert(name.clone(), test);
-                    self.modules[root].uses.push(Use { path, name, public: true, test });
-                }
+                self.macros.insert(words[kind + 2].text.clone(), self.node(at, test));
             }
             _ => {}
         }
+        let public = words[kind].is("use") && kind > 0;
         let mut i = 0;
         while i < words.len() {
-            if words[i].is("use") && !words[0].is("mod") && !is_inline_module(words) {
+            if words[i].is("use") {
                 let end = (i..words.len()).find(|i| words[*i].is(";")).unwrap_or(words.len());
-                let (public, test) = (words[0].is("pub") && i < 6, self.modules[at].test || words[i].test);
+                let test = self.modules[at].test || words[i].test;
                 for (path, name) in leaves(&words[i + 1..end]) {
                     self.modules[at].uses.push(Use { path, name, public, test });
                 }
@@ -174,24 +151,19 @@ impl House {
         }
     }
 
-    fn path_of(&self, at: usize, name: &str) -> Vec<String> {
-        let mut path = vec![name.to_owned()];
-        let mut here = at;
-        while let Some(parent) = self.modules[here].parent {
-            let siblings = &self.modules[parent].children;
-            let found = siblings.iter().find(|(_, child)| **child == here);
-            // The module that is being read is not yet known to its parent: its file's name is its own.
-            let own = || {
-                let path = Path::new(&self.modules[here].file);
-                let stem = path.file_stem().unwrap().to_str().unwrap();
-                let folder = path.parent().unwrap().file_name().unwrap().to_str().unwrap();
-                if stem == "mod" { folder.to_owned() } else { stem.to_owned() }
-            };
-            path.insert(0, found.map_or_else(own, |(name, _)| name.clone()));
-            here = parent;
+    /// A module that is declared by `mod name;` or `mod name { … }`.
+    fn child(&mut self, parent: usize, words: &[Word], test: bool, folder: &Path) -> usize {
+        let inside = folder.join(&words[1].text);
+        if !words[2].is(";") {
+            let file = self.modules[parent].file.clone();
+            return self.module(&file, Some(parent), test, &words[3..words.len() - 1], &inside);
         }
-        path.insert(0, "crate".to_owned());
-        path
+        let alone = inside.with_extension("rs");
+        let file = if self.base.join(&alone).exists() { alone } else { inside.join("mod.rs") };
+        let mut words = words_in(&self.text(&file));
+        words.iter_mut().for_each(|word| word.test |= test);
+        let file = file.to_str().unwrap().replace('\\', "/");
+        self.module(&file, Some(parent), test, &words, &inside)
     }
 
     fn root_of(&self, mut at: usize) -> usize {
@@ -208,10 +180,9 @@ impl House {
     /// What `name` stands for in a module, whoever asks: `depth` ends a circle of globs.
     fn meaning(&self, at: usize, name: &str, depth: usize) -> Meaning {
         let module = &self.modules[at];
-        let mut meaning = Meaning {
-            module: module.children.get(name).copied(),
-            item: module.items.get(name).map(|test| self.node(at, *test)),
-        };
+        let own = module.items.get(name).map(|test| self.node(at, *test));
+        let of_root = || self.macros.get(name).filter(|_| module.parent.is_none()).cloned();
+        let mut meaning = Meaning { module: module.children.get(name).copied(), item: own.or_else(of_root) };
         if depth == 0 {
             return meaning;
         }
@@ -293,12 +264,23 @@ impl House {
     }
 }
 
-fn below(path: impl AsRef<Path>) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
-}
-
-fn is_inline_module(words: &[Word]) -> bool {
-    words.iter().take(6).any(|word| word.is("mod"))
+/// The place of the word that says what an item is: behind `pub(…)`, `async`, `unsafe` and the like.
+fn kind_of(words: &[Word]) -> usize {
+    let mut i = 0;
+    if words[i].is("pub") {
+        i += 1;
+        if words.get(i).is_some_and(|word| word.is("(")) {
+            i = after_brackets(words, i);
+        }
+    }
+    while i + 1 < words.len() {
+        let is_const_fn = words[i].is("const") && matches!(&words[i + 1].text[..], "fn" | "unsafe");
+        if !is_const_fn && !matches!(&words[i].text[..], "async" | "unsafe" | "extern") {
+            break;
+        }
+        i += 1;
+    }
+    i.min(words.len() - 1)
 }
 
 /// The paths in code, names alone among them, but for `use`, modules and what follows a dot or names a field.
@@ -333,6 +315,10 @@ fn paths(code: &[Word]) -> Vec<(Vec<String>, bool)> {
 fn leaves(tree: &[Word]) -> Vec<(Vec<String>, String)> {
     let mut path = Vec::new();
     let mut i = 0;
+    // `::name` is another crate's, whatever is called so here.
+    if tree.first().is_some_and(|word| word.is("::")) {
+        return Vec::new();
+    }
     while i < tree.len() {
         match &tree[i].text[..] {
             "::" => i += 1,
