@@ -100,6 +100,9 @@ impl SchedulerConfig {
     }
 }
 
+/// Steps of sampling where a model's files name none: those of guided-diffusion's published samples.
+pub(super) const STEPS: usize = 250;
+
 /// What `sample` uses when nothing else is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -47,7 +47,7 @@ impl StepCost {
 }
 
 /// What the host writes before each microbatch.
-struct Inputs {
+struct HostBuffers {
     images: Buffer,
     scalars: Buffer,
     times: Buffer,
@@ -64,7 +64,7 @@ pub struct TrainStep {
     gpu: Gpu,
     draws: Draws,
     options: TrainOptions,
-    inputs: Inputs,
+    inputs: HostBuffers,
     hyper: Buffer,
     optimizer: Buffer,
     losses: Buffer,
@@ -91,7 +91,7 @@ impl TrainStep {
         state: &TrainState,
     ) -> Result<TrainStep> {
         let network = network.into();
-        let inputs = Inputs::new(gpu, network, options)?;
+        let inputs = HostBuffers::new(gpu, network, options)?;
         let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
         let mut cx = Context::with_tape(gpu);
         let (losses, terms) = record_gradients(&mut cx, network, options, state, &inputs)?;
@@ -218,7 +218,7 @@ impl TrainStep {
     pub fn cost<'a>(gpu: &Gpu, network: impl Into<Trained<'a>>, options: &TrainOptions) -> Result<StepCost> {
         let (gpu, network) = (&gpu.estimating(), network.into());
         let state = TrainState::without_values(gpu, network.parameters(), options)?;
-        let inputs = Inputs::new(gpu, network, options)?;
+        let inputs = HostBuffers::new(gpu, network, options)?;
         let mut cx = Context::with_tape(gpu);
         record_gradients(&mut cx, network, options, &state, &inputs)?;
         let micro_steps = (options.batch / options.microbatch) as f64;
@@ -244,12 +244,12 @@ impl TrainStep {
     }
 }
 
-impl Inputs {
+impl HostBuffers {
     fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
         let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
         let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
-        Ok(Inputs {
+        Ok(HostBuffers {
             images: gpu.buffer("images", pixels.next_multiple_of(4))?,
             scalars: gpu.buffer("sample scalars", n * 16)?,
             times: gpu.buffer("times", n * 4)?,
@@ -307,7 +307,7 @@ fn record_gradients(
     network: Trained<'_>,
     options: &TrainOptions,
     state: &TrainState,
-    inputs: &Inputs,
+    inputs: &HostBuffers,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
     let shape = [n, size, size, channels];

@@ -8,7 +8,7 @@ use crate::ops::{self, Pool, Window};
 use crate::tensor::{Context, Tensor};
 
 /// What a forward pass gives.
-pub struct Features {
+pub struct FeatureMaps {
     /// `[N, 2048]`.
     pub pooled: Tensor,
     /// `[N, 17, 17, 192]`: the first branch of `Mixed_6d`.
@@ -144,7 +144,7 @@ impl Recorder<'_> {
     }
 
     /// The whole of it on `x` `[N, 299, 299, 3]`.
-    pub fn forward(&mut self, x: &Tensor) -> Result<Features> {
+    pub fn forward(&mut self, x: &Tensor) -> Result<FeatureMaps> {
         let mut h = self.conv(x, "Conv2d_1a_3x3", 2, VALID)?;
         h = self.conv(&h, "Conv2d_2a_3x3", 1, VALID)?;
         h = self.conv(&h, "Conv2d_2b_3x3", 1, [1, 1])?;
@@ -166,6 +166,6 @@ impl Recorder<'_> {
         let [n, height, width, channels] = h.nhwc("inception")?;
         let whole = Window { kernel: [height, width], stride: 1, padding: VALID };
         let pooled = ops::window_pool(self.cx, &h, whole, Pool::Mean)?.reshape(&[n, channels])?;
-        Ok(Features { pooled, spatial })
+        Ok(FeatureMaps { pooled, spatial })
     }
 }

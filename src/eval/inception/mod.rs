@@ -123,7 +123,7 @@ impl Inception {
         };
         let x = ops::resize_pictures(&mut cx, &bytes, shape, Resize { size: SIDE, centred, factor, shift })?;
         let mut recorder = Recorder { cx: &mut cx, convolutions: &self.convolutions, variant: self.variant };
-        let graph::Features { pooled, spatial } = recorder.forward(&x)?;
+        let graph::FeatureMaps { pooled, spatial } = recorder.forward(&x)?;
         let features = pooled.shape()[1];
         let weights = cx.constant_f32("fc", &[features, self.classes.count], &self.classes.weights)?;
         let bias = match &self.classes.bias {

@@ -169,7 +169,7 @@ pub(super) fn embed_time(
 }
 
 /// What w is multiplied by for the sinusoidal embedding, which was made for times of up to a thousand.
-const GUIDANCE_SCALE: f32 = 100.0;
+const TIME_OF_WEIGHT: f32 = 100.0;
 
 /// The embedding of the guidance weight of a distilled network, made like that of the time (arXiv 2210.03142, section 3).
 pub(super) fn embed_guidance(
@@ -179,6 +179,6 @@ pub(super) fn embed_guidance(
     channels: usize,
     w: &Tensor,
 ) -> Result<Tensor> {
-    let scaled = ops::scale(cx, w, GUIDANCE_SCALE)?;
+    let scaled = ops::scale(cx, w, TIME_OF_WEIGHT)?;
     embed_time(cx, weights, layers, channels, &scaled)
 }

@@ -7,7 +7,7 @@
 //! activations meet weights rounded to f16 (`coop.rs`).
 //!
 //! Input gradient: the same gather over dy with turned weights (`gather.rs`). Weight gradient: dw[ky,kx,c,k] =
-//! Σ x·dy over pixels, bias gradient: column sums of dy (`weight_gradient.rs`).
+//! Σ x·dy over pixels, bias gradient: column sums of dy (`weight_gradient.rs`). What they share: `problem.rs`.
 
 mod coop;
 mod gather;
