@@ -191,6 +191,16 @@ impl FromClassesSampler {
         self.step.run()
     }
 
+    /// The plan of one step, to encode elsewhere or to time.
+    pub fn step_plan(&self) -> &Plan {
+        &self.step
+    }
+
+    /// The first `count` pictures, `[count, H, W, C]`, as they are now. Waits for the device.
+    pub fn read(&self, count: usize) -> Result<Vec<f32>> {
+        self.batches().read(count)
+    }
+
     /// p(c|z) of the first `count` pictures as they are now, `[count, K]`. Waits for the device.
     pub fn posterior(&self, count: usize) -> Result<Vec<Vec<f32>>> {
         let classes = self.prior.len();
@@ -211,7 +221,10 @@ impl FromClassesSampler {
         guidance: Guidance,
         on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        let batches = Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.options.steps };
-        batches.sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
+        self.batches().sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
+    }
+
+    fn batches(&self) -> Batches<'_> {
+        Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.options.steps }
     }
 }

@@ -184,6 +184,11 @@ impl GuidedSampler {
         if all.unwrap_or(true) { self.all.run() } else { self.single.run() }
     }
 
+    /// The plans of a step: with all evaluations, and with the first alone.
+    pub fn step_plans(&self) -> [&Plan; 2] {
+        [&self.all, &self.single]
+    }
+
     /// Runs a guided step with a timestamp around each kernel.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn profile_step(&self) -> Result<Profile> {

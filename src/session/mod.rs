@@ -12,6 +12,7 @@
 //! budget on devices without timestamps, and for nothing else.
 
 mod controls;
+mod inside;
 mod options;
 mod pace;
 mod painter;

@@ -29,7 +29,7 @@ pub struct Session {
     schedule: ContinuousSchedule,
     options: SessionOptions,
     controls: Controls,
-    program: Program,
+    pub(super) program: Program,
     painter: Painter,
     pace: Pace,
     /// What the host wants now; a step begins under it.
@@ -335,21 +335,6 @@ fn schedule(config: &ModelConfig) -> Result<ContinuousSchedule> {
             "a session runs models of continuous time that predict noise; this one has the schedule {} and predicts {}",
             config.scheduler.beta_schedule, config.scheduler.prediction_type
         ))),
-    }
-}
-
-#[cfg(test)]
-impl Session {
-    pub(super) fn shape(&self) -> [usize; 3] {
-        self.program.shape
-    }
-
-    pub(super) fn latent(&self) -> &crate::gpu::Buffer {
-        &self.program.z
-    }
-
-    pub(super) fn picture(&self) -> &crate::gpu::Buffer {
-        &self.program.picture
     }
 }
 
