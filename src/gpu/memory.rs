@@ -79,6 +79,7 @@ impl Gpu {
         }
         Ok(())
     }
+
     /// Slots for a plan's transient values, one for each wanted size, shared with other plans; `kept` bytes more are to be
     /// taken beside them.
     ///
