@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::sizes::in_words;
-
 /// What can go wrong through a user's input, a file, or a device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -131,6 +129,18 @@ impl Error {
     pub fn tensor(path: impl AsRef<Path>, tensor: impl Into<String>, what: impl Into<String>) -> Self {
         Error::Tensor { path: path.as_ref().to_owned(), tensor: tensor.into(), what: what.into() }
     }
+}
+
+/// 1536 as `1.5 KiB`.
+fn in_words(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+    if bytes < 1024 {
+        return format!("{bytes} bytes");
+    }
+    let power = (bytes.ilog2() / 10) as usize;
+    let value = bytes as f64 / 1024f64.powi(power as i32);
+    let digits = if value < 10.0 && value.fract() > 0.005 { 1 } else { 0 };
+    format!("{value:.digits$} {}", UNITS[power - 1])
 }
 
 /// A limit of the device in words, with the way out.
@@ -266,6 +276,7 @@ pub fn shown(path: &Path) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn what_is_quoted_is_cut_to_its_ends_and_its_length() {
@@ -317,5 +328,16 @@ mod tests {
         let json = serde_json::json!({ "name": "\u{7f}\u{85}\n" });
         let told = visible(&json.to_string()).into_owned();
         assert_eq!(serde_json::from_str::<serde_json::Value>(&told).unwrap(), json);
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_in_words_are_within_five_percent(bytes in 0u64..) {
+            let text = in_words(bytes);
+            let (number, unit) = text.split_once(' ').unwrap();
+            let power = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|u| *u == unit).unwrap();
+            let back = number.parse::<f64>().unwrap() * 1024f64.powi(power as i32);
+            prop_assert!((back - bytes as f64).abs() <= 0.05 * bytes as f64, "{bytes}: {text}");
+        }
     }
 }

@@ -93,18 +93,6 @@ pub(crate) fn available_memory() -> Option<u64> {
     None
 }
 
-/// 1536 as `1.5 KiB`.
-pub(crate) fn in_words(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} bytes");
-    }
-    let power = (bytes.ilog2() / 10) as usize;
-    let value = bytes as f64 / 1024f64.powi(power as i32);
-    let digits = if value < 10.0 && value.fract() > 0.005 { 1 } else { 0 };
-    format!("{value:.digits$} {}", UNITS[power - 1])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -124,15 +112,6 @@ mod tests {
                     prop_assert!(large.is_none_or(|large| large > isize::MAX as u128), "{error}");
                 }
             }
-        }
-
-        #[test]
-        fn bytes_in_words_are_within_five_percent(bytes in 0u64..) {
-            let text = in_words(bytes);
-            let (number, unit) = text.split_once(' ').unwrap();
-            let power = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"].iter().position(|u| *u == unit).unwrap();
-            let back = number.parse::<f64>().unwrap() * 1024f64.powi(power as i32);
-            prop_assert!((back - bytes as f64).abs() <= 0.05 * bytes as f64, "{bytes}: {text}");
         }
     }
 

@@ -240,6 +240,44 @@ fn every_entry_point_keeps_to_the_default_limits() {
     });
 }
 
+/// The library files of random numbers.
+const RANDOM: &str = "#import philox\n#import normal\n";
+
+/// The text as the simplest device gets it.
+fn validate(text: &str) -> naga::Module {
+    let source = &source::join(text, Dialect::default());
+    let module =
+        naga::front::wgsl::parse_str(source).unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+    Validator::new(ValidationFlags::all(), Capabilities::empty())
+        .validate(&module)
+        .unwrap_or_else(|e| panic!("{}", e.emit_to_string(source)));
+    module
+}
+
+#[test]
+fn files_of_random_numbers_are_valid_wgsl_without_bindings() {
+    let module = validate(RANDOM);
+    assert!(module.entry_points.is_empty());
+    assert!(module.global_variables.is_empty());
+    let names: Vec<_> = module.functions.iter().filter_map(|(_, f)| f.name.as_deref()).collect();
+    for name in ["philox4x32_10", "uniform_from_word", "normal_segment", "normal_from_word"] {
+        assert!(names.contains(&name), "{name} is missing; there are {names:?}");
+    }
+}
+
+#[test]
+fn a_kernel_can_use_random_numbers_with_its_own_table() {
+    let kernel = "
+        @group(0) @binding(0) var<storage, read> table: array<vec2<u32>, 512>;
+        @group(0) @binding(1) var<storage, read_write> out: array<f32>;
+        @compute @workgroup_size(64)
+        fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+            let words = philox4x32_10(vec4<u32>(id.x, 0u, 0u, 1u), vec2<u32>(7u, 0u));
+            out[id.x] = normal_from_word(words.x, table[normal_segment(words.x)]) + uniform_from_word(words.y);
+        }";
+    assert_eq!(validate(&format!("{RANDOM}\n{kernel}")).entry_points.len(), 1);
+}
+
 /// Every file below `folder`, with its text.
 fn rust_files(folder: &Path) -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();

@@ -4,7 +4,8 @@
 use freeguide::ops::{QkvOrder, attention};
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 pub fn run(bench: &mut Bench) {
     // The resolutions of the 64x64 ADM network that have attention, one image, and a long sequence.

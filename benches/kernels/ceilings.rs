@@ -5,8 +5,8 @@ use freeguide::Result;
 use freeguide::ops::linear;
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Recorder, Work};
-use crate::report::Row;
+use crate::harness::{Bench, Recorder};
+use crate::row::{Row, Work};
 
 const FAMILY: &str = "ceiling";
 

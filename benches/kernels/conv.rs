@@ -3,7 +3,8 @@
 use freeguide::ops::conv2d;
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 /// N, C, H = W, K, and the kernel's side.
 type Shape = (usize, usize, usize, usize, usize);

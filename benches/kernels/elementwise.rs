@@ -10,7 +10,8 @@ use freeguide::ops::{
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 pub fn run(bench: &mut Bench) {
     let shape = if bench.is_software() { [16, 32, 32, 64] } else { [16, 64, 64, 384] };

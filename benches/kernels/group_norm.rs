@@ -3,7 +3,8 @@
 
 use freeguide::ops::{GroupNorm, group_norm};
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 const OPTIONS: GroupNorm = GroupNorm { groups: 32, eps: 1e-5, silu: true };
 

@@ -4,7 +4,8 @@ use freeguide::diffusion::{Clip, ContinuousSchedule, Guiders, ancestral_steps};
 use freeguide::ops::{GUIDER_ROW, Guided, GuidedStep, guided_eps, guided_step, guider_table, step_table};
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 pub fn run(bench: &mut Bench) {
     let shape = if bench.is_software() { [16, 64, 64, 3] } else { [64, 256, 256, 3] };

@@ -10,22 +10,13 @@ use freeguide::gpu::{DeviceChoice, Gpu, Plan};
 use freeguide::tensor::{Context, DType, Tensor};
 use freeguide::wgpu;
 
-use crate::report::{self, Row};
+use crate::row::{self, Row, Work};
 
 /// As many submissions as a sampler has under way.
 const IN_A_ROW: usize = 4;
 
 /// Below the time after which some systems take a GPU for hung, and long enough for clocks to rise.
 const SUBMISSION_SECONDS: f64 = 0.1;
-
-/// What a run has to do at the least, for its rate: multiplications and additions, bytes read and written once, or, of
-/// whole networks, images.
-#[derive(Clone, Copy)]
-pub enum Work {
-    Flops(f64),
-    Bytes(f64),
-    Images(usize),
-}
 
 /// A plan, alone or inside of what it needs to stay meaningful.
 pub trait Planned {
@@ -81,7 +72,7 @@ impl Bench {
         work: Work,
         record: impl Fn(&mut Recorder) -> Result<()>,
     ) {
-        let shape = format!("{shape} {}", report::dtype(dtype));
+        let shape = format!("{shape} {}", row::dtype(dtype));
         self.measure_plan(family, name, shape, dtype, work, |gpu| Timed::record(gpu, &record));
     }
 
@@ -166,15 +157,12 @@ impl Bench {
         self.rows.push(row);
     }
 
-    /// Prints the table and, where asked to, keeps it.
-    pub fn finish(mut self) {
+    /// Criterion's last words. Gives every row that was measured; none where criterion only listed or tried them.
+    pub fn finish(&mut self) -> Vec<Row> {
         self.criterion.final_summary();
         let measured = std::env::args().any(|arg| arg == "--bench")
             && !std::env::args().any(|arg| arg == "--test" || arg == "--list");
-        if measured && !self.rows.is_empty() {
-            let rows = std::mem::take(&mut self.rows);
-            report::finish(&self, rows);
-        }
+        if measured { std::mem::take(&mut self.rows) } else { Vec::new() }
     }
 }
 

@@ -3,7 +3,8 @@
 use freeguide::ops::linear_rows;
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 /// Rows, inputs, outputs.
 const REAL: &[[usize; 3]] =

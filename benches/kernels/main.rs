@@ -19,6 +19,7 @@ mod linear_rows;
 mod networks;
 mod optimizer;
 mod report;
+mod row;
 mod start;
 
 use harness::Bench;
@@ -38,5 +39,8 @@ fn main() {
     optimizer::run(&mut bench);
     networks::run(&mut bench);
     start::run(&mut bench);
-    bench.finish();
+    let rows = bench.finish();
+    if !rows.is_empty() {
+        report::finish(&bench, rows);
+    }
 }

@@ -12,8 +12,8 @@ use freeguide::tensor::{Context, DType, Precision};
 use freeguide::train::{Preset, TrainOptions, TrainState, TrainStep};
 use freeguide::{Error, Result};
 
-use crate::harness::{Bench, Planned, Recorder, Timed, Work};
-use crate::report;
+use crate::harness::{Bench, Planned, Recorder, Timed};
+use crate::row::{self, Work};
 
 impl Planned for Sampler {
     fn plan(&self) -> &Plan {
@@ -185,13 +185,13 @@ fn one(bench: &mut Bench, case: &Case) -> Result<()> {
                 });
             }
             // Guided: two evaluations.
-            let label = format!("{shape} {}", report::dtype(dtype));
+            let label = format!("{shape} {}", row::dtype(dtype));
             bench.measure_plan("sampler", "step", label, dtype, work(2.0, batch), |gpu| {
                 sampler(gpu, &options, batch, dtype)
             });
         }
         // A backward pass is two forward passes of work.
-        let label = format!("{name} {} images {}", case.train, report::dtype(dtype));
+        let label = format!("{name} {} images {}", case.train, row::dtype(dtype));
         bench.measure_plan("train", "step", label, dtype, work(3.0, case.train), |gpu| train(gpu, &options));
     }
     Ok(())

@@ -4,7 +4,8 @@
 use freeguide::ops::{AdamW, Controls, OptimizerArena, OptimizerState};
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Work;
 
 pub fn run(bench: &mut Bench) {
     let count = if bench.is_software() { 1 << 20 } else { 1 << 26 };

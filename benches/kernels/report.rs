@@ -3,40 +3,11 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use freeguide::tensor::DType;
-
 use crate::ceilings;
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
+use crate::row::Row;
 
-/// One benchmark's result.
-pub struct Row {
-    pub bench: String,
-    pub shape: String,
-    pub dtype: DType,
-    pub rung: String,
-    pub seconds: f64,
-    pub work: Work,
-}
-
-pub fn dtype(dtype: DType) -> &'static str {
-    match dtype {
-        DType::F32 => "f32",
-        DType::F16 => "f16",
-        DType::U32 => "u32",
-    }
-}
-
-impl Row {
-    /// A rate and its unit.
-    pub fn rate(&self) -> (f64, &'static str) {
-        match self.work {
-            Work::Flops(flops) => (flops / self.seconds * 1e-12, "TFLOP/s"),
-            Work::Bytes(bytes) => (bytes / self.seconds * 1e-9, "GB/s"),
-            Work::Images(images) => (images as f64 / self.seconds, "images/s"),
-        }
-    }
-}
-
+/// Prints the table and, where asked to, keeps it.
 pub fn finish(bench: &Bench, rows: Vec<Row>) {
     let ceilings = ceilings::of(bench, &rows);
     let shares: Vec<Option<f64>> = rows.iter().map(|row| Some(row.rate().0 / ceilings.of(row)?)).collect();

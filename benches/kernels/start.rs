@@ -13,9 +13,9 @@ use freeguide::gpu::{DeviceChoice, Gpu};
 use freeguide::sample::{Request, Sampler};
 use freeguide::tensor::DType;
 
-use crate::harness::{Bench, Work};
+use crate::harness::Bench;
 use crate::networks::{self, Case};
-use crate::report::{self, Row};
+use crate::row::{self, Row, Work};
 
 /// The file of compiled kernels; that it is set makes a process a measured one.
 const FILE: &str = "FREEGUIDE_BENCH_START";
@@ -74,7 +74,7 @@ pub fn run(bench: &mut Bench) {
         return;
     }
     let (case, dtype) = case(&bench.gpu);
-    let shape = format!("{} 1 image {}", case.name, report::dtype(dtype));
+    let shape = format!("{} 1 image {}", case.name, row::dtype(dtype));
     let folder = std::env::temp_dir().join(format!("freeguide-start-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder for compiled kernels");
     let file = |i: usize| folder.join(format!("{i}.bin"));

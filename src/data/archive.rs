@@ -9,8 +9,8 @@ use zip::ZipArchive;
 use zip::result::ZipError;
 
 use super::kind::{self, Kind};
+use super::parts::{KEEP_BYTES, READABLE};
 use super::tree::{Entry, Files, LeftOut, MAX_FILE, Tree, Unread, is_hidden, read_wanted};
-use super::{KEEP_BYTES, READABLE};
 use crate::error::{Error, Result};
 
 trait ReadSeek: Read + Seek + Send {}

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::labels::{self, Label, Labels};
-use super::tree::{LeftOut, Tree};
-use super::{DataOptions, Labelling, ONLY_CLASS};
+use super::parts::{DataOptions, Labelling, ONLY_CLASS};
+use super::tree::{LABELS, LeftOut, Tree};
 use crate::error::{Error, Result};
 
 /// Names of folders that are parts of a set, not classes.
@@ -54,7 +54,7 @@ pub fn of(tree: &Tree, pictures: &[&str], options: &DataOptions) -> Result<Class
         return Ok(without(pictures.len(), "not asked for"));
     }
     let mut classes = match labels::read(tree, options)? {
-        Some(labels) if labels.is_labelled || tree.find(labels::FILES[0]).is_some() => {
+        Some(labels) if labels.is_labelled || tree.find(LABELS[0]).is_some() => {
             of_file(tree, pictures, labels)?
         }
         found => {

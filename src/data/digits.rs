@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use super::{DataOptions, Parts, idx};
+use super::idx;
+use super::parts::{DataOptions, Parts};
 use crate::error::Result;
 
 const IMAGES: &[u8] =

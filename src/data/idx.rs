@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::classes::{counts, empty};
 use super::fingerprint::Fingerprint;
+use super::image::Image;
 use super::kind::{self, Kind, Other};
-use super::{DataOptions, Image, Labelling, ONLY_CLASS, Parts, READABLE, Source, short_name};
+use super::parts::{DataOptions, Labelling, ONLY_CLASS, Parts, READABLE, Source, short_name};
 use crate::error::{Error, Result};
 use crate::io::FileKind;
 

@@ -46,6 +46,11 @@ impl Image {
     }
 }
 
+/// Values in [-1, 1] as bytes: (x + 1)·127.5, clamped to 0..255 and truncated, as the reference does.
+pub fn to_u8(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|x| ((x + 1.0) * 127.5).clamp(0.0, 255.0) as u8).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::inspect::{Found, Looked};
+use super::found::{Found, Looked};
 use super::tree::{Entry, Tree};
 use crate::error::{Error, Result};
 use crate::io::write_atomic;

@@ -9,12 +9,10 @@ use std::collections::{BTreeSet, HashMap};
 
 use serde_json::Value;
 
-use super::DataOptions;
-use super::tree::{Entry, Tree};
+use super::parts::DataOptions;
+use super::tree::{Entry, LABELS, Tree};
 use crate::error::{Error, Result, brief};
 
-/// The files with labels, at the root of a set.
-pub const FILES: [&str; 3] = ["dataset.json", "metadata.csv", "metadata.jsonl"];
 /// The names of numbered classes.
 pub const CLASSES: &str = "classes.json";
 /// The column of labels where no other is asked for, and that of captions.
@@ -51,7 +49,7 @@ pub struct Labels {
 /// True for a file that is read here, not a picture that was left out.
 pub fn is_labels_file(name: &str) -> bool {
     let file = name.rsplit('/').next().unwrap_or(name);
-    name == FILES[0] || name == CLASSES || FILES[1..].contains(&file)
+    name == LABELS[0] || name == CLASSES || LABELS[1..].contains(&file)
 }
 
 /// Reads the labels files of a tree; `None` where there are none.
@@ -63,9 +61,9 @@ pub fn read(tree: &Tree, options: &DataOptions) -> Result<Option<Labels>> {
     let metadata: Vec<&Entry> = tree
         .entries
         .iter()
-        .filter(|entry| FILES[1..].contains(&entry.name.rsplit('/').next().unwrap_or_default()))
+        .filter(|entry| LABELS[1..].contains(&entry.name.rsplit('/').next().unwrap_or_default()))
         .collect();
-    if let Some(dataset) = tree.find(FILES[0]) {
+    if let Some(dataset) = tree.find(LABELS[0]) {
         if let Some(other) = metadata.first() {
             let name = &other.name;
             return Err(bad(format!("has labels in dataset.json and in {name}; keep the one that is meant")));

@@ -7,11 +7,14 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
 use super::decode::Header;
 use super::fingerprint::Fingerprint;
-use super::inspect::{self, Found};
+use super::found::Found;
+use super::image::Image;
+use super::inspect;
 use super::kind::PICTURES;
 use super::known::Known;
+use super::parts::{DataOptions, KEEP_BYTES, Parts, Source, short_name};
 use super::tree::{Files, LeftOut, Tree, Unread};
-use super::{DataOptions, Image, KEEP_BYTES, Parts, Source, archive, classes, folder, labels, short_name};
+use super::{archive, classes, folder, labels};
 use crate::error::{Error, Result};
 
 pub fn accepts(spec: &str) -> bool {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Formatter, Result};
 
 use super::classes::{counts, listed};
-use super::{Dataset, LeftOut};
+use super::dataset::Dataset;
+use super::tree::LeftOut;
 use crate::error::one_line;
 
 /// More classes than this are not listed one by one.
@@ -19,7 +20,14 @@ const WIDTH: usize = 100;
 const LONGEST_NAME: usize = 24;
 
 /// Shows a [`Dataset`]: classes, counts, sizes, what was left out and why, and what to beware of.
-pub struct Table<'a>(pub(super) &'a Dataset);
+pub struct Table<'a>(&'a Dataset);
+
+impl Dataset {
+    /// What was found, to be shown: classes, counts, sizes, what was left out.
+    pub fn table(&self) -> Table<'_> {
+        Table(self)
+    }
+}
 
 impl Display for Table<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

@@ -5,10 +5,12 @@ use std::io::Read;
 use std::path::PathBuf;
 
 use super::kind::HEAD;
-use super::labels;
 
 /// A file larger than this is not read; a small zip can claim, and hold, very much.
 pub const MAX_FILE: u64 = 1 << 30;
+
+/// The files with labels, at the root of a set.
+pub const LABELS: [&str; 3] = ["dataset.json", "metadata.csv", "metadata.jsonl"];
 
 /// A file of a data set's place that is not in the set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,7 +94,7 @@ impl Tree {
             return;
         }
         let inside = |entry: &Entry| entry.name[prefix.len()..].to_owned();
-        let labelled = self.entries.iter().any(|entry| labels::FILES.contains(&inside(entry).as_str()));
+        let labelled = self.entries.iter().any(|entry| LABELS.contains(&inside(entry).as_str()));
         let folders: BTreeSet<String> = self
             .entries
             .iter()

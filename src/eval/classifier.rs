@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::network::{Extracted, FeatureNetwork, Pictures, Sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Storage};
+use crate::gpu::{Buffer, Gpu, Plan};
 use crate::io::{Dtype, SafetensorsFile, TensorBytes, write_safetensors};
 use crate::model::{load_values, model_tensors};
 use crate::nn::layers::{Conv2d, Linear, Norm};
@@ -151,7 +151,7 @@ impl PictureClassifier {
         let count: usize = shape.iter().product();
         let input = gpu.buffer("pictures", count.next_multiple_of(4) as u64)?;
         let mut cx = Context::new(gpu);
-        let bytes = Tensor::new(Storage::Buffer(input.clone()), 0, &[count.div_ceil(4)], DType::U32);
+        let bytes = Tensor::over(&input, &[count.div_ceil(4)], DType::U32);
         let x = ops::pixels(&mut cx, &bytes, shape)?;
         let weights = arena.weights(&network.parameters, 0);
         let Recorded { logits, features, spatial } = network.forward(&mut cx, &weights, &x)?;

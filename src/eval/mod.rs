@@ -48,9 +48,9 @@ pub use inception_score::{InceptionScore, SPLIT, Score};
 pub use kernel_distance::{KernelDistance, kernel_distance, squared_discrepancy};
 pub use manifold::{ClassRecall, NEIGHBOURS, PrecisionRecall, class_recall, precision_recall};
 pub use moments::{Gaussian, Moments};
-pub use network::{Extracted, FeatureNetwork, Pictures, Sizes};
+pub use network::{Extracted, FeatureNetwork, Pictures, Sizes, most_probable};
 pub use reference::Reference;
-pub use report::{Measures, RecallOfClass, Report, agreement, measure, most_probable};
+pub use report::{Measures, RecallOfClass, Report, agreement, measure};
 #[cfg(not(target_arch = "wasm32"))]
 pub use source::{
     DataPictures, Draw, NpzPictures, PictureSource, SampledPictures, See, collect, contents_of,

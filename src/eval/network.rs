@@ -94,3 +94,9 @@ pub trait FeatureNetwork {
     /// When the pictures are of a size it does not take, or the device fails.
     fn extract(&self, pictures: Pictures<'_>) -> Result<Extracted>;
 }
+
+/// The class of the largest of a row of probabilities.
+pub fn most_probable(probabilities: &[f32]) -> u32 {
+    let largest = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
+    largest.map_or(0, |(class, _)| class as u32)
+}

@@ -65,12 +65,6 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// The class of the largest of a row of probabilities.
-pub fn most_probable(probabilities: &[f32]) -> u32 {
-    let largest = probabilities.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1));
-    largest.map_or(0, |(class, _)| class as u32)
-}
-
 /// The part of pictures that are taken for the class of their label, both numbers of one list; nothing of no pictures.
 pub fn agreement(labels: &[u32], taken_for: &[u32]) -> Option<f64> {
     let right = labels.iter().zip(taken_for).filter(|(label, taken)| label == taken).count();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::network::{Extracted, Sizes};
+use super::network::{Extracted, Sizes, most_probable};
 use super::{Features, InceptionScore, Moments, SPLIT};
 use crate::error::{Error, Result};
 use crate::io::{
@@ -177,7 +177,7 @@ impl Store {
             all.pooled.push(&extracted.pooled)?;
             all.spatial.push(&extracted.spatial)?;
             all.score.push(&extracted.probabilities)?;
-            all.taken_for.extend(extracted.probabilities.chunks(classes).map(super::report::most_probable));
+            all.taken_for.extend(extracted.probabilities.chunks(classes).map(most_probable));
             all.features.values.extend(extracted.pooled);
             all.labels = all.labels.zip(labels).map(|(mut all, labels)| {
                 all.extend(labels);

@@ -4,7 +4,7 @@ use crate::autograd::backprop;
 use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Storage};
+use crate::gpu::Gpu;
 use crate::nn::Arena;
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, words};
@@ -66,19 +66,16 @@ pub fn train_classifier(
     let labels = gpu.buffer("labels", (BATCH * 4) as u64)?;
     let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
     let mut cx = Context::with_tape(gpu);
-    let over = |buffer: &crate::gpu::Buffer, shape: &[usize], dtype| {
-        Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
-    };
     let weights = params.weights(&parameters, 0);
     weights.track(&mut cx, &gradients.weights(&parameters, 0));
-    let bytes = over(&pictures, &[count.div_ceil(4)], DType::U32);
+    let bytes = Tensor::over(&pictures, &[count.div_ceil(4)], DType::U32);
     let x = ops::pixels(&mut cx, &bytes, [BATCH, size, size, channels])?;
     let recorded = network.forward(&mut cx, &weights, &x)?;
-    let labels_tensor = over(&labels, &[BATCH], DType::U32);
+    let labels_tensor = Tensor::over(&labels, &[BATCH], DType::U32);
     let loss = ops::cross_entropy(&mut cx, &recorded.logits, &labels_tensor, 1.0 / BATCH as f32)?.loss;
     backprop(&mut cx, &loss)?;
     let mut controls = Controls::new(&cx, &OptimizerState::new(false), false)?;
-    controls.hyper = over(&hyper, &[4], DType::F32);
+    controls.hyper = Tensor::over(&hyper, &[4], DType::F32);
     let flat = [&params, &gradients, &first, &second, &average].map(Arena::flat);
     let arena = |i: usize| OptimizerArena {
         params: &flat[0][i],
@@ -152,7 +149,7 @@ pub fn train_classifier(
         }
         judged += labels.len();
         let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
-        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::report::most_probable);
+        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::network::most_probable);
         right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }
     let right = right as f64 / judged.max(1) as f64;

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result, brief};
 
-use super::device::{Capabilities, Rung, has_matrices};
+use super::capabilities::{Capabilities, Rung, has_matrices};
 
 /// Which adapter to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,13 +9,18 @@
 
 mod adapter;
 mod buffer;
+mod capabilities;
+mod compile;
 mod device;
 #[cfg(test)]
 mod emulation;
 mod kernel;
 mod liveness;
+mod memory;
 mod pipeline_cache;
+mod pipelines;
 mod plan;
+mod pool;
 mod processors;
 #[cfg(not(target_arch = "wasm32"))]
 mod profiler;
@@ -25,7 +30,8 @@ pub mod source;
 
 pub use adapter::{AdapterReport, DeviceChoice, adapters};
 pub use buffer::Buffer;
-pub use device::{Capabilities, Gpu, Rung, matrix_features, wanted_features, wanted_limits};
+pub use capabilities::{Capabilities, Rung, matrix_features, wanted_features, wanted_limits};
+pub use device::Gpu;
 pub use kernel::{Access, Elem, Kernel};
 pub use plan::Plan;
 #[cfg(not(target_arch = "wasm32"))]

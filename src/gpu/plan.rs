@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 
 use super::buffer::Buffer;
 use super::device::Gpu;
-use super::kernel::Pipeline;
 use super::liveness::{Lifetime, assign};
+use super::pipelines::Pipeline;
 #[cfg(not(target_arch = "wasm32"))]
 use super::profiler::{Profile, Profiler};
 use super::recording::{Dispatch, Recording, Storage};
@@ -61,7 +61,7 @@ impl Plan {
         if gpu.0.estimates {
             return Err(Error::Device(format!("{label}: a device for estimates runs nothing")));
         }
-        let slots = gpu.0.pool.lock().expect("no holder panics").take(gpu, label, &sizes, kept_bytes)?;
+        let slots = gpu.slots(label, &sizes, kept_bytes)?;
         let mut kept = HashMap::new();
         for (index, value) in transients.iter().enumerate().filter(|(_, value)| value.keep) {
             kept.insert(index as u32, gpu.buffer(&format!("{label}: {}", value.label), value.bytes)?);

@@ -10,6 +10,7 @@ pub mod arrays;
 pub mod atomic;
 #[cfg(not(target_arch = "wasm32"))]
 mod axis;
+mod bounds;
 #[cfg(not(target_arch = "wasm32"))]
 mod canvas;
 pub mod checksum;
@@ -37,6 +38,7 @@ mod signatures;
 pub mod tensor_source;
 pub mod work_folder;
 
+pub use ::safetensors::Dtype;
 pub use arrays::{NpzArray, NpzArrays, NpzValues, write_npz_arrays, write_npz_arrays_with};
 pub use atomic::{AtomicFile, prove_writable, write_atomic};
 pub use checksum::write_checked_to;
@@ -56,6 +58,6 @@ pub use panels::{Panel, panels, small_panels};
 pub use plot::{Series, line_plot, loss_plot};
 pub use png::{read_png_text, write_png};
 pub use pt::PtFile;
-pub use safetensors::{Dtype, SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
+pub use safetensors::{SafetensorsFile, TensorBytes, write_safetensors, write_safetensors_to};
 pub use tensor_source::TensorSource;
 pub use work_folder::{WorkFolder, is_work_folder};

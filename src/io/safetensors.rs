@@ -15,7 +15,8 @@ use super::pieces::Pieces;
 use super::{FileKind, TensorSource, write_atomic};
 use crate::error::{Error, Result};
 
-pub use ::safetensors::Dtype;
+pub use super::Dtype;
+pub(super) use super::bounds::MOST_HEADER;
 
 /// One tensor to be written.
 #[derive(Clone, Copy, Debug)]
@@ -98,9 +99,6 @@ fn check(path: &Path, tensor: &TensorBytes) -> Result<()> {
     }
     Ok(())
 }
-
-/// The longest header that is read; the crate's own bound.
-pub(super) const MOST_HEADER: u64 = 100_000_000;
 
 /// A file of tensors. Opening it reads and checks the header; each tensor is read when it is asked for.
 #[derive(Debug)]

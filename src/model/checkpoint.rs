@@ -1,301 +1,71 @@
-//! Reading and writing models.
+//! A checkpoint that was opened, as data: which file, which network in it, which configuration, and why.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use crate::error::{Error, Result};
-use crate::gpu::Gpu;
-use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
-use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
+use crate::error::Result;
+use crate::io::TensorSource;
+use crate::nn::{Classifier, Parameters, UNet};
 
+use super::architecture::Kind;
 use super::config::ModelConfig;
-use super::locate::Choice;
-use super::open::{Checkpoint, Found};
 use super::weights_kind::WeightsKind;
 
-/// A network with its weights on a device.
-pub struct Model {
-    /// Its configuration.
+/// An opened checkpoint: its tensors, and the configuration of its network. No weight has been read.
+pub struct Checkpoint {
+    /// The tensors, under guided-diffusion's names.
+    pub source: Box<dyn TensorSource>,
+    /// What stands before each name.
+    pub prefix: String,
+    /// The configuration.
     pub config: ModelConfig,
-    /// The network.
-    pub unet: UNet,
-    /// Where it was read from.
-    pub path: PathBuf,
-    /// Its file's name, and behind a `#` the network's where the file holds several.
-    pub name: String,
-    /// Which file, which network and which average it is; nothing of values that were at hand.
-    pub found: Option<Found>,
-    gpu: Gpu,
-    arena: Arena,
-    checksum: u32,
-}
-
-impl Model {
-    /// Reads a model of any kind that [`Checkpoint::open`] knows.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the files, by name.
-    pub fn load(gpu: &Gpu, path: &Path) -> Result<Model> {
-        Model::of(gpu, Checkpoint::open(path, None)?)
-    }
-
-    /// As [`Model::load`], of several networks or averages the one that is asked for.
-    ///
-    /// # Errors
-    /// As [`Checkpoint::choose`].
-    pub fn choose(gpu: &Gpu, path: &Path, choice: &Choice) -> Result<Model> {
-        Model::of(gpu, Checkpoint::choose(path, choice)?)
-    }
-
-    /// Reads the weights of a checkpoint.
-    ///
-    /// # Errors
-    /// When it is a classifier, or its weights cannot be read or are not finite.
-    pub fn of(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Model> {
-        let path = checkpoint.source.path().to_owned();
-        if checkpoint.kind() == super::Kind::Classifier {
-            return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
-        }
-        let (name, found) = (checkpoint.found.name(), Some(checkpoint.found.clone()));
-        let unet = UNet::new(&checkpoint.config.unet)?;
-        let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters())?;
-        Ok(Model { config: checkpoint.config, unet, path, name, found, gpu: gpu.clone(), arena, checksum })
-    }
-
-    /// Reads a model from memory, for programs that carry theirs and for browsers: the texts of `config.json` and of
-    /// `model.safetensors`. Errors call the files `name`.
-    ///
-    /// # Errors
-    /// As [`Model::of`]; when configuration and weights do not fit each other.
-    pub fn from_bytes(gpu: &Gpu, name: &str, config: &str, weights: &[u8]) -> Result<Model> {
-        Model::of(gpu, Checkpoint::from_bytes(name, config, weights)?)
-    }
-
-    /// A model of values that are at hand, one list for each parameter of the network in the kernels' order; `path` is
-    /// what it is called.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a network that cannot be, [`Error::Format`] for values that are not the network's;
-    /// [`Error::Limit`], [`Error::OutOfMemory`].
-    pub fn of_values(gpu: &Gpu, config: ModelConfig, values: &[Vec<f32>], path: &Path) -> Result<Model> {
-        let unet = UNet::new(&config.unet)?;
-        let specs = unet.parameters().specs();
-        let fits = specs.len() == values.len() && specs.iter().zip(values).all(|(s, v)| s.len() == v.len());
-        if !fits {
-            let (want, got) = (unet.parameters().count(), values.iter().map(Vec::len).sum::<usize>());
-            let what = format!("the network has {want} numbers in {} parameters", specs.len());
-            return Err(Error::format(path, format!("{what}, given were {got} in {}", values.len())));
-        }
-        let arena = unet.parameters().read_only_arena(gpu, "weights")?;
-        arena.write(gpu, 0, values)?;
-        let mut sum = crc32fast::Hasher::new();
-        values.iter().for_each(|values| sum.update(bytemuck::cast_slice(values)));
-        let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned();
-        let (path, gpu, checksum) = (path.to_owned(), gpu.clone(), sum.finalize());
-        Ok(Model { config, unet, path, name, found: None, gpu, arena, checksum })
-    }
-
-    /// The CRC-32 of its weights, f32 in the kernels' order: which weights these are, whatever file they came from.
-    pub fn checksum(&self) -> u32 {
-        self.checksum
-    }
-
-    /// The device its weights lie on.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Its weights on the device.
-    pub fn weights(&self) -> Weights {
-        self.arena.weights(self.unet.parameters(), 0)
-    }
-
-    /// Its weights, one list for each parameter of the network in the kernels' order. Waits for the device.
-    ///
-    /// # Errors
-    /// What the device objects to.
-    #[cfg(not(target_arch = "wasm32"))]
-    pub fn values(&self) -> Result<Vec<Vec<f32>>> {
-        self.arena.read(&self.gpu, self.unet.parameters(), 0)
-    }
-}
-
-/// A classifier of noisy pictures with its weights on a device.
-pub struct ClassifierModel {
-    /// Its configuration.
-    pub config: ModelConfig,
-    /// The network.
-    pub network: Classifier,
-    /// Where it was read from.
-    pub path: PathBuf,
-    /// Which file, which network and which average it is.
+    /// What was taken for granted or chosen without being asked for, a sentence each.
+    pub notes: Vec<String>,
+    /// Where it was found.
     pub found: Found,
-    arena: Arena,
-    checksum: u32,
 }
 
-impl ClassifierModel {
-    /// Reads a classifier of any kind that [`Checkpoint::open`] knows.
-    ///
-    /// # Errors
-    /// Whatever is wrong with the files, by name; when it is a diffusion model.
-    pub fn load(gpu: &Gpu, path: &Path) -> Result<ClassifierModel> {
-        ClassifierModel::of(gpu, Checkpoint::open(path, None)?)
+/// Which file, which network in it and which configuration a checkpoint is, and why.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// The file of weights, or the index of several.
+    pub file: PathBuf,
+    /// Why this file.
+    pub file_why: String,
+    /// The network's name in the file, where that holds several.
+    pub network: Option<String>,
+    /// Why this network.
+    pub network_why: String,
+    /// What the configuration was taken from.
+    pub configuration: String,
+    /// Which of a training's weights these are, where it is known.
+    pub weights: Option<WeightsKind>,
+}
+
+impl Found {
+    /// The file's name, and the network's behind a `#` where the file holds several.
+    pub fn name(&self) -> String {
+        let file = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
+        match &self.network {
+            Some(network) => format!("{file}#{network}"),
+            None => file.into_owned(),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// What the network is for.
+    pub fn kind(&self) -> Kind {
+        self.config.kind()
     }
 
-    /// Reads the weights of a checkpoint.
+    /// The network's parameters.
     ///
     /// # Errors
-    /// When it is no classifier, or its weights cannot be read or are not finite.
-    pub fn of(gpu: &Gpu, checkpoint: Checkpoint) -> Result<ClassifierModel> {
-        let path = checkpoint.source.path().to_owned();
-        if checkpoint.kind() != super::Kind::Classifier {
-            return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
-        }
-        let network = Classifier::new(&checkpoint.config.unet)?;
-        let (arena, checksum) = upload(gpu, &checkpoint, network.parameters())?;
-        Ok(ClassifierModel {
-            config: checkpoint.config,
-            network,
-            path,
-            found: checkpoint.found,
-            arena,
-            checksum,
+    /// As [`crate::nn::UNetConfig::check`].
+    pub fn parameters(&self) -> Result<Parameters> {
+        Ok(match self.kind() {
+            Kind::UNet => UNet::new(&self.config.unet)?.parameters().clone(),
+            Kind::Classifier => Classifier::new(&self.config.unet)?.parameters().clone(),
         })
     }
-
-    /// As [`Model::checksum`].
-    pub fn checksum(&self) -> u32 {
-        self.checksum
-    }
-
-    /// Its weights on the device.
-    pub fn weights(&self) -> Weights {
-        self.arena.weights(self.network.parameters(), 0)
-    }
-}
-
-/// Brings the weights to the device one by one: the host holds no more than the largest. With their checksum.
-fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<(Arena, u32)> {
-    // A checkpoint was checked to have the network's tensors when it was opened, so the room is really needed.
-    let arena = parameters.read_only_arena(gpu, "weights")?;
-    let mut sum = crc32fast::Hasher::new();
-    for_each_value(checkpoint.source.as_ref(), parameters, &checkpoint.prefix, |place, values| {
-        sum.update(bytemuck::cast_slice(&values));
-        arena.write_one(gpu, 0, place, &values)
-    })?;
-    Ok((arena, sum.finalize()))
-}
-
-/// The values of every parameter, in the kernels' order, from the tensors named `PREFIX + name`.
-///
-/// # Errors
-/// [`Error::Tensor`] for a missing tensor, one of another shape (with both shapes), or one with NaN or infinity; for
-/// tensors under the prefix that nobody asked for.
-pub fn load_values(file: &dyn TensorSource, parameters: &Parameters, prefix: &str) -> Result<Vec<Vec<f32>>> {
-    let mut all = Vec::with_capacity(parameters.specs().len());
-    for_each_value(file, parameters, prefix, |_, values| {
-        all.push(values);
-        Ok(())
-    })?;
-    Ok(all)
-}
-
-/// As [`load_values`], handing each parameter's place and values on.
-fn for_each_value(
-    file: &dyn TensorSource,
-    parameters: &Parameters,
-    prefix: &str,
-    mut take: impl FnMut(usize, Vec<f32>) -> Result<()>,
-) -> Result<()> {
-    check_tensors(file, parameters, prefix)?;
-    for (place, spec) in parameters.specs().iter().enumerate() {
-        let name = format!("{prefix}{}", spec.name);
-        let (_, data) = file.values(&name)?;
-        if let Some(at) = data.iter().position(|x| !x.is_finite()) {
-            return Err(Error::tensor(file.path(), name, format!("holds {} at element {at}", data[at])));
-        }
-        take(place, spec.from_file(&data))?;
-    }
-    Ok(())
-}
-
-/// Checks that the names under `prefix` and their shapes are exactly the network's.
-pub(super) fn check_tensors(file: &dyn TensorSource, parameters: &Parameters, prefix: &str) -> Result<()> {
-    let names = file.names();
-    let known: HashSet<&str> = parameters.specs().iter().map(|spec| spec.name.as_str()).collect();
-    for spec in parameters.specs() {
-        let name = format!("{prefix}{}", spec.name);
-        if names.binary_search(&name).is_err() {
-            let what = match file.opaque().get(&name) {
-                Some(kind) => format!("is of the type `{kind}`, which is not read"),
-                None => "is missing".into(),
-            };
-            return Err(Error::tensor(file.path(), name, what));
-        }
-        let (_, shape) = file.about(&name)?;
-        let expected = spec.file_shape();
-        if shape != expected {
-            let what = format!("is {shape:?}, but the configuration makes it {expected:?}");
-            return Err(Error::tensor(file.path(), name, what));
-        }
-    }
-    let under = names.iter().filter_map(|name| name.strip_prefix(prefix));
-    let unknown: Vec<&str> = under.filter(|name| !known.contains(name)).collect();
-    if let Some(first) = unknown.first() {
-        let what = format!("is not a part of this network ({} such tensors)", unknown.len());
-        return Err(Error::tensor(file.path(), format!("{prefix}{first}"), what));
-    }
-    Ok(())
-}
-
-/// The tensors of `values` (in the kernels' order) as files hold them: (name, shape, bytes).
-pub fn model_tensors(
-    parameters: &Parameters,
-    values: &[Vec<f32>],
-    prefix: &str,
-) -> Vec<(String, Vec<usize>, Vec<u8>)> {
-    let tensor = |(spec, values): (&crate::nn::ParameterSpec, &Vec<f32>)| {
-        let bytes = bytemuck::cast_slice(&spec.to_file(values)).to_vec();
-        (format!("{prefix}{}", spec.name), spec.file_shape(), bytes)
-    };
-    parameters.specs().iter().zip(values).map(tensor).collect()
-}
-
-/// Writes `FILE` (weights) and, if given, `config.json` beside it, each under a temporary name that is then renamed.
-pub fn write_model(
-    path: &Path,
-    config: Option<&ModelConfig>,
-    parameters: &Parameters,
-    values: &[Vec<f32>],
-) -> Result<()> {
-    write_weights(path, config.and_then(WeightsKind::of_config), parameters, values)?;
-    if let Some(config) = config {
-        let path = path.with_file_name("config.json");
-        let text = serde_json::to_string_pretty(config).map_err(|e| Error::format(&path, e.to_string()))?;
-        write_atomic(&path, |writer| {
-            writer.write_all(text.as_bytes()).and_then(|()| writer.write_all(b"\n")).map_err(Error::io(&path))
-        })?;
-    }
-    Ok(())
-}
-
-/// Writes weights alone, which say in their notes of what kind they are.
-///
-/// # Errors
-/// When the disk refuses.
-pub fn write_weights(
-    path: &Path,
-    kind: Option<WeightsKind>,
-    parameters: &Parameters,
-    values: &[Vec<f32>],
-) -> Result<()> {
-    let tensors = model_tensors(parameters, values, "");
-    let views: Vec<TensorBytes<'_>> = tensors
-        .iter()
-        .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
-        .collect();
-    let mut notes = kind.map(WeightsKind::to_notes).unwrap_or_default();
-    notes.insert("format".into(), "pt".into());
-    write_safetensors(path, &views, &notes)
 }

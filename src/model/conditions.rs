@@ -217,6 +217,11 @@ impl Conditions {
 }
 
 impl ModelConfig {
+    /// Whether the model can guide itself: it was taught a class, and to do without.
+    pub fn can_guide(&self) -> bool {
+        Conditions::of(self).can_guide()
+    }
+
     /// Takes the last of K + 1 rows of the class embedding as the null class, as DiT's checkpoints have it: no tensor changes,
     /// there is a class fewer.
     ///

@@ -1,5 +1,7 @@
 //! `config.json`: all a sampler needs to know of a model beside its weights.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
@@ -97,6 +99,9 @@ impl SchedulerConfig {
         Ok(Process { levels, prediction, variance })
     }
 }
+
+/// Steps of sampling where a model's files name none: those of guided-diffusion's published samples.
+pub(super) const STEPS: usize = 250;
 
 /// What `sample` uses when nothing else is asked for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -254,9 +259,28 @@ impl ModelConfig {
         }
     }
 
-    /// Whether the model can guide itself: it was taught a class, and to do without.
-    pub fn can_guide(&self) -> bool {
-        super::Conditions::of(self).can_guide()
+    /// The rows that count as trained, as [`was_trained`](Self::was_trained) has them one by one.
+    pub fn known_rows(&self) -> TrainedRows {
+        self.trained_rows.clone().unwrap_or_else(|| TrainedRows {
+            null: self.was_trained(None),
+            classes: self.was_trained(Some(0)),
+            without_pictures: Vec::new(),
+        })
+    }
+
+    /// Whether the row of a class, or of the null class for `None`, was trained. What no file tells of counts as trained:
+    /// models of other programs, and classes of models that an older version wrote.
+    pub fn was_trained(&self, class: Option<u32>) -> bool {
+        if self.unet.num_classes.is_none() {
+            return true;
+        }
+        match (&self.trained_rows, class) {
+            (Some(rows), class) => rows.has(class),
+            // An older version's model; those of other programs say nothing of the images that they have seen.
+            (None, _) if self.images_seen == 0 => true,
+            (None, None) => self.unconditional_probability > 0.0,
+            (None, Some(_)) => self.unconditional_probability < 1.0,
+        }
     }
 }
 
@@ -270,4 +294,23 @@ fn listed(names: &[String]) -> String {
             brief(&names[0])
         ),
     }
+}
+
+/// Reads this program's `config.json`.
+pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    parse_config(path, &text)
+}
+
+/// The configuration in the text of a `config.json`, which errors call `path`.
+pub(super) fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
+    let config: ModelConfig =
+        serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
+    if config.class_name != UNET && config.class_name != CLASSIFIER {
+        let what =
+            format!("`_class_name` is {:?}, expected {UNET:?} or {CLASSIFIER:?}", brief(&config.class_name));
+        return Err(Error::format(path, what));
+    }
+    config.unet.check().map_err(|error| Error::format(path, error.to_string()))?;
+    Ok(config)
 }

@@ -7,9 +7,10 @@ use crate::error::{Error, Result, brief};
 use crate::io::{Dtype, TensorBytes, write_atomic, write_safetensors};
 use crate::nn::unet::{NullClass, QkvLayout};
 
+use super::checkpoint::Checkpoint;
 use super::config::ModelConfig;
 use super::diffusers::{self, reorder_qkv};
-use super::open::{CONFIG_NOTE, Checkpoint};
+use super::open::CONFIG_NOTE;
 use super::weights_kind::WeightsKind;
 
 /// What a checkpoint is written as.

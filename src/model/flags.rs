@@ -10,7 +10,7 @@ use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 
 use super::architecture::{Architecture, Kind};
-use super::config::{CLASSIFIER, ModelConfig, SamplingDefaults, SchedulerConfig, UNET};
+use super::config::{CLASSIFIER, ModelConfig, STEPS, SamplingDefaults, SchedulerConfig, UNET};
 use super::imagenet;
 use super::published::{Heads, Published};
 
@@ -254,7 +254,7 @@ pub fn configure(
         },
         sampling: SamplingDefaults {
             // A short process has fewer.
-            steps: published.map_or(250.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| {
+            steps: published.map_or(STEPS.min(flags.diffusion_steps.unwrap_or(1000)).max(1), |published| {
                 published.sampling_steps
             }),
             variance_exponent: 0.0,

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::average::{Average, held_at};
+use super::checkpoint::Found;
 use super::diffusers::STEM as THEIRS;
-use super::open::Found;
 use crate::error::{Error, Result, brief};
 
 /// What is asked of a model beyond its path. Nothing of it is the usual.

@@ -16,25 +16,31 @@ mod convert;
 mod diffusers;
 mod digits;
 mod flags;
+#[cfg(test)]
+pub(crate) mod golden;
 mod imagenet;
 mod locate;
+#[expect(clippy::module_inception, reason = "the module of the one type that the folder is for")]
+mod model;
 mod network;
 mod open;
 mod published;
 #[cfg(test)]
 mod tests;
 mod trained_rows;
+mod values;
 mod weights_kind;
 
 pub use architecture::{Architecture, Kind};
 pub use average::Average;
-pub use checkpoint::{ClassifierModel, Model, load_values, model_tensors, write_model, write_weights};
+pub use checkpoint::{Checkpoint, Found};
 pub use conditions::{Conditions, check_same_classes};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;
 pub use locate::{Choice, named_again};
-pub use open::{Checkpoint, Found};
+pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
 pub use trained_rows::TrainedRows;
+pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;

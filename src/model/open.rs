@@ -5,66 +5,23 @@
 //! both about the file differ, that is an error which shows both.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use crate::error::brief;
 use crate::error::{Error, Result};
 use crate::io::{FileKind, PtFile, SafetensorsFile, TensorSource};
-use crate::nn::{Classifier, Parameters, UNet};
 
 use super::agreement::{differences, told};
-use super::architecture::{self, Kind};
+use super::architecture;
 use super::average;
-use super::checkpoint::check_tensors;
-use super::config::{CLASSIFIER, ModelConfig, UNET};
+use super::checkpoint::{Checkpoint, Found};
+use super::config::{CLASSIFIER, ModelConfig, UNET, parse_config, read_config};
 use super::diffusers;
 use super::flags::{self, Flags};
 use super::locate::{self, Choice, Place};
 use super::network::{self, Network};
 use super::published;
+use super::values::check_tensors;
 use super::weights_kind::WeightsKind;
-
-/// An opened checkpoint: its tensors, and the configuration of its network. No weight has been read.
-pub struct Checkpoint {
-    /// The tensors, under guided-diffusion's names.
-    pub source: Box<dyn TensorSource>,
-    /// What stands before each name.
-    pub prefix: String,
-    /// The configuration.
-    pub config: ModelConfig,
-    /// What was taken for granted or chosen without being asked for, a sentence each.
-    pub notes: Vec<String>,
-    /// Where it was found.
-    pub found: Found,
-}
-
-/// Which file, which network in it and which configuration a checkpoint is, and why.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    /// The file of weights, or the index of several.
-    pub file: PathBuf,
-    /// Why this file.
-    pub file_why: String,
-    /// The network's name in the file, where that holds several.
-    pub network: Option<String>,
-    /// Why this network.
-    pub network_why: String,
-    /// What the configuration was taken from.
-    pub configuration: String,
-    /// Which of a training's weights these are, where it is known.
-    pub weights: Option<WeightsKind>,
-}
-
-impl Found {
-    /// The file's name, and the network's behind a `#` where the file holds several.
-    pub fn name(&self) -> String {
-        let file = self.file.file_name().unwrap_or(self.file.as_os_str()).to_string_lossy();
-        match &self.network {
-            Some(network) => format!("{file}#{network}"),
-            None => file.into_owned(),
-        }
-    }
-}
 
 impl Checkpoint {
     /// Opens a folder of this program, a diffusers folder, a `.safetensors` or a `.pt` file. `flags` names a JSON file
@@ -123,22 +80,6 @@ impl Checkpoint {
         locate::holds_weights(folder)
     }
 
-    /// What the network is for.
-    pub fn kind(&self) -> Kind {
-        self.config.kind()
-    }
-
-    /// The network's parameters.
-    ///
-    /// # Errors
-    /// As [`crate::nn::UNetConfig::check`].
-    pub fn parameters(&self) -> Result<Parameters> {
-        Ok(match self.kind() {
-            Kind::UNet => UNet::new(&self.config.unet)?.parameters().clone(),
-            Kind::Classifier => Classifier::new(&self.config.unet)?.parameters().clone(),
-        })
-    }
-
     /// Checks that the file has exactly the tensors of its network.
     fn check(&self) -> Result<()> {
         check_tensors(self.source.as_ref(), &self.parameters()?, &self.prefix)
@@ -177,30 +118,12 @@ impl Weights {
     }
 }
 
-/// Reads this program's `config.json`.
-pub(super) fn read_config(path: &Path) -> Result<ModelConfig> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    parse_config(path, &text)
-}
-
 /// Where a file of weights may carry its configuration.
 pub(super) const CONFIG_NOTE: &str = "freeguide_config";
 
 /// What of a configuration tells of a training and decides no picture: an average's differs from its neighbour's.
 const TELLS: [&str; 6] =
     ["ema_rate", "ema_warmup", "ema_initial_share", "trained_rows", "images_seen", "data"];
-
-fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
-    let config: ModelConfig =
-        serde_json::from_str(text).map_err(|error| Error::format(path, error.to_string()))?;
-    if config.class_name != UNET && config.class_name != CLASSIFIER {
-        let what =
-            format!("`_class_name` is {:?}, expected {UNET:?} or {CLASSIFIER:?}", brief(&config.class_name));
-        return Err(Error::format(path, what));
-    }
-    config.unet.check().map_err(|error| Error::format(path, error.to_string()))?;
-    Ok(config)
-}
 
 /// The network of a diffusers folder.
 fn of_diffusers(weights: Weights, place: Place, choice: &Choice) -> Result<Checkpoint> {

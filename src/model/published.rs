@@ -5,6 +5,7 @@
 //! all of a row but its name is the same, or the name of the file decides.
 
 use super::architecture::Shapes;
+use super::config::STEPS;
 
 /// How attention's channels are split into heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ const ADM: Published = Published {
     steps: 1000,
     rescale: false,
     data: "ImageNet",
-    sampling_steps: 250,
+    sampling_steps: STEPS,
 };
 
 const LSUN: Published =

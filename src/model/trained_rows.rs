@@ -2,8 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::config::ModelConfig;
-
 /// The rows that a training could reach: by its probability of leaving labels out, and by the classes of its pictures.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -53,32 +51,6 @@ impl TrainedRows {
                 (false, true) => other.without_pictures.clone(),
                 _ => self.without_pictures.iter().copied().filter(|label| lacking(other, label)).collect(),
             },
-        }
-    }
-}
-
-impl ModelConfig {
-    /// The rows that count as trained, as [`was_trained`](Self::was_trained) has them one by one.
-    pub fn known_rows(&self) -> TrainedRows {
-        self.trained_rows.clone().unwrap_or_else(|| TrainedRows {
-            null: self.was_trained(None),
-            classes: self.was_trained(Some(0)),
-            without_pictures: Vec::new(),
-        })
-    }
-
-    /// Whether the row of a class, or of the null class for `None`, was trained. What no file tells of counts as trained:
-    /// models of other programs, and classes of models that an older version wrote.
-    pub fn was_trained(&self, class: Option<u32>) -> bool {
-        if self.unet.num_classes.is_none() {
-            return true;
-        }
-        match (&self.trained_rows, class) {
-            (Some(rows), class) => rows.has(class),
-            // An older version's model; those of other programs say nothing of the images that they have seen.
-            (None, _) if self.images_seen == 0 => true,
-            (None, None) => self.unconditional_probability > 0.0,
-            (None, Some(_)) => self.unconditional_probability < 1.0,
         }
     }
 }

@@ -3,13 +3,17 @@
 //! Invariants: this layer never names `wgpu`, a file or a schedule. Names and file layouts of parameters are those of
 //! guided-diffusion's `state_dict`, so checkpoints people have can be read.
 
+mod arena;
 pub mod layers;
 pub mod mlp;
 pub mod parameters;
+mod pass;
 pub mod unet;
 pub mod weights;
 
+pub use arena::Arena;
 pub use mlp::{Mlp, MlpConfig};
-pub use parameters::{Arena, Init, Layout, ParameterId, ParameterSpec, Parameters};
+pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
+pub use pass::{Dropout, Pass};
 pub use unet::{Classifier, UNet, UNetConfig};
 pub use weights::Weights;

@@ -5,9 +5,8 @@
 //! the log-sum-exp of each row (Dao et al. 2022). The order of every sum depends on tokens and d alone.
 
 mod coop;
+mod problem;
 mod tiled;
-
-use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel, Rung};
@@ -15,6 +14,7 @@ use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
 use Access::{Read, Update, Write};
+use problem::Params;
 
 const NAIVE: Kernel = Kernel::new("attention", wgsl!("attention"), "forward", &[Read, Write, Write]);
 const ROWS: Kernel = Kernel::new("attention", wgsl!("attention"), "forward_rows", &[Read, Write, Write]);
@@ -30,19 +30,6 @@ const ROWS_TILE: [usize; 2] = [4, 8];
 
 /// The largest head size.
 const MOST_HEAD: usize = 256;
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    batch: u32,
-    tokens: u32,
-    heads: u32,
-    head: u32,
-    part_stride: u32,
-    head_stride: u32,
-    accumulate: u32,
-    scale: f32,
-}
 
 /// How the channels of a joint projection are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

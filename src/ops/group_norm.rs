@@ -4,10 +4,9 @@
 //!
 //! Statistics are f32 and shifted before they are squared. How sums are split depends on the pixels, never on N.
 
+mod problem;
 mod slab;
 mod tiled;
-
-use bytemuck::{Pod, Zeroable};
 
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel, Rung};
@@ -15,6 +14,7 @@ use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
 use Access::{Read, Update, Write};
+use problem::Params;
 use slab::Slabs;
 use tiled::Tiles;
 
@@ -56,36 +56,6 @@ const SCALE_SHIFT: Kernel = Kernel::new(
 
 /// Pixels that one invocation of an element-wise pass takes, so that it reads its coefficients once.
 const APPLY_PIXELS: usize = 8;
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    batch: u32,
-    pixels: u32,
-    channels: u32,
-    groups: u32,
-    block: u32,
-    blocks: u32,
-    silu: u32,
-    scale_shift: u32,
-    eps: f32,
-    accumulate: u32,
-    of_beta: u32,
-    pad: u32,
-}
-
-impl Params {
-    /// These, with the pixels of an image in blocks of `block`.
-    fn blocked(self, block: usize) -> Params {
-        let block = (block as u32).min(self.pixels).max(1);
-        Params { block, blocks: self.pixels.div_ceil(block), ..self }
-    }
-
-    /// Invocations that take `width` channels of a block each.
-    fn invocations(&self, width: usize) -> usize {
-        self.batch as usize * self.blocks as usize * self.channels as usize / width
-    }
-}
 
 /// What a group norm is made of besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -2,13 +2,12 @@
 
 use std::collections::VecDeque;
 
-use crate::data::Image;
+use crate::data::{Image, to_u8};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
 use crate::sizes;
 
 use super::options::Request;
-use super::sampler::to_u8;
 
 /// Steps submitted beyond the one that the host waits for: the device is never without work, and progress and Ctrl-C still
 /// mean something.

@@ -5,8 +5,9 @@ use crate::diffusion::{
 };
 use crate::diffusion::{StepRow, Variance};
 use crate::io::SafetensorsFile;
+use crate::model::golden::golden_network;
 use crate::model::load_values;
-use crate::nn::unet::tests::{golden_network, small};
+use crate::nn::unet::tests::small;
 use crate::nn::unet::{Pass, QkvLayout};
 use crate::nn::{Classifier, UNetConfig};
 use crate::ops::{self, SamplerStep, StepNoise};

@@ -21,6 +21,7 @@ mod sampler;
 #[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
 
+pub use crate::data::to_u8;
 #[cfg(not(target_arch = "wasm32"))]
 pub use from_classes::FromClassesSampler;
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
@@ -29,6 +30,6 @@ pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions};
-pub use sampler::{Sampler, to_u8};
+pub use sampler::Sampler;
 #[cfg(not(target_arch = "wasm32"))]
 pub use upsampling::Upsampling;

@@ -414,8 +414,3 @@ impl Sampler {
         Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.moves }
     }
 }
-
-/// ((x + 1)·127.5), clamped to 0..255 and truncated, as the reference does.
-pub fn to_u8(values: &[f32]) -> Vec<u8> {
-    values.iter().map(|x| ((x + 1.0) * 127.5).clamp(0.0, 255.0) as u8).collect()
-}

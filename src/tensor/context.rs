@@ -18,7 +18,7 @@ pub struct Context {
     rung: Rung,
     fast: bool,
     flops: f64,
-    pub(super) tape: Option<Tape>,
+    pub(super) tape: Option<Tape<Context>>,
 }
 
 impl Context {

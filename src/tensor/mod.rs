@@ -3,6 +3,7 @@
 //! Invariants: no arithmetic happens here, and nothing here knows an operation or a layer.
 
 mod context;
+mod gradients;
 mod precision;
 mod tape;
 
@@ -13,7 +14,7 @@ pub use tape::GradTarget;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Binding, Elem, Storage};
+use crate::gpu::{Binding, Buffer, Elem, Storage};
 
 /// The type of a tensor's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -58,6 +59,11 @@ impl Tensor {
     /// A tensor at `offset` bytes into `storage`.
     pub fn new(storage: Storage, offset: u64, shape: &[usize], dtype: DType) -> Self {
         Tensor { storage, offset, shape: shape.into(), dtype }
+    }
+
+    /// A tensor over a buffer, from its beginning on.
+    pub fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Self {
+        Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
     }
 
     /// Its extents.

@@ -11,7 +11,7 @@ use crate::autograd::backprop;
 use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{ContinuousSchedule, TrainDraws};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Readback, Storage};
+use crate::gpu::{Buffer, Gpu, Plan, Readback};
 use crate::nn::{Arena, Mlp, MlpConfig};
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, normal, words};
@@ -101,10 +101,6 @@ pub struct ToyTraining {
     done: usize,
 }
 
-fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
-    Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
-}
-
 impl ToyTraining {
     /// Records the training step.
     ///
@@ -142,8 +138,10 @@ impl ToyTraining {
         let mut cx = Context::with_tape(gpu);
         let weights = params.weights(mlp.parameters(), 0);
         weights.track(&mut cx, &gradients.weights(mlp.parameters(), 0));
-        let (z, v) = (over(&points, &[n, 2], DType::F32), over(&targets, &[n, 2], DType::F32));
-        let (at, conditions) = (over(&times, &[n], DType::F32), over(&labels, &[n], DType::U32));
+        let (z, v) =
+            (Tensor::over(&points, &[n, 2], DType::F32), Tensor::over(&targets, &[n, 2], DType::F32));
+        let (at, conditions) =
+            (Tensor::over(&times, &[n], DType::F32), Tensor::over(&labels, &[n], DType::U32));
         let predicted = mlp.forward(&mut cx, &weights, &z, &at, &conditions)?;
         let loss = ops::mse(&mut cx, &predicted, &v)?;
         cx.keep(&loss);
@@ -151,7 +149,7 @@ impl ToyTraining {
 
         // AdamW and the average.
         let mut controls = Controls::new(&cx, &OptimizerState::new(false), false)?;
-        controls.hyper = over(&hyper, &[4], DType::F32);
+        controls.hyper = Tensor::over(&hyper, &[4], DType::F32);
         let flat = [&params, &gradients, &first, &second, &average].map(Arena::flat);
         let arena = |i: usize| OptimizerArena {
             params: &flat[0][i],

@@ -7,8 +7,8 @@ use crate::error::{Error, Result};
 use crate::io::generations;
 
 use super::log::{self, Log, LogEvent};
-use super::options::TrainOptions;
-use super::settle::{Change, begun};
+use super::options::{Change, TrainOptions};
+use super::settle::begun;
 use super::state::STEM;
 
 /// The file that is locked while a process writes here.

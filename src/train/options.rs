@@ -3,20 +3,19 @@
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::data::{Crop, Dataset};
-use crate::error::{Error, Result, brief};
+use crate::data::Crop;
+use crate::diffusion::{Prediction, TimeSampler};
+use crate::error::{Error, Result};
 use crate::gpu::Capabilities;
 use crate::model::{SamplingDefaults, TrainedRows};
 use crate::nn::UNetConfig;
-use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
 use crate::ops::EmaWarmup;
 use crate::sizes::{MOST_BATCH, MOST_IMAGES, product};
 use crate::tensor::{DType, Precision};
 
-use super::distill::Distillation;
-use super::objective::Objective;
-use super::settle::Change;
+use super::objective::{LossKind, Objective};
 
 /// Everything that determines a training. Saved as `train.json`; what decides what is trained changes in a folder only where
 /// that is said.
@@ -94,181 +93,53 @@ pub struct TrainOptions {
     pub changes: Vec<Change>,
 }
 
-/// A named set of defaults, and what came out of it.
-pub struct Preset {
-    /// Its name on the command line.
-    pub name: &'static str,
-    /// What it is for.
-    pub about: &'static str,
-    /// Base width, multipliers, blocks a level, attention sizes, norm groups, dropout.
-    pub unet: (usize, &'static [f64], usize, &'static [usize], usize, f32),
-    /// Channels a head.
-    pub head_dim: usize,
-    /// Batch and microbatch, on sets of some thousands of pictures or more.
-    pub batch: (usize, usize),
-    /// Learning rate, warm-up in images; six passes over a smaller set.
-    pub learning_rate: (f64, u64),
-    /// Images in all.
+/// An option that was changed on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Change {
+    /// Images seen before it.
     pub images: u64,
-    /// Averages.
-    pub ema_rates: &'static [f64],
-    /// Steps and variance exponent of sampling.
-    pub sampling: (usize, f64),
+    /// The option, by the name that accepts its change.
+    pub option: String,
+    /// What it was.
+    pub from: Value,
+    /// What it is from there on.
+    pub to: Value,
 }
 
-/// The presets. `digits` is what `quickstart` runs; `custom` is where every other data set starts.
-pub const PRESETS: &[Preset] = &[
-    Preset {
-        name: "digits",
-        about: "8x8 grey digits in minutes on two CPU cores",
-        unet: (32, &[1.0, 1.0], 1, &[4], 8, 0.0),
-        head_dim: 32,
-        batch: (32, 32),
-        learning_rate: (2e-3, 640),
-        images: 24_000,
-        ema_rates: &[0.99],
-        sampling: (64, 0.3),
-    },
-    Preset {
-        name: "custom",
-        about: "32x32 to 64x64 pictures on one GPU",
-        unet: (64, &[1.0, 2.0, 3.0, 4.0], 2, &[16, 8], 32, 0.1),
-        head_dim: 64,
-        batch: (64, 64),
-        learning_rate: (2e-4, 10_000),
-        images: 2_000_000,
-        ema_rates: &[0.999, 0.9999],
-        sampling: (256, 0.3),
-    },
-    Preset {
-        name: "cifar10",
-        about: "IDDPM's CIFAR-10 network: 128 channels, mult 1,2,2,2, three blocks",
-        unet: (128, &[1.0, 2.0, 2.0, 2.0], 3, &[16, 8], 32, 0.3),
-        head_dim: 64,
-        batch: (128, 128),
-        learning_rate: (1e-4, 10_000),
-        images: 64_000_000,
-        ema_rates: &[0.9999],
-        sampling: (256, 0.3),
-    },
-    Preset {
-        name: "imagenet64",
-        about: "ADM's 64x64 network: 192 channels, mult 1,2,3,4, three blocks, 296M parameters",
-        unet: (192, &[1.0, 2.0, 3.0, 4.0], 3, &[32, 16, 8], 32, 0.1),
-        head_dim: 64,
-        batch: (2048, 32),
-        learning_rate: (3e-4, 100_000),
-        images: 1_105_920_000,
-        ema_rates: &[0.9999],
-        sampling: (256, 0.3),
-    },
-];
+/// What makes a training a distillation; part of [`TrainOptions`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Distillation {
+    /// A hash of the teacher's configuration and weights.
+    pub teacher: String,
+    /// Which of the teacher's weights these are, where its files say: `raw`, or the rate of an average. Told, not compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub average: Option<String>,
+    /// Steps of the student where it halves those of its teacher; none where it learns guidance.
+    pub steps: Option<usize>,
+}
 
-/// Steps that a pass over a small set has at least: the batch shrinks for it, down to [`SMALLEST_BATCH`].
-const STEPS_A_PASS: usize = 16;
-/// The batch that no set is too small for.
-const SMALLEST_BATCH: usize = 8;
-/// Passes over a small set within which the learning rate has risen.
-const WARMUP_PASSES: u64 = 6;
-
-impl Preset {
-    /// Batch and microbatch on `images` pictures: the preset's, or as large a power of two as leaves a pass over a small set
-    /// some steps. By the pictures and not by how long the training is, so that it may go on for longer.
-    fn batch_on(&self, images: usize) -> (usize, usize) {
-        let largest = (images / STEPS_A_PASS).max(SMALLEST_BATCH);
-        let batch = self.batch.0.min(1 << largest.ilog2());
-        (batch, self.batch.1.min(batch))
-    }
-
-    /// The preset of a name.
-    ///
-    /// # Errors
-    /// [`Error::Config`] listing the names.
-    pub fn named(name: &str) -> Result<&'static Preset> {
-        PRESETS.iter().find(|preset| preset.name == name).ok_or_else(|| {
-            let names: Vec<&str> = PRESETS.iter().map(|preset| preset.name).collect();
-            Error::Config(format!(
-                "there is no preset {name:?}; there are {}",
-                names.join(", "),
-                name = brief(name)
-            ))
-        })
-    }
-
-    /// The preset of a name, or the one that suits a data set.
-    ///
-    /// # Errors
-    /// As [`Preset::named`].
-    pub fn or_usual(name: Option<&str>, dataset: &Dataset) -> Result<&'static Preset> {
-        let usual = if dataset.name == "digits" { "digits" } else { "custom" };
-        Preset::named(name.unwrap_or(usual))
-    }
-
-    /// The options of a training of this preset on a data set.
-    pub fn options(&self, dataset: &Dataset, seed: u64) -> TrainOptions {
-        let (model_channels, mult, layers_per_block, attention, norm_num_groups, dropout) = self.unet;
-        let size = dataset.image_size();
-        let sizes: Vec<usize> = (0..mult.len()).map(|level| size >> level).collect();
-        let (batch, microbatch) = self.batch_on(dataset.len());
-        TrainOptions {
-            data: dataset.name.clone(),
-            data_fingerprint: dataset.fingerprint(),
-            earlier_data_fingerprint: dataset.earlier_fingerprint().map(str::to_owned),
-            class_names: dataset.class_names.clone(),
-            unet: UNetConfig {
-                sample_size: size,
-                in_channels: dataset.channels,
-                out_channels: dataset.channels,
-                model_channels,
-                channel_mult: mult.to_vec(),
-                layers_per_block,
-                // The preset names sizes of its own pictures; others attend where they have such a size.
-                attention_resolutions: attention.iter().copied().filter(|s| sizes.contains(s)).collect(),
-                attention_head_dim: Some(self.head_dim),
-                num_attention_heads: None,
-                qkv_order: QkvLayout::New,
-                norm_num_groups,
-                dropout,
-                resample: Resample::Resnet,
-                resnet_time_scale_shift: TimeScaleShift::ScaleShift,
-                residual_scaling: false,
-                num_classes: Some(dataset.num_classes()),
-                null_class: NullClass::Learned,
-                low_res_channels: 0,
-                condition_from: None,
-                guidance_range: None,
-            },
-            random_crop: false,
-            flip: false,
-            batch,
-            microbatch,
-            learning_rate: self.learning_rate.0,
-            warmup_images: self.learning_rate.1.min(WARMUP_PASSES * dataset.len() as u64),
-            weight_decay: 0.0,
-            grad_clip: 1.0,
-            images: self.images,
-            unconditional_probability: 0.1,
-            ema_rates: self.ema_rates.to_vec(),
-            ema_warmup: EmaWarmup::default(),
-            log_snr_min: -20.0,
-            log_snr_max: 20.0,
-            upsample_from: None,
-            objective: Objective::default(),
-            init_from: None,
-            init_rows: None,
-            distillation: None,
-            precision: Precision::Auto,
-            seed,
-            sample_every: 0,
-            save_every: (self.images / 4).clamp(1, 100_000),
-            sampling: SamplingDefaults {
-                steps: self.sampling.0,
-                variance_exponent: self.sampling.1,
-                clip: "static".into(),
-                sampler: None,
-                spacing: None,
-            },
-            changes: Vec::new(),
+impl Distillation {
+    /// Refuses what no student can learn.
+    fn check(&self, options: &TrainOptions) -> Result<()> {
+        let refuse = |what: &str| Err(Error::Config(what.to_owned()));
+        // Variances are learnt from the teacher, not from the bound.
+        let objective = Objective { learn_sigma: false, ..options.objective };
+        objective.check()?;
+        if objective.loss != LossKind::Simple || objective.t_sampler == TimeSampler::Importance {
+            return refuse("a student's loss is the mean squared error, at times drawn evenly");
+        }
+        if options.unet.guidance_range.is_none() {
+            return refuse("a student is told the guidance weight: give --w FROM:TO");
+        }
+        match self.steps {
+            Some(0) => refuse("a student needs at least one step (--halve)"),
+            Some(_) if objective.prediction == Prediction::Eps => refuse(
+                "steps of a network that predicts eps cannot be halved: at the noisy end x̂ = (z - σ eps)/α says nothing of \
+                 the picture; distil the guidance with --predict v first",
+            ),
+            _ => Ok(()),
         }
     }
 }

@@ -3,27 +3,12 @@
 
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result, brief};
 use crate::io::write_atomic;
 
-use super::options::TrainOptions;
-
-/// An option that was changed on the way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Change {
-    /// Images seen before it.
-    pub images: u64,
-    /// The option, by the name that accepts its change.
-    pub option: String,
-    /// What it was.
-    pub from: Value,
-    /// What it is from there on.
-    pub to: Value,
-}
+use super::options::{Change, TrainOptions};
 
 /// Options that decide what comes out, but only from where they are changed: fields of `train.json` and the names that
 /// accept their change.

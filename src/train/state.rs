@@ -9,10 +9,10 @@ use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generatio
 use crate::model::{load_values, model_tensors};
 use crate::nn::{Arena, Parameters};
 use crate::ops::{EmaWarmup, OptimizerState};
+use crate::tensor::DType;
 
 use super::importance::Importance;
 use super::options::TrainOptions;
-use super::step::TrainStep;
 
 /// The stem of state files: `state-000000012800.safetensors`.
 pub(super) const STEM: &str = "state";
@@ -63,9 +63,14 @@ impl TrainState {
         Ok(state)
     }
 
+    /// The optimiser's own state before the first step: f16 gradients begin with a scaled loss.
+    pub(super) fn initial_optimizer(options: &TrainOptions) -> OptimizerState {
+        OptimizerState::new(options.dtype() == DType::F16)
+    }
+
     /// Zeros all over, as what a training of `options` would take is measured on.
     pub(super) fn without_values(gpu: &Gpu, parameters: &Parameters, options: &TrainOptions) -> Result<Self> {
-        let optimizer = TrainStep::initial_optimizer_state(options);
+        let optimizer = Self::initial_optimizer(options);
         Self::empty(gpu, parameters, options.ema_rates.len(), &optimizer)
     }
 

@@ -11,7 +11,7 @@ use crate::autograd::backprop_from;
 use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, LossRow};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback, Storage};
+use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback};
 use crate::nn::UNet;
 use crate::nn::unet::{Dropout, Pass};
 use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
@@ -47,7 +47,7 @@ impl StepCost {
 }
 
 /// What the host writes before each microbatch.
-struct Inputs {
+struct HostBuffers {
     images: Buffer,
     scalars: Buffer,
     times: Buffer,
@@ -64,7 +64,7 @@ pub struct TrainStep {
     gpu: Gpu,
     draws: Draws,
     options: TrainOptions,
-    inputs: Inputs,
+    inputs: HostBuffers,
     hyper: Buffer,
     optimizer: Buffer,
     losses: Buffer,
@@ -77,15 +77,10 @@ pub struct TrainStep {
     micro_norm: Option<MicroNorm>,
 }
 
-/// A tensor over the whole of a buffer.
-pub(super) fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
-    Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
-}
-
 impl TrainStep {
     /// The optimiser's own state before the first step: f16 gradients begin with a scaled loss.
     pub fn initial_optimizer_state(options: &TrainOptions) -> OptimizerState {
-        OptimizerState::new(options.dtype() == DType::F16)
+        TrainState::initial_optimizer(options)
     }
 
     /// Records the step of `options` on `state`.
@@ -96,7 +91,7 @@ impl TrainStep {
         state: &TrainState,
     ) -> Result<TrainStep> {
         let network = network.into();
-        let inputs = Inputs::new(gpu, network, options)?;
+        let inputs = HostBuffers::new(gpu, network, options)?;
         let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
         let mut cx = Context::with_tape(gpu);
         let (losses, terms) = record_gradients(&mut cx, network, options, state, &inputs)?;
@@ -223,7 +218,7 @@ impl TrainStep {
     pub fn cost<'a>(gpu: &Gpu, network: impl Into<Trained<'a>>, options: &TrainOptions) -> Result<StepCost> {
         let (gpu, network) = (&gpu.estimating(), network.into());
         let state = TrainState::without_values(gpu, network.parameters(), options)?;
-        let inputs = Inputs::new(gpu, network, options)?;
+        let inputs = HostBuffers::new(gpu, network, options)?;
         let mut cx = Context::with_tape(gpu);
         record_gradients(&mut cx, network, options, &state, &inputs)?;
         let micro_steps = (options.batch / options.microbatch) as f64;
@@ -249,12 +244,12 @@ impl TrainStep {
     }
 }
 
-impl Inputs {
+impl HostBuffers {
     fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
         let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
         let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
-        Ok(Inputs {
+        Ok(HostBuffers {
             images: gpu.buffer("images", pixels.next_multiple_of(4))?,
             scalars: gpu.buffer("sample scalars", n * 16)?,
             times: gpu.buffer("times", n * 4)?,
@@ -312,7 +307,7 @@ fn record_gradients(
     network: Trained<'_>,
     options: &TrainOptions,
     state: &TrainState,
-    inputs: &Inputs,
+    inputs: &HostBuffers,
 ) -> Result<(Tensor, Option<Tensor>)> {
     let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
     let shape = [n, size, size, channels];
@@ -324,15 +319,15 @@ fn record_gradients(
     weights.track(cx, &state.gradients.weights(network.parameters(), 0));
 
     // Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
-    let image_index = over(&inputs.image_index, &[n, 2], DType::U32);
-    let bytes = over(&inputs.images, &[shape.iter().product::<usize>().div_ceil(4)], DType::U32);
-    let scalars = over(&inputs.scalars, &[n, 4], DType::F32);
+    let image_index = Tensor::over(&inputs.image_index, &[n, 2], DType::U32);
+    let bytes = Tensor::over(&inputs.images, &[shape.iter().product::<usize>().div_ceil(4)], DType::U32);
+    let scalars = Tensor::over(&inputs.scalars, &[n, 4], DType::F32);
     let images = Images { bytes: &bytes, scalars: &scalars, image_index: &image_index, shape };
     let (z, eps) = ops::noised(cx, images, options.seed)?;
 
     // ε_θ(z, c) and the loss (CFG eq. 5), a mean over the whole batch.
-    let times = over(&inputs.times, &[n], DType::F32);
-    let labels = options.unet.num_classes.map(|_| over(&inputs.labels, &[n], DType::U32));
+    let times = Tensor::over(&inputs.times, &[n], DType::F32);
+    let labels = options.unet.num_classes.map(|_| Tensor::over(&inputs.labels, &[n], DType::U32));
     let dropout = Dropout { seed: options.seed, image_index };
     let pass = Pass { dtype, dropout: Some(&dropout) };
     let unet = match network {
@@ -346,16 +341,16 @@ fn record_gradients(
             let (loss, per_sample) =
                 ops::mse_per_sample(cx, &predicted, &target, 1.0 / options.batch as f32)?;
             cx.keep(&per_sample);
-            backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;
+            backprop_from(cx, &loss, &Tensor::over(&state.loss_scale, loss.shape(), DType::F32))?;
             return Ok((per_sample, None));
         }
         Trained::Classifier(classifier) => {
             let logits = classifier.forward(cx, &weights, &z, &times, &pass)?;
-            let labels = over(&inputs.labels, &[n], DType::U32);
+            let labels = Tensor::over(&inputs.labels, &[n], DType::U32);
             let found = ops::cross_entropy(cx, &logits, &labels, 1.0 / options.batch as f32)?;
             cx.keep(&found.per_sample);
             cx.keep(&found.terms);
-            backprop_from(cx, &found.loss, &over(&state.loss_scale, found.loss.shape(), DType::F32))?;
+            backprop_from(cx, &found.loss, &Tensor::over(&state.loss_scale, found.loss.shape(), DType::F32))?;
             return Ok((found.per_sample, Some(found.terms)));
         }
     };
@@ -375,7 +370,7 @@ fn record_gradients(
         None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
         Some(rows) => {
             let x = ops::pixels(cx, &bytes, shape)?;
-            let rows = over(rows, &[n, 16], DType::F32);
+            let rows = Tensor::over(rows, &[n, 16], DType::F32);
             let inputs = LossInputs { out: &predicted, x: &x, z: &z, eps: &eps, rows: &rows };
             let losses = ops::diffusion_loss(cx, inputs, options.objective.weights(options.batch))?;
             (losses.loss, losses.totals)
@@ -383,16 +378,16 @@ fn record_gradients(
     };
     cx.keep(&per_sample);
     // The loss is not multiplied by its scale, its gradient is: f16 gradients would underflow.
-    backprop_from(cx, &loss, &over(&state.loss_scale, loss.shape(), DType::F32))?;
+    backprop_from(cx, &loss, &Tensor::over(&state.loss_scale, loss.shape(), DType::F32))?;
     Ok((per_sample, None))
 }
 
 /// Records gradient norm, AdamW and the averages.
 fn record_update(cx: &mut Context, options: &TrainOptions, state: &TrainState, hyper: &Buffer) -> Result<()> {
     let controls = Controls {
-        hyper: over(hyper, &[4], DType::F32),
-        state: over(&state.optimizer, &[OptimizerState::WORDS], DType::U32),
-        scale: over(&state.loss_scale, &[1], DType::F32),
+        hyper: Tensor::over(hyper, &[4], DType::F32),
+        state: Tensor::over(&state.optimizer, &[OptimizerState::WORDS], DType::U32),
+        scale: Tensor::over(&state.loss_scale, &[1], DType::F32),
         loss_scaling: options.dtype() == DType::F16,
     };
     let [params, grads, first, second, averages] =

@@ -55,7 +55,7 @@ impl Args {
         if let Some(batch) = self.batch {
             o.batch = batch;
             // Not the microbatch of a set's own smaller batch.
-            o.microbatch = batch.min(preset.batch.1);
+            o.microbatch = batch.min(preset.microbatch);
             if !batch.is_multiple_of(o.microbatch.max(1)) {
                 o.microbatch = batch;
             }

@@ -5,20 +5,8 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Moment, Work};
-
-/// Noise on the condition.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Annealing {
-    /// τ₁: the condition is whole while less than this part remains.
-    pub whole_below: f64,
-    /// τ₂: it is only noise while more than this part remains.
-    pub noise_above: f64,
-    /// s: the noise's size.
-    pub scale: f64,
-    /// ψ: how far mean and deviation are restored.
-    pub mix: f64,
-}
+use super::guider::{Annealing, Entry, Guider, Kind, Moment, Work};
+use super::sums::deviation;
 
 impl Annealing {
     /// γ of a step: how much of the condition's variance stays.
@@ -45,7 +33,6 @@ impl Annealing {
             .map(|(y, n)| kept.sqrt() * y + self.scale * (1.0 - kept).sqrt() * n)
             .collect();
         let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
-        let deviation = |x: &[f64]| super::reference::deviation(x);
         let (m, d) = (mean(&noisy), deviation(&noisy));
         let (to_m, to_d) = (mean(y), deviation(y));
         let restored = |x: f64| if d > 0.0 { (x - m) / d * to_d + to_m } else { x };

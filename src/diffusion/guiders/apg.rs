@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::reference::dot;
-use super::{Entry, Evaluated, Guider, Kind, Memory, Work};
+use super::guider::{Entry, Evaluated, Guider, Kind, Memory, Work};
+use super::sums::dot;
 
 /// Guidance whose part along the prediction is weakened.
 #[derive(Clone, Copy, Debug, PartialEq)]

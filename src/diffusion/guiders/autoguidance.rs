@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Against, Entry, Guider, Kind};
+use super::guider::{Against, Entry, Guider, Kind};
 
 /// Guidance away from a weaker network.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::{Against, Annealing, Guider, Kind, Moment, Work, parse};
+use super::guider::{Against, Annealing, Guider, Kind, Moment, Work};
+use super::parse;
 use crate::diffusion::StepCoefficients;
 use crate::{Error, Result};
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Evaluated, Guider, Kind, Memory};
+use super::guider::{Entry, Evaluated, Guider, Kind, Memory};
 use crate::error::brief;
 
 /// Further conditions.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Moment};
+use super::guider::{Entry, Guider, Kind, Moment};
 
 /// A weight for all steps; without one, that of the sampler.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

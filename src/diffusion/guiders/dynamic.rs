@@ -3,7 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::{Arguments, Entry, Guider, Kind, Moment};
+use super::arguments::Arguments;
+use super::guider::{Entry, Guider, Kind, Moment};
 use crate::error::brief;
 use crate::{Error, Result};
 

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Work};
+use super::guider::{Entry, Guider, Kind, Work};
 
 /// A WGSL expression of f32.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Moment, Work};
+use super::guider::{Entry, Guider, Kind, Moment, Work};
 
 /// Guidance only for λ in [lo, hi]; outside it the condition alone, one evaluation.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Moment};
+use super::guider::{Entry, Guider, Kind, Moment};
 use crate::Result;
 use crate::diffusion::StepCoefficients;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Against, Entry, Guider, Kind};
+use super::guider::{Against, Entry, Guider, Kind};
 
 /// Guidance away from a class.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Entry, Guider, Kind, Moment, Work};
+use super::guider::{Entry, Guider, Kind, Moment, Work};
 
 /// Noises x̂ with the unconditional eps.
 #[derive(Clone, Copy, Debug, PartialEq)]

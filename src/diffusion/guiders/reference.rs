@@ -1,41 +1,9 @@
-//! What guiders see of one sample, and the f64 reference of a guided step.
+//! The f64 reference of a guided step.
 
-use super::{Guiders, Moment, Work};
-use crate::diffusion::{Clip, StepCoefficients};
+use super::chain::Guiders;
+use super::guider::{Evaluated, Memory, Moment, Work};
+use crate::diffusion::Clip;
 use crate::{Error, Result};
-
-/// The evaluations of one sample at a step.
-#[derive(Clone, Copy, Debug)]
-pub struct Evaluated<'a> {
-    /// The latent.
-    pub z: &'a [f64],
-    /// eps of the condition.
-    pub conditional: &'a [f64],
-    /// eps of what stands for no condition.
-    pub against: &'a [f64],
-    /// eps of each further condition.
-    pub more: &'a [&'a [f64]],
-    /// The step's numbers.
-    pub step: &'a StepCoefficients,
-}
-
-/// What a guider remembers of one sample from step to step.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Memory {
-    /// APG's m, in the space of x̂; empty at the start.
-    pub momentum: Vec<f64>,
-}
-
-/// <a, b>.
-pub(super) fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-/// The standard deviation over all elements, divided by their number less one.
-pub(super) fn deviation(x: &[f64]) -> f64 {
-    let mean = x.iter().sum::<f64>() / x.len() as f64;
-    (x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (x.len() as f64 - 1.0).max(1.0)).sqrt()
-}
 
 impl Guiders {
     /// eps̃ of one sample with weight w.

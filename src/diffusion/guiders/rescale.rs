@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::reference::deviation;
-use super::{Entry, Evaluated, Guider, Kind, Work};
+use super::guider::{Entry, Evaluated, Guider, Kind, Work};
+use super::sums::deviation;
 
 /// Brings the guided eps's standard deviation over a sample back towards that of the conditional one.
 #[derive(Clone, Copy, Debug, PartialEq)]

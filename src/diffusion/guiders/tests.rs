@@ -1,7 +1,10 @@
+use std::sync::Arc;
+
+use super::sums::{deviation, dot};
 use super::*;
 use crate::diffusion::{
-    Clip, ContinuousSchedule, Guidance, LevelSource, Method, Process, SamplerKind, ancestral_steps,
-    guided_step,
+    Clip, ContinuousSchedule, Guidance, LevelSource, Method, Process, SamplerKind, StepCoefficients,
+    ancestral_steps, guided_step,
 };
 use crate::random::{Stream, fill_normal};
 
@@ -145,7 +148,7 @@ fn each_rule_does_what_its_paper_says() {
         let x_of = |eps: &[f64]| -> Vec<f64> {
             (0..len).map(|i| (z[i] - step.sigma * eps[i]) / step.alpha).collect()
         };
-        let spread = reference::deviation;
+        let spread = deviation;
         // Rescale: the deviation goes all the way, and halfway.
         let plain = guided("", 2.0);
         near(spread(&guided("rescale(1)", 2.0)), spread(&c));
@@ -154,13 +157,13 @@ fn each_rule_does_what_its_paper_says() {
         let x_c = x_of(&c);
         let added: Vec<f64> =
             x_of(&guided("apg(eta=0,beta=0)", 2.0)).iter().zip(&x_c).map(|(x, c)| x - c).collect();
-        near(reference::dot(&added, &x_c), 0.0);
+        near(dot(&added, &x_c), 0.0);
         let limited: Vec<f64> =
             x_of(&guided("apg(eta=1,beta=0,r=0.5)", 2.0)).iter().zip(&x_c).map(|(x, c)| x - c).collect();
-        near(reference::dot(&limited, &limited).sqrt(), 1.0);
+        near(dot(&limited, &limited).sqrt(), 1.0);
         // Zero-star: what is taken from eps_c is its best multiple of eps_∅, so the rest is orthogonal to that.
         let rest: Vec<f64> = guided("zero-star", 1.0).iter().zip(&c).map(|(g, c)| g - c).collect();
-        assert!(reference::dot(&rest, &u).abs() < 1e-6);
+        assert!(dot(&rest, &u).abs() < 1e-6);
         // Several conditions: each adds its difference.
         for (i, got) in guided("also(9:0.25)", 1.0).iter().enumerate() {
             near(*got, u[i] + 2.0 * (c[i] - u[i]) + 0.25 * (third[i] - u[i]));
@@ -219,7 +222,7 @@ fn annealing_keeps_mean_and_deviation() {
         let changed = annealing.apply(&at(step), &y, &noise);
         let mean = |x: &[f64]| x.iter().sum::<f64>() / 64.0;
         assert!((mean(&changed) - mean(&y)).abs() < 1e-12);
-        assert!((reference::deviation(&changed) - reference::deviation(&y)).abs() < 1e-12);
+        assert!((deviation(&changed) - deviation(&y)).abs() < 1e-12);
         assert_ne!(changed, y);
     }
 }

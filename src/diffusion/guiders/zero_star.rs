@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use super::reference::dot;
-use super::{Entry, Evaluated, Guider, Kind, Memory, Moment, Work};
+use super::guider::{Entry, Evaluated, Guider, Kind, Memory, Moment, Work};
+use super::sums::dot;
 use crate::diffusion::StepCoefficients;
 
 /// Guidance against the best multiple of the unconditional eps.

@@ -1,11 +1,10 @@
 //! Noise levels, and the choices of them that samplers walk through.
 
-use super::spacing::check_steps;
-use crate::Result;
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::schedule::{
     ContinuousSchedule, alpha_of_log_snr, sigma_of_log_snr, theta_of_log_snr, time_embedding_of_theta,
 };
+use crate::{Error, Result};
 
 /// One noise level: z = α x + σ eps.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -89,5 +88,18 @@ impl LevelSource {
                 Ok(parts.map(|u| Level::discrete(s, step(u), *scale)).collect())
             }
         }
+    }
+}
+
+/// Refuses no steps, and more than a discrete process has.
+pub(super) fn check_steps(steps: usize, total: Option<usize>) -> Result<()> {
+    if steps == 0 {
+        return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
+    }
+    match total {
+        Some(total) if steps > total => Err(Error::Config(format!(
+            "{steps} steps were asked for, and the model has {total}; ask for 1 to {total}"
+        ))),
+        _ => Ok(()),
     }
 }

@@ -1,6 +1,7 @@
 //! A trained process, and the moves of a sampler through it.
 
-use super::spacing::{check_steps, kept, log_snrs};
+use super::levels::check_steps;
+use super::spacing::{kept, log_snrs};
 use super::{
     Level, LevelSource, Move, SamplerKind, Spacing, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde,
     euler,

@@ -15,7 +15,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Level, LevelSource};
+use super::levels::{Level, LevelSource, check_steps};
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
@@ -139,19 +139,6 @@ pub(super) fn kept(schedule: &DiscreteSchedule, spacing: Spacing, steps: usize) 
             }
             schedule.at(&(0..steps).map(steps_of).collect::<Vec<_>>())
         }
-    }
-}
-
-/// Refuses no steps, and more than a discrete process has.
-pub(super) fn check_steps(steps: usize, total: Option<usize>) -> Result<()> {
-    if steps == 0 {
-        return Err(Error::Config("sampling needs at least one step, and 0 were asked for".into()));
-    }
-    match total {
-        Some(total) if steps > total => Err(Error::Config(format!(
-            "{steps} steps were asked for, and the model has {total}; ask for 1 to {total}"
-        ))),
-        _ => Ok(()),
     }
 }
 

@@ -1,23 +1,14 @@
 //! Inception-v3 (Szegedy et al., arXiv 1512.00567) as published feature extractors have it: the network's shape, with the
 //! batch norms folded into the convolutions. Each block says what it records; names are those of torchvision's files.
 
+use super::variant::Variant;
 use super::weights::Convolutions;
 use crate::error::Result;
 use crate::ops::{self, Pool, Window};
 use crate::tensor::{Context, Tensor};
 
-/// Whose network it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Variant {
-    /// torchvision's: means of the pools' branches over the whole window, 1000 classes.
-    Torchvision,
-    /// The one that FID is defined by, of 2015, in pytorch-fid's and torch-fidelity's files: means over what is inside, the
-    /// largest instead of the mean in the last block, 1008 classes.
-    Fid,
-}
-
 /// What a forward pass gives.
-pub struct Features {
+pub struct FeatureMaps {
     /// `[N, 2048]`.
     pub pooled: Tensor,
     /// `[N, 17, 17, 192]`: the first branch of `Mixed_6d`.
@@ -153,7 +144,7 @@ impl Recorder<'_> {
     }
 
     /// The whole of it on `x` `[N, 299, 299, 3]`.
-    pub fn forward(&mut self, x: &Tensor) -> Result<Features> {
+    pub fn forward(&mut self, x: &Tensor) -> Result<FeatureMaps> {
         let mut h = self.conv(x, "Conv2d_1a_3x3", 2, VALID)?;
         h = self.conv(&h, "Conv2d_2a_3x3", 1, VALID)?;
         h = self.conv(&h, "Conv2d_2b_3x3", 1, [1, 1])?;
@@ -175,6 +166,6 @@ impl Recorder<'_> {
         let [n, height, width, channels] = h.nhwc("inception")?;
         let whole = Window { kernel: [height, width], stride: 1, padding: VALID };
         let pooled = ops::window_pool(self.cx, &h, whole, Pool::Mean)?.reshape(&[n, channels])?;
-        Ok(Features { pooled, spatial })
+        Ok(FeatureMaps { pooled, spatial })
     }
 }

@@ -3,16 +3,17 @@
 mod graph;
 #[cfg(test)]
 mod tests;
+mod variant;
 mod weights;
 
 use std::path::Path;
 use std::sync::Mutex;
 
-pub use graph::Variant;
+pub use variant::Variant;
 
 use super::network::{Extracted, FeatureNetwork, Pictures, Sizes};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Storage};
+use crate::gpu::{Buffer, Gpu, Plan};
 use crate::io::{PtFile, SafetensorsFile, TensorSource};
 use crate::ops::{self, Resize};
 use crate::tensor::{Context, DType, Tensor};
@@ -115,14 +116,14 @@ impl Inception {
         let count: usize = shape.iter().product();
         let input = self.gpu.buffer("pictures", count.next_multiple_of(4) as u64)?;
         let mut cx = Context::new(&self.gpu);
-        let bytes = Tensor::new(Storage::Buffer(input.clone()), 0, &[count.div_ceil(4)], DType::U32);
+        let bytes = Tensor::over(&input, &[count.div_ceil(4)], DType::U32);
         let (centred, factor, shift) = match self.convention {
             Convention::TensorFlow => (false, 1.0 / 128.0, -1.0),
             Convention::PyTorch => (true, 2.0 / 255.0, -1.0),
         };
         let x = ops::resize_pictures(&mut cx, &bytes, shape, Resize { size: SIDE, centred, factor, shift })?;
         let mut recorder = Recorder { cx: &mut cx, convolutions: &self.convolutions, variant: self.variant };
-        let graph::Features { pooled, spatial } = recorder.forward(&x)?;
+        let graph::FeatureMaps { pooled, spatial } = recorder.forward(&x)?;
         let features = pooled.shape()[1];
         let weights = cx.constant_f32("fc", &[features, self.classes.count], &self.classes.weights)?;
         let bias = match &self.classes.bias {

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::io::TensorSource;
 use crate::tensor::{Context, DType, Tensor};
 
-use super::graph::Variant;
+use super::variant::Variant;
 
 /// Added to a batch norm's variance.
 const NORM_EPS: f64 = 1e-3;

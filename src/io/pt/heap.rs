@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::rebuild;
 use super::value::{Global, Id, Storage, Value};
 
 /// What is wrong, without the file's name.
 pub(super) type Outcome<T> = std::result::Result<T, String>;
+
+pub(super) const REFUSED: &str = "only tensors and plain values are read, and nothing is ever run";
 
 /// The most names of types that are not read: a checkpoint has a handful.
 const MOST_OTHERS: usize = 4096;
@@ -60,7 +61,7 @@ impl Heap {
 
     /// The place of the type or function `module.name`.
     pub fn global(&mut self, module: &str, name: &str) -> Outcome<Id> {
-        if let Some(global) = rebuild::global(module, name) {
+        if let Some(global) = Global::named(module, name) {
             return Ok(self.push(Value::Global(global)));
         }
         if module.len() > MOST_NAME || name.len() > MOST_NAME {

@@ -19,7 +19,7 @@ const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0
 const PROTOCOL: i64 = 1001;
 
 /// Whether a file begins like one.
-pub(super) fn accepts(start: &[u8]) -> bool {
+pub(in crate::io) fn accepts(start: &[u8]) -> bool {
     start.len() >= 14 && start[0] == 0x80 && start[2] == 0x8a && start[4..14] == MAGIC
 }
 

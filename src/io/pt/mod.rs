@@ -18,6 +18,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
+pub(super) use legacy::accepts as begins_like_one;
 pub use value::Plain;
 
 use super::pieces::Pieces;
@@ -168,11 +169,6 @@ impl TensorSource for PtFile {
         }
         Ok(gathered(&bytes, view, count, width as usize))
     }
-}
-
-/// Whether a file begins like the older of the two formats.
-pub(super) fn begins_like_one(start: &[u8]) -> bool {
-    legacy::accepts(start)
 }
 
 /// Bytes an element.

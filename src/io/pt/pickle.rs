@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use super::heap::{Heap, MOST_NAME, Outcome};
+use super::heap::{Heap, MOST_NAME, Outcome, REFUSED};
 use super::rebuild;
 use super::value::{Id, Value};
 
@@ -387,8 +387,6 @@ fn pairs(items: Vec<Id>) -> Outcome<Vec<(Id, Id)>> {
     }
     Ok(pairs.iter().map(|[key, value]| (*key, *value)).collect())
 }
-
-pub(super) const REFUSED: &str = "only tensors and plain values are read, and nothing is ever run";
 
 fn name_of(opcode: u8) -> String {
     let name = match opcode {

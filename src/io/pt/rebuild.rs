@@ -1,38 +1,13 @@
 //! What PyTorch writes into a pickle: storages by persistent id, tensors as views of them, and nothing else.
 
-use super::heap::{Heap, Outcome};
-use super::pickle::REFUSED;
+use super::heap::{Heap, Outcome, REFUSED};
 use super::value::{Global, Id, Storage, Value, View};
-use crate::io::Dtype;
 
 /// More dimensions than any layer's tensor has.
 const MOST_DIMENSIONS: usize = 16;
 
 /// The longest name of a storage: PyTorch numbers them.
 const MOST_KEY: usize = 64;
-
-/// The names that say how values are put together; all others stand for objects that are not made.
-pub(super) fn global(module: &str, name: &str) -> Option<Global> {
-    let dtype = match (module, name) {
-        ("collections", "OrderedDict") => return Some(Global::OrderedDict),
-        ("collections", "defaultdict") => return Some(Global::DefaultDict),
-        ("torch", "Size") => return Some(Global::Size),
-        ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => return Some(Global::RebuildTensor),
-        ("torch._utils", "_rebuild_parameter") => return Some(Global::RebuildParameter),
-        ("torch", "DoubleStorage") => Dtype::F64,
-        ("torch", "FloatStorage") => Dtype::F32,
-        ("torch", "HalfStorage") => Dtype::F16,
-        ("torch", "BFloat16Storage") => Dtype::BF16,
-        ("torch", "LongStorage") => Dtype::I64,
-        ("torch", "IntStorage") => Dtype::I32,
-        ("torch", "ShortStorage") => Dtype::I16,
-        ("torch", "CharStorage") => Dtype::I8,
-        ("torch", "ByteStorage") => Dtype::U8,
-        ("torch", "BoolStorage") => Dtype::BOOL,
-        _ => return None,
-    };
-    Some(Global::StorageOf(dtype))
-}
 
 /// What stands for an object of the class at `class`.
 pub(super) fn object(heap: &Heap, class: Id) -> Outcome<Value> {

@@ -40,6 +40,31 @@ pub(super) enum Global {
     Other(Box<str>),
 }
 
+impl Global {
+    /// The names that say how values are put together; all others stand for objects that are not made.
+    pub fn named(module: &str, name: &str) -> Option<Global> {
+        let dtype = match (module, name) {
+            ("collections", "OrderedDict") => return Some(Global::OrderedDict),
+            ("collections", "defaultdict") => return Some(Global::DefaultDict),
+            ("torch", "Size") => return Some(Global::Size),
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => return Some(Global::RebuildTensor),
+            ("torch._utils", "_rebuild_parameter") => return Some(Global::RebuildParameter),
+            ("torch", "DoubleStorage") => Dtype::F64,
+            ("torch", "FloatStorage") => Dtype::F32,
+            ("torch", "HalfStorage") => Dtype::F16,
+            ("torch", "BFloat16Storage") => Dtype::BF16,
+            ("torch", "LongStorage") => Dtype::I64,
+            ("torch", "IntStorage") => Dtype::I32,
+            ("torch", "ShortStorage") => Dtype::I16,
+            ("torch", "CharStorage") => Dtype::I8,
+            ("torch", "ByteStorage") => Dtype::U8,
+            ("torch", "BoolStorage") => Dtype::BOOL,
+            _ => return None,
+        };
+        Some(Global::StorageOf(dtype))
+    }
+}
+
 /// One value. Containers hold places, so that sharing costs nothing and cycles can be seen.
 #[derive(Clone, Debug)]
 pub(super) enum Value {

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::agreement::{Difference, differences, told};
-use super::config::{ModelConfig, UNET};
-use super::open::{Checkpoint, read_config};
+use super::checkpoint::Checkpoint;
+use super::config::{ModelConfig, UNET, read_config};
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
 use crate::nn::unet::QkvLayout;

@@ -13,10 +13,7 @@ use serde_json::Value;
 use crate::diffusion::{Clip, SamplerKind, Spacing};
 use crate::error::{Error, Result, brief};
 use crate::model::SchedulerConfig;
-use crate::model::config::SamplingDefaults;
-
-/// Steps when nothing else is asked for.
-const STEPS: usize = 250;
+use crate::model::config::{STEPS, SamplingDefaults};
 
 /// A class of diffusers', its sampler and the defaults of its settings.
 struct Class {

@@ -3,11 +3,11 @@
 use crate::error::Result;
 use crate::nn::layers::{Conv2d, Norm, RowLinear};
 use crate::nn::parameters::Parameters;
+use crate::nn::pass::Pass;
 use crate::nn::weights::Weights;
 use crate::ops;
 use crate::tensor::{Context, Tensor};
 
-use super::Pass;
 use super::config::{TimeScaleShift, UNetConfig};
 
 /// What a residual block does to the resolution.

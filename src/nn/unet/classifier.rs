@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::nn::Weights;
 use crate::nn::layers::{Linear, Norm, RowLinear};
 use crate::nn::parameters::{Init, Layout, ParameterId, Parameters};
+use crate::nn::pass::Pass;
 use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, DType, Tensor};
 
-use super::Pass;
 use super::blocks::tell_all;
 use super::config::UNetConfig;
 use super::told::Told;

@@ -1,9 +1,9 @@
+//! The UNet by itself: options, late conditions, guidance weights, upsamplers. Golden tensors: `model/golden.rs`.
+
 use super::*;
-use crate::autograd::{backprop, backprop_from};
-use crate::io::SafetensorsFile;
-use crate::model::load_values;
-use crate::nn::parameters::Arena;
-use crate::testing::{Array, Golden, download, gpu};
+use crate::autograd::backprop;
+use crate::nn::Arena;
+use crate::testing::{Array, download, gpu};
 
 /// A network small enough for tests.
 pub(crate) fn small() -> UNetConfig {
@@ -28,58 +28,6 @@ pub(crate) fn small() -> UNetConfig {
         low_res_channels: 0,
         condition_from: None,
         guidance_range: None,
-    }
-}
-
-/// The golden network and its weights on the device.
-pub(crate) fn golden_network() -> (UNet, Arena) {
-    let unet = UNet::new(&small()).unwrap();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/unet_a.safetensors");
-    let file = SafetensorsFile::open(path).unwrap();
-    let values = load_values(&file, unet.parameters(), "w.").unwrap();
-    let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
-    arena.write(gpu(), 0, &values).unwrap();
-    (unet, arena)
-}
-
-#[test]
-fn unet_a_matches_the_reference_forward_and_backward() {
-    let golden = Golden::open("unet_a");
-    let expected = Golden::open("unet_a_grads");
-    let (unet, arena) = golden_network();
-    assert_eq!(unet.parameters().specs().len(), 145);
-    let gradients = unet.parameters().arena(gpu(), "gradients", 1).unwrap();
-    let weights = arena.weights(unet.parameters(), 0);
-
-    let mut cx = Context::with_tape(gpu());
-    weights.track(&mut cx, &gradients.weights(unet.parameters(), 0));
-    let x = golden.array("in.x").nhwc().upload(&cx, DType::F32);
-    let time = golden.array("in.t").upload(&cx, DType::F32);
-    let labels = golden.array("in.y").upload(&cx, DType::U32);
-    let target = golden.array("in.target").nhwc().upload(&cx, DType::F32);
-    cx.watch(&x);
-    let out =
-        unet.forward(&mut cx, &weights, &x, &time, Some(&labels), &Pass::inference(DType::F32)).unwrap();
-    let loss = ops::mse(&mut cx, &out, &target).unwrap();
-    backprop(&mut cx, &loss).unwrap();
-    cx.keep(&out);
-    cx.keep(&loss);
-    let dx = cx.grad(&x).unwrap();
-    cx.keep(&dx);
-    let plan = cx.finish("unet_a").unwrap();
-    plan.run().unwrap();
-
-    golden.check_as("out.y", &download(&plan, &out), DType::F32, |want| want.nhwc());
-    golden.check_as("grad.x", &download(&plan, &dx), DType::F32, |want| want.nhwc());
-    // A bias in front of a group norm with one channel a group has no effect, and a gradient of exactly zero: the
-    // reference holds its own rounding there. Such tensors are held to the rounding of the whole network's gradient.
-    let values = gradients.read(gpu(), unet.parameters(), 0).unwrap();
-    let largest = |array: &Array| array.data.iter().fold(0f32, |m, x| m.max(x.abs()));
-    let wanted: Vec<Array> = unet.parameters().specs().iter().map(|s| expected.array(&s.name)).collect();
-    let floor = 4e-7 * wanted.iter().map(largest).fold(0f32, f32::max);
-    for ((spec, values), want) in unet.parameters().specs().iter().zip(values).zip(&wanted) {
-        let got = Array::new(&spec.file_shape(), spec.to_file(&values));
-        got.check_absolute(&spec.name, want, (1e-4 * largest(want)).max(floor));
     }
 }
 
@@ -132,52 +80,6 @@ fn every_option_builds_and_runs() {
             "{config:?}"
         );
     }
-}
-
-/// The network's output and all gradients of a mean squared error, with activations of `dtype`.
-fn run(dtype: DType, loss_scale: f32) -> (Array, Vec<f32>) {
-    let golden = Golden::open("unet_a");
-    let (unet, arena) = golden_network();
-    let parameters = unet.parameters();
-    let gradients = parameters.arena(gpu(), "gradients", 1).unwrap();
-    let mut cx = Context::with_tape(gpu());
-    let mut weights = arena.weights(parameters, 0);
-    if dtype == DType::F16 {
-        weights = weights.with_halves(&mut cx).unwrap();
-    }
-    weights.track(&mut cx, &gradients.weights(parameters, 0));
-    let x = golden.array("in.x").nhwc().upload(&cx, DType::F32);
-    let time = golden.array("in.t").upload(&cx, DType::F32);
-    let labels = golden.array("in.y").upload(&cx, DType::U32);
-    let target = golden.array("in.target").nhwc().upload(&cx, DType::F32);
-    let pass = Pass::inference(dtype);
-    let out = unet.forward(&mut cx, &weights, &x, &time, Some(&labels), &pass).unwrap();
-    let loss = ops::mse(&mut cx, &out, &target).unwrap();
-    let seed = cx.constant_f32("loss scale", &[1], &[loss_scale]).unwrap();
-    backprop_from(&mut cx, &loss, &seed).unwrap();
-    cx.keep(&out);
-    let plan = cx.finish("unet_a").unwrap();
-    plan.run().unwrap();
-    let gradients = gradients.read(gpu(), parameters, 0).unwrap().concat();
-    (download(&plan, &out), gradients.iter().map(|g| g / loss_scale).collect())
-}
-
-#[test]
-fn f16_activations_stay_close_to_f32() {
-    if !crate::testing::dtypes().contains(&DType::F16) {
-        return;
-    }
-    let distance = |a: &[f32], b: &[f32]| {
-        let square = |x: f32| f64::from(x) * f64::from(x);
-        let difference: f64 = a.iter().zip(b).map(|(a, b)| square(a - b)).sum();
-        (difference / b.iter().map(|&b| square(b)).sum::<f64>()).sqrt()
-    };
-    let (want, want_gradients) = run(DType::F32, 1.0);
-    let (got, gradients) = run(DType::F16, 1024.0);
-    let (forward, backward) = (distance(&got.data, &want.data), distance(&gradients, &want_gradients));
-    assert!(forward > 0.0, "f16 was not used");
-    assert!(forward < 3e-3, "output: {forward}");
-    assert!(backward < 1e-2, "gradients: {backward}");
 }
 
 /// A network of half the size.
@@ -339,4 +241,35 @@ fn all_blocks_are_told_their_share_at_once() {
     let blocks = blocks.count();
     assert_eq!(rows.len(), blocks + 2, "two more make the embedding");
     assert_eq!(rows[rows.len() - 1] - rows[2], blocks - 1, "{rows:?}");
+}
+
+#[test]
+fn an_upsampler_takes_the_small_picture_bilinearly() {
+    let config = UNetConfig { low_res_channels: 3, num_classes: None, ..small() };
+    let unet = UNet::new(&config).unwrap();
+    assert_eq!(unet.parameters().specs()[4].file_shape(), [32, 6, 3, 3]);
+    let mut cx = Context::new(gpu());
+    let z = Array::random(&[2, 16, 16, 3], 1);
+    let small = Array::random(&[2, 4, 4, 3], 2);
+    let (z_, small_) = (z.upload(&cx, DType::F32), small.upload(&cx, DType::F32));
+    let both = unet.with_low_res(&mut cx, &z_, &small_).unwrap();
+    assert_eq!(both.shape(), [2, 16, 16, 6]);
+    let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
+    arena.write(gpu(), 0, &unet.parameters().initial_values(3)).unwrap();
+    let weights = arena.weights(unet.parameters(), 0);
+    let time = Array::new(&[2], vec![3.0, 700.0]).upload(&cx, DType::F32);
+    let pass = Pass::inference(DType::F32);
+    assert!(unet.forward(&mut cx, &weights, &z_, &time, None, &pass).is_err());
+    let out = unet.forward(&mut cx, &weights, &both, &time, None, &pass).unwrap();
+    assert_eq!(out.shape(), [2, 16, 16, 6]);
+    cx.keep(&both);
+    let plan = cx.finish("upsampler").unwrap();
+    plan.run().unwrap();
+    let both = download(&plan, &both);
+    // The corner lies half a pixel outside the small picture's first centre: it is that pixel.
+    assert_eq!(both.data[..6], [&z.data[..3], &small.data[..3]].concat());
+
+    let mut cx = Context::new(gpu());
+    let wrong = Array::random(&[2, 5, 4, 3], 2).upload(&cx, DType::F32);
+    assert!(unet.with_low_res(&mut cx, &z_, &wrong).unwrap_err().to_string().contains("[2, 5, 4, 3]"));
 }

@@ -4,10 +4,10 @@ use crate::error::{Error, Result};
 use crate::nn::Weights;
 use crate::nn::layers::{Attention, Conv2d, RowLinear};
 use crate::nn::parameters::Parameters;
+use crate::nn::pass::Pass;
 use crate::ops::{self, QkvOrder};
 use crate::tensor::{Context, Tensor};
 
-use super::Pass;
 use super::blocks::{Block, ResBlock, Scale};
 use super::config::{QkvLayout, Resample, UNetConfig};
 use super::told::Told;
@@ -169,7 +169,7 @@ pub(super) fn embed_time(
 }
 
 /// What w is multiplied by for the sinusoidal embedding, which was made for times of up to a thousand.
-const GUIDANCE_SCALE: f32 = 100.0;
+const TIME_OF_WEIGHT: f32 = 100.0;
 
 /// The embedding of the guidance weight of a distilled network, made like that of the time (arXiv 2210.03142, section 3).
 pub(super) fn embed_guidance(
@@ -179,6 +179,6 @@ pub(super) fn embed_guidance(
     channels: usize,
     w: &Tensor,
 ) -> Result<Tensor> {
-    let scaled = ops::scale(cx, w, GUIDANCE_SCALE)?;
+    let scaled = ops::scale(cx, w, TIME_OF_WEIGHT)?;
     embed_time(cx, weights, layers, channels, &scaled)
 }

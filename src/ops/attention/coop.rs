@@ -9,7 +9,7 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Launch, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::problem::Params;
 
 use Access::{Read, Update, Write};
 

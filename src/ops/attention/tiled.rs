@@ -5,7 +5,7 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::Params;
+use super::problem::Params;
 
 use Access::{Read, Update, Write};
 

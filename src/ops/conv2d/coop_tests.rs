@@ -2,9 +2,11 @@
 //! matrices they are emulated, in small tiles.
 
 use super::coop::{Choice, Halo, Kind, Product, tile};
+use super::problem::Splits;
 use super::tests::{random, reference, run_conv};
 use super::*;
 use crate::gpu::{DeviceChoice, Gpu, Rung, Storage};
+use crate::tensor::DType;
 use crate::testing::{Array, download, download_from, gpu};
 
 /// Shapes for cooperative matrices: each kernel, tails of tiles, splits, padded channels, and what falls back.
@@ -175,9 +177,7 @@ fn emulated_weight_gradients_of_any_channels_agree_with_f64() {
         let [x, dy] = [&case.x, &case.gy].map(|array| array.upload(&cx, DType::F16));
         let [w, bias] = [&case.w, case.bias.as_ref().unwrap()].map(|array| array.upload(&cx, DType::F32));
         let params = Params::new(&x, &w, Some(&bias), stride).unwrap().flattened();
-        let small = |(of, splits): &(_, super::weight_gradient::Splits)| {
-            *of == tile([2, 2], [2, 2]) && splits.count == 1
-        };
+        let small = |(of, splits): &(_, Splits)| *of == tile([2, 2], [2, 2]) && splits.count == 1;
         let choice = coop::weight_choices(&cx, &x, &params).into_iter().find(small).unwrap();
         for accumulate in [false, true] {
             let target = crate::tensor::GradTarget { tensor: w.clone(), accumulate };

@@ -8,16 +8,11 @@ use crate::gpu::{Access, Kernel, Rung, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::{Params, Tile, cast_weights, coop, split};
+use super::problem::{Direction, Params, TWICE, Tensors, Tile, cast_weights};
+use super::{coop, split};
 
 const READS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Write];
 const ADDS: &[Access] = &[Access::Read, Access::Read, Access::Read, Access::Update];
-/// Input channels of a tap that the tiled kernels take at once.
-pub(super) const STEP: u32 = 16;
-
-/// x and w twice, as fours and one by one.
-pub(super) const TWICE: &[Access] =
-    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
 const TWICE_ADDS: &[Access] =
     &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Update];
 
@@ -51,13 +46,6 @@ const TRUSTED: [[Kernel; 2]; 2] = {
 };
 const TRANSPOSE: Kernel =
     Kernel::new("conv2d_transpose", wgsl!("conv2d"), "transpose", &[Access::Read, Access::Write]);
-
-/// Which of the two a gather is, for its name in profiles.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Direction {
-    Forward,
-    InputGradient,
-}
 
 /// y = bias + gather of x with w, or y += that if `params.accumulate`. `w` are the forward pass's weights, which the
 /// input gradient turns.
@@ -99,15 +87,6 @@ pub(super) fn gather(
         }
     }
     Ok(())
-}
-
-/// What a gather binds.
-#[derive(Clone, Copy)]
-pub(super) struct Tensors<'a> {
-    pub x: &'a Tensor,
-    pub w: &'a Tensor,
-    pub bias: &'a Tensor,
-    pub y: &'a Tensor,
 }
 
 fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Params) {

@@ -8,8 +8,7 @@ use crate::gpu::{Access, Kernel, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::gather::{Direction, STEP, TWICE, Tensors};
-use super::{Params, Tile};
+use super::problem::{Direction, Params, STEP, TWICE, Tensors, Tile};
 
 use Access::{Read, Update, Write};
 

@@ -1,8 +1,10 @@
 //! Every rung against golden tensors, against a plain f64 loop, and against itself at another batch size.
 
+use super::problem::{Tensors, Tile};
 use super::*;
 use crate::autograd::backprop_from;
 use crate::gpu::Rung;
+use crate::tensor::DType;
 use crate::testing::{
     Array, Golden, check_gradients, download, dtypes, forward_backward_mixed, gpu, rungs, tolerance,
 };
@@ -184,10 +186,10 @@ fn every_tile_gives_the_same_bits() {
             let bias = case.bias.as_ref().unwrap().upload(cx, DType::F32);
             let params = Params::new(&x, &w, Some(&bias), stride).unwrap();
             let [y, dx, dw] = [&dy, &x, &w].map(|like| cx.output("out", like.shape(), DType::F32).unwrap());
-            let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
+            let tensors = Tensors { x: &x, w: &w, bias: &bias, y: &y };
             gather::tiled(cx, Direction::Forward, tensors, params, tile, trusted);
             let turned = gather::turned(cx, &w, params).unwrap();
-            let tensors = gather::Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
+            let tensors = Tensors { x: &dy, w: &turned, bias: &turned, y: &dx };
             gather::tiled(cx, Direction::InputGradient, tensors, params.reversed(), tile, trusted);
             let target = crate::tensor::GradTarget { tensor: dw, accumulate: false };
             weight_gradient::tiled(cx, [&x, &dy], &target, params, tile, trusted).unwrap();
@@ -225,7 +227,7 @@ fn splits_of_a_sum_give_the_same_bits_in_any_number_of_images() {
             let bias = case.bias.as_ref().unwrap().upload(cx, DType::F32);
             let params = Params::new(&x, &w, Some(&bias), 1).unwrap();
             let y = cx.output("out", &case.gy.shape, dtype).unwrap();
-            let tensors = gather::Tensors { x: &x, w: &w, bias: &bias, y: &y };
+            let tensors = Tensors { x: &x, w: &w, bias: &bias, y: &y };
             split::gather(cx, Direction::Forward, tensors, params, splits, images * of_image, checked)
                 .unwrap();
             cx.keep(&y);

@@ -9,7 +9,9 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::{Params, Tile, convert, coop};
+use super::super::cast::convert;
+use super::coop;
+use super::problem::{Params, Splits, Tile};
 
 const SUMS: &[Access] = &[Access::Read, Access::Read, Access::Update];
 
@@ -25,9 +27,6 @@ const BIAS: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_weight"), "bias", &[Access::Read, Access::Update]);
 const BIAS_TILED: Kernel =
     Kernel::new("conv2d_bias_gradient", wgsl!("conv2d_bias"), "columns", &[Access::Read, Access::Update]);
-const REDUCE: Kernel =
-    Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
-
 /// No split sums much fewer pixels than this: adding the splits up costs, too.
 const SHORTEST: usize = 256;
 
@@ -141,67 +140,4 @@ pub(in crate::ops) fn bias_gradient(cx: &mut Context, dy: &Tensor, db: &GradTarg
         }
         cx.launch(&BIAS).bind(dy).bind(out).params(&params).over(out_c * splits.count, 64);
     })
-}
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Reduce {
-    count: u32,
-    splits: u32,
-    accumulate: u32,
-    unused: u32,
-}
-
-/// How the pixels are divided: a function of the shapes alone, so that the order of the sum is too.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Splits {
-    pub(super) count: usize,
-    /// Pixels in each but the last.
-    pub(super) chunk: usize,
-}
-
-impl Splits {
-    fn one(pixels: usize) -> Self {
-        Splits { count: 1, chunk: pixels }
-    }
-
-    /// About `wanted` of them, each but the last a multiple of `step` pixels.
-    pub(super) fn of(pixels: usize, wanted: usize, step: usize) -> Self {
-        let chunk = pixels.div_ceil(wanted).next_multiple_of(step);
-        Splits { count: pixels.div_ceil(chunk), chunk }
-    }
-
-    /// For a kernel of `groups` workgroups a split: `enough` workgroups in all, but no split much shorter than
-    /// `shortest` pixels.
-    fn new(pixels: usize, groups: usize, enough: usize, shortest: usize) -> Self {
-        let wanted = enough.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
-        let chunk = pixels.div_ceil(wanted);
-        Splits { count: pixels.div_ceil(chunk), chunk }
-    }
-
-    /// The parameters of a kernel that sums these splits.
-    pub(super) fn tell(self, params: Params, accumulate: u32) -> Params {
-        Params { accumulate, chunk: self.chunk as u32, splits: self.count as u32, ..params }
-    }
-
-    /// Has `launch(cx, out, accumulate)` write `[splits, …]` partial sums and adds them up in `target`. A single
-    /// split goes there straight away.
-    pub(super) fn sum(
-        self,
-        cx: &mut Context,
-        target: &GradTarget,
-        launch: impl FnOnce(&mut Context, &Tensor, u32),
-    ) -> Result<()> {
-        if self.count == 1 {
-            launch(cx, &target.tensor, target.flag());
-            return Ok(());
-        }
-        let count = target.tensor.len();
-        let partial = cx.output("conv2d partial sums", &[self.count, count], DType::F32)?;
-        launch(cx, &partial, 0);
-        let params =
-            Reduce { count: count as u32, splits: self.count as u32, accumulate: target.flag(), unused: 0 };
-        cx.launch(&REDUCE).bind(&partial).bind(&target.tensor).params(&params).over(count, 64);
-        Ok(())
-    }
 }

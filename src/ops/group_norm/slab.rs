@@ -55,7 +55,7 @@ pub(super) struct Slabs {
 impl Slabs {
     /// For workgroups of at most `invocations`. `None` where the channels do not come in whole packs of at most two groups, or
     /// in no slabs that one workgroup should have. Independent of the batch, as sums are split by it.
-    pub fn new(of: &super::Params, dtype: DType, invocations: usize) -> Option<Slabs> {
+    pub fn new(of: &super::problem::Params, dtype: DType, invocations: usize) -> Option<Slabs> {
         let [pixels, channels, groups] = [of.pixels, of.channels, of.groups].map(|extent| extent as usize);
         let (lanes, width) = (lanes(dtype), channels / groups);
         if !channels.is_multiple_of(lanes) || !two_groups_at_most(channels, lanes, width) {

@@ -93,7 +93,7 @@ pub(super) struct Tiles(Params);
 
 impl Tiles {
     /// `None` where the channels do not come in whole packs, or in no slabs of whole groups that are small enough.
-    pub fn new(of: &super::Params, dtype: DType) -> Option<Tiles> {
+    pub fn new(of: &super::problem::Params, dtype: DType) -> Option<Tiles> {
         let [batch, pixels, channels, groups] =
             [of.batch, of.pixels, of.channels, of.groups].map(|extent| extent as usize);
         let lanes = lanes(dtype);

@@ -10,7 +10,6 @@ use crate::ops::{self, TeacherMove};
 use crate::tensor::{Context, DType, Tensor};
 use crate::train::objective::Draw;
 use crate::train::options::TrainOptions;
-use crate::train::step::over;
 
 /// What the host writes for each image of a distillation, and what becomes of it.
 pub struct Lessons {
@@ -112,7 +111,7 @@ impl Lessons {
 
     /// w of each image, `[N]`.
     fn weights(&self, n: usize) -> Tensor {
-        over(&self.weights, &[n], DType::F32)
+        Tensor::over(&self.weights, &[n], DType::F32)
     }
 
     /// Records what the student at `z`, `time` has to predict.
@@ -131,19 +130,19 @@ impl Lessons {
             false => teacher.weights().fixed_in(cx.gpu(), dtype)?,
         };
         let pass = Pass::inference(dtype);
-        let [first, second] = [0, 1].map(|i| over(&self.rows[i], &[n, 8], DType::F32));
+        let [first, second] = [0, 1].map(|i| Tensor::over(&self.rows[i], &[n, 8], DType::F32));
         if self.levels.is_none() {
-            let labels = over(&self.labels, &[2 * n], DType::U32);
+            let labels = Tensor::over(&self.labels, &[2 * n], DType::U32);
             let inputs = Inputs { conditions: 2, ..Inputs::of(z, time, Some(&labels)) };
             let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
             return ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first });
         }
-        let labels = over(&self.labels, &[n], DType::U32);
+        let labels = Tensor::over(&self.labels, &[n], DType::U32);
         let w = self.weights(n);
         let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, time, Some(&labels)) };
         let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
         let middle = ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first })?;
-        let time = over(&self.times, &[n], DType::F32);
+        let time = Tensor::over(&self.times, &[n], DType::F32);
         let inputs = Inputs { z: &middle, time: &time, ..inputs };
         let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
         ops::teacher_move(cx, TeacherMove { z: &middle, out: &out, start: z, rows: &second })

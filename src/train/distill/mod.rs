@@ -5,54 +5,15 @@
 
 mod lessons;
 
-use serde::{Deserialize, Serialize};
-
 use crate::data::fingerprint::Fingerprint;
-use crate::diffusion::{Prediction, TimeSampler};
+use crate::diffusion::Prediction;
 use crate::error::{Error, Result};
 use crate::model::{Average, Conditions, Model, ModelConfig};
 use crate::nn::Parameters;
 
-use super::objective::{LossKind, Objective, TrainSchedule};
-use super::options::TrainOptions;
+use super::objective::{Objective, TrainSchedule};
+use super::options::{Distillation, TrainOptions};
 pub(super) use lessons::{Lesson, Lessons};
-
-/// What makes a training a distillation; part of [`TrainOptions`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Distillation {
-    /// A hash of the teacher's configuration and weights.
-    pub teacher: String,
-    /// Which of the teacher's weights these are, where its files say: `raw`, or the rate of an average. Told, not compared.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub average: Option<String>,
-    /// Steps of the student where it halves those of its teacher; none where it learns guidance.
-    pub steps: Option<usize>,
-}
-
-impl Distillation {
-    /// Refuses what no student can learn.
-    pub(super) fn check(&self, options: &TrainOptions) -> Result<()> {
-        let refuse = |what: &str| Err(Error::Config(what.to_owned()));
-        // Variances are learnt from the teacher, not from the bound.
-        let objective = Objective { learn_sigma: false, ..options.objective };
-        objective.check()?;
-        if objective.loss != LossKind::Simple || objective.t_sampler == TimeSampler::Importance {
-            return refuse("a student's loss is the mean squared error, at times drawn evenly");
-        }
-        if options.unet.guidance_range.is_none() {
-            return refuse("a student is told the guidance weight: give --w FROM:TO");
-        }
-        match self.steps {
-            Some(0) => refuse("a student needs at least one step (--halve)"),
-            Some(_) if objective.prediction == Prediction::Eps => refuse(
-                "steps of a network that predicts eps cannot be halved: at the noisy end x̂ = (z - σ eps)/α says nothing of \
-                 the picture; distil the guidance with --predict v first",
-            ),
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A model that teaches.
 pub struct Teacher {

@@ -1,6 +1,8 @@
 //! Options, presets and what they refuse.
 
 use super::*;
+use crate::data::Dataset;
+use crate::train::presets::{PRESETS, Preset};
 
 fn digits() -> TrainOptions {
     let dataset = Dataset::open("digits", None).unwrap();

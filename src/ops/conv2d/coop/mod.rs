@@ -13,9 +13,7 @@ use crate::gpu::{Access, Kernel, groups_over};
 use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::gather::Direction;
-use super::weight_gradient::Splits;
-use super::{Params, cast_weights};
+use super::problem::{Direction, Params, Splits, cast_weights};
 
 #[cfg(test)]
 pub(super) use tile::Product;

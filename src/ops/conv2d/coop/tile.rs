@@ -7,7 +7,7 @@
 use crate::gpu::Rung;
 use crate::tensor::{Context, DType, Launch, Tensor};
 
-use super::super::Params;
+use super::super::problem::Params;
 
 /// The tile of a workgroup: subgroups down and across, and the matrices of 16x16 that each holds.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -1,0 +1,303 @@
+//! What all kernels of this family share: the problem as they are told it, tiles, how sums are split and added up.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::error::{Error, Result};
+use crate::gpu::{Access, Kernel};
+use crate::tensor::{Context, DType, GradTarget, Launch, Tensor};
+use crate::wgsl;
+
+use super::super::cast::convert;
+
+/// Input channels of a tap that the tiled kernels take at once.
+pub(super) const STEP: u32 = 16;
+
+/// x and w twice, as fours and one by one.
+pub(super) const TWICE: &[Access] =
+    &[Access::Read, Access::Read, Access::Read, Access::Read, Access::Read, Access::Write];
+const REDUCE: Kernel =
+    Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
+
+/// What every kernel of this family is told: `in` is what is read, `out` what is written (or, for weight
+/// gradients, x and dy).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+pub(super) struct Params {
+    pub batch: u32,
+    pub in_h: u32,
+    pub in_w: u32,
+    pub in_c: u32,
+    pub out_h: u32,
+    pub out_w: u32,
+    pub out_c: u32,
+    pub kernel: u32,
+    pub step: u32,
+    pub spread: u32,
+    pub pad: u32,
+    pub accumulate: u32,
+    pub has_bias: u32,
+    /// Steps a split, of weight gradients pixels, and how many splits.
+    pub chunk: u32,
+    pub splits: u32,
+    pub has_residual: u32,
+}
+
+impl Params {
+    /// Those of the forward pass, having checked the shapes.
+    pub fn new(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<Self> {
+        let [batch, height, width, channels] = x.nhwc("conv2d")?;
+        let (kernel, filters) = check(x, w, bias, stride)?;
+        Ok(Params {
+            batch: batch as u32,
+            in_h: height as u32,
+            in_w: width as u32,
+            in_c: channels as u32,
+            out_h: height.div_ceil(stride) as u32,
+            out_w: width.div_ceil(stride) as u32,
+            out_c: filters as u32,
+            kernel: kernel as u32,
+            step: stride as u32,
+            spread: 1,
+            pad: (kernel as u32 - 1) / 2,
+            accumulate: 0,
+            has_bias: u32::from(bias.is_some()),
+            chunk: 0,
+            splits: 0,
+            has_residual: 0,
+        })
+    }
+
+    /// The pixels of a 1x1 convolution do not see each other: as one row they fill tiles best.
+    pub fn flattened(self) -> Self {
+        if self.kernel != 1 || self.step != 1 {
+            return self;
+        }
+        let pixels = self.batch * self.in_h * self.in_w;
+        Params { batch: 1, in_h: 1, in_w: pixels, out_h: 1, out_w: pixels, ..self }
+    }
+
+    /// Those of the gather that makes dx of dy.
+    pub fn reversed(self) -> Self {
+        Params {
+            in_h: self.out_h,
+            in_w: self.out_w,
+            in_c: self.out_c,
+            out_h: self.in_h,
+            out_w: self.in_w,
+            out_c: self.in_c,
+            step: 1,
+            spread: self.step,
+            has_bias: 0,
+            ..self
+        }
+    }
+
+    /// Tells a kernel whether it may read four channels at once.
+    pub fn set_fours<'a>(&self, launch: Launch<'a>) -> Launch<'a> {
+        launch.constant("FOURS", f64::from(u8::from(self.fours())))
+    }
+
+    pub fn fours(&self) -> bool {
+        self.in_c.is_multiple_of(4) && self.out_c.is_multiple_of(4)
+    }
+
+    /// Steps of a tiled gather: sixteen channels of a tap each. With a spread a phase has fewer.
+    pub fn steps(&self) -> u32 {
+        self.kernel * self.kernel * self.in_c.div_ceil(STEP)
+    }
+
+    /// Multiplications and additions of the forward pass, and of either gradient.
+    pub fn flops(&self) -> f64 {
+        let taps = f64::from(self.kernel * self.kernel);
+        2.0 * self.pixels() as f64 * taps * f64::from(self.in_c) * f64::from(self.out_c)
+    }
+
+    /// The pixels that a weight gradient sums over.
+    pub fn pixels(&self) -> usize {
+        (self.batch * self.out_h * self.out_w) as usize
+    }
+
+    /// Height and width of the output in one phase: the pixels of the same oy % spread and ox % spread, for which the
+    /// same taps meet an input pixel. The first phase is the largest.
+    pub fn phase_extent(&self) -> [u32; 2] {
+        [self.out_h, self.out_w].map(|extent| extent.div_ceil(self.spread))
+    }
+
+    /// The pixels of the first phase, over all images.
+    pub fn phase_pixels(&self) -> u64 {
+        self.phase_extent().map(u64::from).iter().product::<u64>() * u64::from(self.batch)
+    }
+}
+
+/// The tile of a workgroup in the tiled kernels: rows (pixels, or taps and input channels) by output channels.
+/// Its choice does not touch the order of sums over taps and channels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Tile {
+    pub m: u32,
+    pub n: u32,
+}
+
+impl Tile {
+    pub const ALL: [Tile; 3] = [Tile { m: 128, n: 128 }, Tile { m: 128, n: 64 }, Tile { m: 64, n: 64 }];
+    /// Those of gathers: on an H100 a 3x3 convolution of 192 channels runs at 39 TFLOP/s in tiles of 128x64 and at 37 in tiles
+    /// of 128x96; one of 384 channels ran at 36, 37, and in tiles of 128x128 at 35, before the inner loop was written out.
+    pub const GATHER: [Tile; 2] = [Tile { m: 128, n: 64 }, Tile { m: 64, n: 64 }];
+
+    pub fn groups(self, rows: u64, columns: u64) -> u64 {
+        rows.div_ceil(self.m.into()) * columns.div_ceil(self.n.into())
+    }
+
+    /// The largest tile that wastes little more than the smallest, and of which there are enough to fill a large
+    /// GPU when there are `copies` of the problem.
+    pub fn choose(all: &[Tile], rows: u64, columns: u64, copies: u64) -> Tile {
+        const ENOUGH: u64 = 256;
+        let area = |tile: Tile| tile.groups(rows, columns) * u64::from(tile.m * tile.n);
+        let smallest = all[all.len() - 1];
+        let good = |tile: &Tile| {
+            tile.groups(rows, columns) * copies >= ENOUGH && area(*tile) * 100 <= area(smallest) * 115
+        };
+        all.iter().copied().find(good).unwrap_or(smallest)
+    }
+
+    /// Sets the constants of a tiled kernel.
+    pub fn set(self, launch: Launch<'_>) -> Launch<'_> {
+        launch.constant("TILE_M", self.m.into()).constant("TILE_N", self.n.into())
+    }
+}
+
+impl std::fmt::Display for Tile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x16", self.m, self.n)
+    }
+}
+
+/// Which of the two a gather is, for its name in profiles.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Direction {
+    Forward,
+    InputGradient,
+}
+
+/// What a gather binds.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors<'a> {
+    pub x: &'a Tensor,
+    pub w: &'a Tensor,
+    pub bias: &'a Tensor,
+    pub y: &'a Tensor,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Reduce {
+    count: u32,
+    splits: u32,
+    accumulate: u32,
+    unused: u32,
+}
+
+/// How the pixels are divided: a function of the shapes alone, so that the order of the sum is too.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Splits {
+    pub count: usize,
+    /// Pixels in each but the last.
+    pub chunk: usize,
+}
+
+impl Splits {
+    pub fn one(pixels: usize) -> Self {
+        Splits { count: 1, chunk: pixels }
+    }
+
+    /// About `wanted` of them, each but the last a multiple of `step` pixels.
+    pub fn of(pixels: usize, wanted: usize, step: usize) -> Self {
+        let chunk = pixels.div_ceil(wanted).next_multiple_of(step);
+        Splits { count: pixels.div_ceil(chunk), chunk }
+    }
+
+    /// For a kernel of `groups` workgroups a split: `enough` workgroups in all, but no split much shorter than
+    /// `shortest` pixels.
+    pub fn new(pixels: usize, groups: usize, enough: usize, shortest: usize) -> Self {
+        let wanted = enough.div_ceil(groups).min(pixels.div_ceil(shortest)).max(1);
+        let chunk = pixels.div_ceil(wanted);
+        Splits { count: pixels.div_ceil(chunk), chunk }
+    }
+
+    /// The parameters of a kernel that sums these splits.
+    pub fn tell(self, params: Params, accumulate: u32) -> Params {
+        Params { accumulate, chunk: self.chunk as u32, splits: self.count as u32, ..params }
+    }
+
+    /// Has `launch(cx, out, accumulate)` write `[splits, …]` partial sums and adds them up in `target`. A single
+    /// split goes there straight away.
+    pub fn sum(
+        self,
+        cx: &mut Context,
+        target: &GradTarget,
+        launch: impl FnOnce(&mut Context, &Tensor, u32),
+    ) -> Result<()> {
+        if self.count == 1 {
+            launch(cx, &target.tensor, target.flag());
+            return Ok(());
+        }
+        let count = target.tensor.len();
+        let partial = cx.output("conv2d partial sums", &[self.count, count], DType::F32)?;
+        launch(cx, &partial, 0);
+        let params =
+            Reduce { count: count as u32, splits: self.count as u32, accumulate: target.flag(), unused: 0 };
+        cx.launch(&REDUCE).bind(&partial).bind(&target.tensor).params(&params).over(count, 64);
+        Ok(())
+    }
+}
+
+/// The weights in the type that a kernel reads.
+pub(super) fn cast_weights(cx: &mut Context, w: &Tensor, dtype: DType) -> Result<Tensor> {
+    if w.dtype() == dtype {
+        return Ok(w.clone());
+    }
+    let converted = cx.output("conv2d weights", w.shape(), dtype)?;
+    convert(cx, w, &converted, 0);
+    Ok(converted)
+}
+
+/// The kernel's side and the number of output channels.
+fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<(usize, usize)> {
+    let fail = |what: String| Err(Error::shape("conv2d", what));
+    let [batch, height, width, channels] = x.nhwc("conv2d")?;
+    let &[kernel, kernel_w, w_channels, filters] = w.shape() else {
+        return fail(format!("expected weights [Kh, Kw, C, K] (four dimensions), got {:?}", w.shape()));
+    };
+    if kernel != kernel_w || ![1, 3].contains(&kernel) {
+        return fail(format!("the kernel must be 1x1 or 3x3, got weights {:?}", w.shape()));
+    }
+    if channels != w_channels {
+        return fail(format!(
+            "x {:?} has {channels} channels but the weights {:?} take {w_channels}",
+            x.shape(),
+            w.shape()
+        ));
+    }
+    if ![1, 2].contains(&stride) {
+        return fail(format!("the stride must be 1 or 2, got {stride}"));
+    }
+    if batch * height * width * channels * filters == 0 {
+        return fail(format!("empty input: x is {:?}, the weights {:?}", x.shape(), w.shape()));
+    }
+    if let Some(bias) = bias
+        && bias.shape() != [filters]
+    {
+        return fail(format!("expected a bias [{filters}], got {:?}", bias.shape()));
+    }
+    if x.dtype() == DType::U32 {
+        return fail("x must be f32 or f16, got U32".to_owned());
+    }
+    if w.dtype() == DType::U32 {
+        return fail(format!("weights must be f32 or f16, got U32 of {:?}", w.shape()));
+    }
+    if let Some(bias) = bias
+        && bias.dtype() != DType::F32
+    {
+        return fail(format!("the bias must be f32, got {:?} of {:?}", bias.dtype(), bias.shape()));
+    }
+    Ok((kernel, filters))
+}
