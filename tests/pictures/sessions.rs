@@ -111,7 +111,9 @@ fn sessions() {
             };
             cases.check(&case("changes"), || drawn(&model, &whole, &asked[..2], changes));
             let steps = Request { steps: Some(3), variance_exponent: Some(0.8), ..asked[0].clone() };
-            cases.check(&case("three steps"), || drawn(&model, &whole, &[steps.clone()], |_, _| ()));
+            cases.check(&case("three steps"), || {
+                drawn(&model, &whole, std::slice::from_ref(&steps), |_, _| ())
+            });
         }
         for process in [models::CONTINUOUS_V, models::LINEAR_EPS, models::LEARNED_RANGE] {
             refused(process.name, session(&models::small(process), whole.clone()), "predict noise");
