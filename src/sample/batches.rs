@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 
 use crate::data::Image;
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::Gpu;
 use crate::sizes;
+use crate::tensor::Tensor;
 
 use super::options::Request;
 use super::sampler::to_u8;
+use super::slots;
 
 /// Steps submitted beyond the one that the host waits for: the device is never without work, and progress and Ctrl-C still
 /// mean something.
@@ -17,18 +19,16 @@ const AHEAD: usize = 3;
 /// A sampler, as far as running it is concerned.
 pub(super) struct Batches<'a> {
     pub gpu: &'a Gpu,
-    /// The pictures under way.
-    pub z: &'a Buffer,
-    /// `[N, H, W, C]`.
-    pub shape: [usize; 4],
+    /// The pictures under way, `[N, H, W, C]` f32.
+    pub z: &'a Tensor,
     pub steps: usize,
 }
 
 impl Batches<'_> {
     /// The first `count` pictures as they are now. Waits for the device.
     pub fn read(&self, count: usize) -> Result<Vec<f32>> {
-        let one = self.shape[1..].iter().product::<usize>() * 4;
-        let bytes = self.gpu.read(self.z, 0..(count * one) as u64)?;
+        let one = self.z.shape()[1..].iter().product::<usize>() * 4;
+        let bytes = self.gpu.read(slots::buffer(self.z)?, 0..(count * one) as u64)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
@@ -40,7 +40,7 @@ impl Batches<'_> {
         step: impl Fn() -> Result<()>,
         on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        let [_, height, width, channels] = self.shape;
+        let [_, height, width, channels] = self.z.nhwc("sampler")?;
         let values = self.values(requests, start, step, on_step)?;
         let picture = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
         values.chunks(height * width * channels).map(picture).collect()
@@ -54,7 +54,7 @@ impl Batches<'_> {
         step: impl Fn() -> Result<()>,
         mut on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<f32>> {
-        let [_, height, width, channels] = self.shape;
+        let [_, height, width, channels] = self.z.nhwc("sampler")?;
         let factors = [requests.len(), height, width, channels];
         let what = format!("{} pictures at a time", requests.len());
         let bytes = sizes::bytes(&what, &factors, 4)?;
@@ -64,7 +64,7 @@ impl Batches<'_> {
             "ask for fewer of them at once (fewer seeds, classes or a smaller count)",
         )?;
         let mut all = Vec::with_capacity(sizes::product(&what, &factors)?);
-        for batch in requests.chunks(self.shape[0]) {
+        for batch in requests.chunks(self.z.shape()[0]) {
             start(batch)?;
             let mut under_way = VecDeque::new();
             for _ in 0..self.steps {

@@ -12,7 +12,7 @@ use crate::tensor::{Context, DType};
 
 use super::batches::Batches;
 use super::options::{Request, SamplerOptions};
-use super::sampler::over;
+use super::slots::over;
 
 /// Classes at most: each is an evaluation of the network in every step.
 const MOST_CLASSES: usize = 64;
@@ -211,7 +211,8 @@ impl FromClassesSampler {
         guidance: Guidance,
         on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        let batches = Batches { gpu: &self.gpu, z: &self.z, shape: self.shape, steps: self.options.steps };
+        let z = over(&self.z, &self.shape, DType::F32);
+        let batches = Batches { gpu: &self.gpu, z: &z, steps: self.options.steps };
         batches.sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
     }
 }

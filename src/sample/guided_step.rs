@@ -11,7 +11,7 @@ use crate::ops::{self, AnnealCondition, GUIDER_ROW, Guided, GuidedStep, SamplerS
 use crate::tensor::{Context, DType, Tensor};
 
 use super::options::SamplerOptions;
-use super::sampler::over;
+use super::slots::over;
 
 /// What the host writes and the plans share.
 pub(super) struct Buffers {

@@ -14,13 +14,13 @@ use crate::gpu::{Gpu, Plan};
 use crate::model::{Conditions, Model, check_same_classes};
 use crate::ops::{self, GUIDER_ROW};
 use crate::random::Stream;
-use crate::tensor::{Context, DType};
+use crate::tensor::{Context, DType, Tensor};
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
 use super::guided_step::{Buffers, GuidedMoves, Network, StepParts};
 use super::options::{Request, SamplerOptions};
-use super::sampler::over;
+use super::slots::over;
 
 /// A recorded sampler with guiders. Steps without guidance are a plan of their own, of one evaluation.
 pub struct GuidedSampler {
@@ -29,7 +29,7 @@ pub struct GuidedSampler {
     guiders: Guiders,
     steps: Vec<StepCoefficients>,
     #[cfg_attr(target_arch = "wasm32", expect(dead_code, reason = "only what waits reads it"))]
-    shape: [usize; 4],
+    z: Tensor,
     null_label: u32,
     conditions: Conditions,
     /// The labels of all evaluations but the first; none where a weaker network takes the second.
@@ -112,7 +112,7 @@ impl GuidedSampler {
             options,
             guiders,
             steps: moves.steps,
-            shape,
+            z: over(&buffers.z, &shape, DType::F32),
             null_label: config.null_label(),
             conditions,
             other_labels,
@@ -210,7 +210,7 @@ impl GuidedSampler {
 
     #[cfg(not(target_arch = "wasm32"))]
     fn batches(&self) -> Batches<'_> {
-        Batches { gpu: &self.gpu, z: &self.buffers.z, shape: self.shape, steps: self.moves() }
+        Batches { gpu: &self.gpu, z: &self.z, steps: self.moves() }
     }
 }
 

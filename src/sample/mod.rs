@@ -5,6 +5,8 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod batches;
+mod checks;
+mod denoiser;
 #[cfg(not(target_arch = "wasm32"))]
 mod from_classes;
 #[cfg(test)]
@@ -12,14 +14,16 @@ mod golden_loops;
 mod guide;
 mod guided_step;
 mod guiding;
-mod moves;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
 mod sampler;
+mod slots;
+mod step;
 #[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
+mod walk;
 
 #[cfg(not(target_arch = "wasm32"))]
 pub use from_classes::FromClassesSampler;

@@ -1,11 +1,15 @@
-//! What a sampler evaluates, and what does not go together.
+//! What a sampler evaluates.
 
-use crate::error::{Error, Result};
-use crate::gpu::Buffer;
-use crate::nn::{UNet, UNetConfig, Weights};
+use crate::error::Result;
+use crate::gpu::{Buffer, Gpu};
+use crate::nn::{UNet, Weights};
+use crate::tensor::{DType, Tensor};
 
-use super::SamplerOptions;
+use super::checks::Settled;
+use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
+use super::slots::{Slots, filled, first};
+use super::step::Evaluation;
 
 /// What a sampler evaluates.
 #[derive(Clone, Copy)]
@@ -23,37 +27,52 @@ pub struct Networks<'a> {
     pub low_res: Option<(&'a Buffer, usize)>,
 }
 
-/// Refuses small pictures that do not fit an upsampler, or that a network does not take.
-pub(super) fn check_low_res(
-    config: &UNetConfig,
-    low_res: Option<(u64, usize)>,
-    options: &SamplerOptions,
-) -> Result<()> {
-    let channels = config.low_res_channels;
-    let what = match low_res {
-        None if channels == 0 => return Ok(()),
-        None => {
-            "this network is an upsampler: it makes pictures of smaller ones (give it as --upsampler)".into()
-        }
-        Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
-        Some(_) if options.guided => "guidance is for the network that makes the small pictures".into(),
-        Some((bytes, side)) if bytes < (options.batch * side * side * channels * 4) as u64 => {
-            format!("{} small pictures of side {side} do not fit into {bytes} bytes", options.batch)
-        }
-        Some(_) => return Ok(()),
-    };
-    Err(Error::Config(what))
+/// Networks as plans read them, and the rows that stay as they are.
+pub(crate) struct Fixed<'a> {
+    main: Network<'a>,
+    second: Option<(Network<'a>, Option<Tensor>)>,
 }
 
-/// Refuses a pair of networks that do not make the same pictures.
-pub(super) fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
-    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
-    if of(config) == of(other) {
-        return Ok(());
+impl<'a> Fixed<'a> {
+    /// # Errors
+    /// What the device objects to.
+    pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
+        let (n, dtype) = (settled.options.batch, settled.options.dtype);
+        let null_rows = |unet: &UNet| {
+            let rows = vec![unet.config().null_label(); n];
+            let rows = unet.config().num_classes.map(|_| rows);
+            rows.map(|rows| labels(gpu, &rows)).transpose()
+        };
+        let second = match networks.unconditional {
+            Some((unet, weights)) if settled.options.guided => {
+                Some((Network::new(gpu, unet, weights, dtype)?, null_rows(unet)?))
+            }
+            _ => None,
+        };
+        Ok(Fixed { main: Network::new(gpu, networks.unet, networks.weights, dtype)?, second })
     }
-    Err(Error::Config(format!(
-        "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-        of(other),
-        of(config)
-    )))
+
+    /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
+    pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
+        let (n, main): (usize, &dyn Denoiser) = (settled.options.batch, &self.main);
+        let rows = |conditions: usize| slots.rows.as_ref().map(|rows| first(rows, conditions * n));
+        if self.second.is_none() && !settled.options.two_pass {
+            let conditions = 1 + settled.others.len();
+            return Ok(vec![Evaluation { of: main, rows: rows(conditions), conditions }]);
+        }
+        let mut all = vec![Evaluation { of: main, rows: rows(1), conditions: 1 }];
+        if let Some((network, rows)) = &self.second {
+            all.push(Evaluation { of: network, rows: rows.clone(), conditions: 1 });
+        }
+        for row in &settled.others {
+            // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
+            let rows = slots.rows.as_ref().map(|_| labels(gpu, &vec![*row; n])).transpose()?;
+            all.push(Evaluation { of: main, rows, conditions: 1 });
+        }
+        Ok(all)
+    }
+}
+
+fn labels(gpu: &Gpu, rows: &[u32]) -> Result<Tensor> {
+    filled(gpu, "labels", &[rows.len()], DType::U32, bytemuck::cast_slice(rows))
 }
