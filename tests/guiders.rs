@@ -7,7 +7,7 @@ use common::{gpu, requests, sampler_options, tiny, train};
 use freeguide::diffusion::{Guidance, Guiders, Method, Prediction, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::Model;
-use freeguide::sample::{FromClassesSampler, GuidedSampler, Request, SamplerOptions};
+use freeguide::sample::{Request, Sampler, SamplerOptions, Uncond};
 use freeguide::train::{LossKind, Objective, TrainOptions, TrainSchedule};
 
 const STEPS: usize = 7;
@@ -45,10 +45,11 @@ impl Trained {
         pictures.map(|picture| picture.iter().map(|x| x.to_bits()).collect()).collect()
     }
 
-    fn guided(&self, text: &str, options: SamplerOptions) -> GuidedSampler {
+    fn guided(&self, text: &str, options: SamplerOptions) -> Sampler {
         let guiders: Guiders = text.parse().unwrap();
         let weak = text.contains("autoguidance").then_some(&self.model);
-        GuidedSampler::new(&self.gpu, &self.model, weak, guiders, options).unwrap()
+        let options = SamplerOptions { guiders, ..options };
+        Sampler::beside(&self.gpu, &self.model, weak, options).unwrap()
     }
 
     fn bits(&self, text: &str, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
@@ -124,7 +125,7 @@ fn guiders_draw() {
     assert!(difference <= 2e-5, "autoguidance by itself differs by {difference:e}");
 
     // Evaluations: two a step, one outside of an interval.
-    let evaluations = |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight));
+    let evaluations = |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight)).unwrap();
     assert_eq!((evaluations("constant", 1.0), evaluations("constant", 0.0)), (2 * STEPS, STEPS));
     assert_eq!(evaluations("also(4:0.5 2:1)", 1.0), 4 * STEPS);
     let some = evaluations("interval(lo=-2,hi=6)", 1.0);
@@ -133,8 +134,8 @@ fn guiders_draw() {
     // What cannot be.
     let refused = |text: &str| {
         let guiders: Guiders = text.parse().unwrap();
-        let made = GuidedSampler::new(&trained.gpu, &trained.model, None, guiders, options.clone());
-        made.map(drop).unwrap_err().to_string()
+        let options = SamplerOptions { guiders, ..options.clone() };
+        Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
     };
     assert!(refused("negative(cat)").contains("there is no class \"cat\""));
     assert!(refused("autoguidance(weak)").contains("weaker model weak"));
@@ -173,14 +174,8 @@ fn guiders_run_in_every_sampler_or_are_refused_with_the_reason() {
             let most = if objective.schedule == TrainSchedule::Continuous { 1e-2 } else { 1e-4 };
             assert!(difference <= most, "{} differs by {difference:e}", what("rescale(0)"));
             let refused = |text: &str| {
-                let made = GuidedSampler::new(
-                    &trained.gpu,
-                    &trained.model,
-                    None,
-                    text.parse().unwrap(),
-                    options.clone(),
-                );
-                made.map(drop).unwrap_err().to_string()
+                let options = SamplerOptions { guiders: text.parse().unwrap(), ..options.clone() };
+                Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
             };
             let chain = "interval(lo=-4,hi=4)+apg(r=2)+temperature(0.95)";
             for text in ["cfg++(0.6)", "zero-star(k=1)+rescale(0.5)", chain] {
@@ -219,8 +214,9 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
     let trained = Trained::new(Objective::default());
     let all = requests(3, 1);
     let draw = |weight: f64, all: &[Request], batch: usize| {
-        let options = sampler_options(batch, STEPS);
-        let sampler = FromClassesSampler::new(&trained.gpu, &trained.model, None, options).unwrap();
+        let uncond = Uncond::FromClasses { prior: None };
+        let options = SamplerOptions { uncond, ..sampler_options(batch, STEPS) };
+        let sampler = Sampler::of(&trained.gpu, &trained.model, options).unwrap();
         let mut drawn = Vec::new();
         for part in all.chunks(batch) {
             sampler.start(part, w(weight)).unwrap();
@@ -243,12 +239,14 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
     let free = Request { class: None, seed: 0 };
     assert_eq!(common::difference(&draw(2.0, &[free], 1), &draw(0.0, &[free], 1)), 0.0);
 
-    let refused = |prior: Option<&[f64]>, options: SamplerOptions| {
-        let made = FromClassesSampler::new(&trained.gpu, &trained.model, prior, options);
-        made.map(drop).unwrap_err().to_string()
+    let refused = |prior: Option<Vec<f64>>, options: SamplerOptions| {
+        let options = SamplerOptions { uncond: Uncond::FromClasses { prior }, ..options };
+        Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
     };
     let method = Method { kind: Some(SamplerKind::Ddim), ..Method::default() };
     let ddim = SamplerOptions { method, ..sampler_options(1, STEPS) };
     assert!(refused(None, ddim).contains("noise of ancestral steps"));
-    assert!(refused(Some(&[0.5, 0.5]), sampler_options(1, STEPS)).contains("the prior has 2 classes"));
+    assert!(refused(Some(vec![0.5, 0.5]), sampler_options(1, STEPS)).contains("the prior has 2 classes"));
+    let guided = SamplerOptions { guiders: "rescale(0.5)".parse().unwrap(), ..sampler_options(1, STEPS) };
+    assert!(refused(None, guided).contains("`uncond from-classes` does not go together with `guider`"));
 }

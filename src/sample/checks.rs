@@ -1,23 +1,34 @@
 //! What does not go together, with the reason and the way on; and what options come to where they do.
 
-use crate::diffusion::{Evaluations, Guidance, Process};
+use crate::diffusion::guiders::{Against, Guiders, moments};
+use crate::diffusion::{ClassPosterior, Clip, Evaluations, Guidance, Prediction, Process};
 use crate::error::{Error, Result};
-use crate::model::Conditions;
+use crate::model::{Conditions, Model, check_same_classes};
 use crate::nn::UNetConfig;
+use crate::ops;
 
-use super::SamplerOptions;
 use super::guide::Guide;
 use super::networks::Networks;
-use super::options::Request;
-use super::walk::Walk;
+use super::options::{Request, SamplerOptions, Uncond};
+use super::step::Combine;
+use super::walk::{Form, Walk};
+
+/// Classes at most from which an unconditional half is made: each is an evaluation of the network in every step.
+const MOST_CLASSES: usize = 64;
 
 /// Options that go together, and what follows from them.
 pub(crate) struct Settled {
     pub options: SamplerOptions,
     pub conditions: Conditions,
     pub walk: Walk,
-    /// The network's own rows that stand for "nothing" beside each picture's class.
+    /// Conditions that become one, the first of an evaluation.
+    pub mixed: usize,
+    /// The network's own rows that are evaluated beside each picture's class: "nothing", or what guiders name.
     pub others: Vec<u32>,
+    /// p(c) where the unconditional half comes from the classes.
+    pub prior: Option<Vec<f64>>,
+    /// The weights that a distilled network was trained for.
+    pub distilled: Option<[f64; 2]>,
     has_classes: bool,
     null_label: u32,
     /// Whether something else than the null class is the unconditional half.
@@ -25,60 +36,83 @@ pub(crate) struct Settled {
     by_gradient: bool,
     /// The classes that a guide by a gradient knows, where it is for classes.
     guided_classes: Option<usize>,
-    /// The weights that a distilled network was trained for.
-    pub distilled: Option<[f64; 2]>,
 }
 
 /// What a host writes for a batch of pictures.
 pub(crate) struct Written {
     /// `[K·N]`: rows of the class table.
     pub rows: Vec<u32>,
+    /// w as the step's kernel reads it, where nothing on the device says it.
+    pub weight: f32,
     /// w as distilled networks are told it.
     pub told: f32,
+    /// `[T, 8]`: the guiders' table.
+    pub guiders: Vec<f32>,
+    /// Of guiders, which steps need all evaluations.
+    pub needs_all: Vec<bool>,
 }
 
 impl Settled {
     /// # Errors
     /// [`Error::Config`] for what does not go together.
     pub fn new(networks: &Networks<'_>, process: &Process, options: SamplerOptions) -> Result<Settled> {
-        let Networks { unet, unconditional, guide, low_res, .. } = networks;
-        let config = unet.config();
+        let config = networks.unet.config();
+        check_together(networks, &options)?;
+        let own = options.guiders.is_empty() && options.uncond == Uncond::Null;
         // A distilled network is told w, and its one evaluation is guided.
-        let options = SamplerOptions { guided: options.guided && config.guidance_range.is_none(), ..options };
-        check_low_res(config, low_res.map(|(buffer, side)| (buffer.bytes(), side)), &options)?;
+        let guided = own && options.guided && config.guidance_range.is_none();
+        let options = SamplerOptions { guided, ..options };
+        let small = networks.low_res.map(|(buffer, side)| (buffer.bytes(), side));
+        check_small(config, small, options.batch, guided || !own)?;
         crate::sizes::check_batch(options.batch, config.sample_size, config.in_channels)?;
-        let has_classes = config.num_classes.is_some();
-        if let Some((other, _)) = unconditional {
-            check_pair(config, other.config())?;
-        }
         // Options of another model say nothing of this network.
         let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
         let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
-        match unconditional {
-            None if options.guided && !has_classes => conditions.check_guidance("guidance")?,
-            None if options.guided => conditions.check_null("guidance")?,
-            Some((other, _)) => {
-                Conditions::of_network(other.config()).check_null("the unconditional half")?
+        let (mut others, mut prior) = (Vec::new(), None);
+        match (&options.uncond, networks.unconditional) {
+            (Uncond::FromClasses { prior: given }, _) => {
+                prior = Some(check_from_classes(config, &conditions, given.as_deref(), process, &options)?);
             }
-            None => {}
+            _ if !options.guiders.is_empty() => {
+                others = check_guiders(config, &conditions, networks, &options.guiders)?;
+            }
+            (_, Some((other, _))) => {
+                check_pair(config, other.config())?;
+                Conditions::of_network(other.config()).check_null("the unconditional half")?;
+            }
+            _ if guided => {
+                if config.num_classes.is_none() {
+                    conditions.check_guidance("guidance")?;
+                }
+                conditions.check_null("guidance")?;
+                others = vec![config.null_label()];
+            }
+            _ => {}
         }
-        let walk = Walk::new(process, &options, guide.is_some())?;
-        let others = match unconditional {
-            None if options.guided => vec![config.null_label()],
-            _ => Vec::new(),
-        };
+        let walk = Walk::new(process, &options, networks.guide.is_some())?;
         Ok(Settled {
             conditions,
             walk,
+            mixed: 1,
             others,
-            has_classes,
-            null_label: config.null_label(),
-            elsewhere: unconditional.is_some(),
-            by_gradient: guide.is_some(),
-            guided_classes: guide.and_then(Guide::classes),
+            prior,
             distilled: config.guidance_range,
+            has_classes: config.num_classes.is_some(),
+            null_label: config.null_label(),
+            elsewhere: networks.unconditional.is_some() || options.guiders.against() != Against::Null,
+            by_gradient: networks.guide.is_some(),
+            guided_classes: networks.guide.and_then(Guide::classes),
             options,
         })
+    }
+
+    /// What becomes of the evaluations.
+    pub fn combine(&self) -> Combine<'_> {
+        match &self.prior {
+            Some(_) => Combine::Posterior,
+            None if self.options.guiders.is_empty() => Combine::InStep,
+            None => Combine::Guiders(&self.options.guiders),
+        }
     }
 
     /// Refuses what the network, or what guides it, was not taught, and guidance that this was not recorded for; else what a
@@ -87,37 +121,35 @@ impl Settled {
     /// # Errors
     /// [`Error::Config`] with the reason.
     pub fn written(&self, requests: &[Request], all: &[Request], guidance: Guidance) -> Result<Written> {
-        self.check_classes(requests, guidance)?;
-        let both = guidance.evaluations() == Evaluations::Both;
-        if self.distilled.is_none() && both && !self.options.guided {
-            let w = guidance.weight();
-            return Err(Error::Config(format!(
-                "w = {w} needs a guided sampler; this one evaluates once a step"
-            )));
-        }
-        let unconditional = guidance.evaluations() == Evaluations::Unconditional;
-        let told = match self.distilled {
-            None => 0.0,
-            // Without a class the guided picture is the unconditional one, whatever w.
-            Some([low, _]) if unconditional => low,
-            Some([low, high]) if !(low..=high).contains(&guidance.weight()) => {
-                return Err(Error::Config(format!(
-                    "w = {}: this distilled network was trained for w from {low} to {high}",
-                    guidance.weight()
-                )));
-            }
-            Some(_) => guidance.weight(),
-        };
+        self.check_classes(requests.iter().map(|request| request.class), guidance)?;
+        let plain = matches!(self.combine(), Combine::InStep);
+        let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
         let row = |request: &Request| match request.class {
             Some(class) if !unconditional => class,
             _ => self.null_label,
         };
         let others = self.others.iter().flat_map(|row| std::iter::repeat_n(*row, all.len()));
-        Ok(Written { rows: all.iter().map(row).chain(others).collect(), told: told as f32 })
+        let rows = match &self.prior {
+            None => all.iter().map(row).chain(others).collect(),
+            // Class by class.
+            Some(prior) => {
+                (0..prior.len() as u32).flat_map(|class| std::iter::repeat_n(class, all.len())).collect()
+            }
+        };
+        let (needs_all, guiders) = self.of_guiders(guidance)?;
+        let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
+        Ok(Written { rows, weight, told, guiders, needs_all })
     }
 
-    fn check_classes(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
-        let classes = requests.iter().map(|request| request.class);
+    /// Refuses classes that the network, or what guides it, was not taught, under this guidance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the reason.
+    pub fn check_classes(
+        &self,
+        classes: impl Iterator<Item = Option<u32>> + Clone,
+        guidance: Guidance,
+    ) -> Result<()> {
         if let Some(known) = self.guided_classes
             && let Some(class) = classes.clone().flatten().find(|class| *class as usize >= known)
         {
@@ -126,26 +158,116 @@ impl Settled {
                 known - 1
             )));
         }
-        // The classes of a network without any are those of what guides it.
-        if !self.has_classes && self.by_gradient {
-            return Ok(());
+        match self.combine() {
+            // The classes of a network without any are those of what guides it.
+            _ if !self.has_classes && self.by_gradient => Ok(()),
+            // The unconditional half is that of all classes: no null class is asked for.
+            Combine::Posterior => {
+                let mut named = classes.flatten();
+                named.try_for_each(|class| self.conditions.check_class(Some(class)))
+            }
+            Combine::Guiders(_) => self.conditions.check(classes, Evaluations::Both, self.elsewhere),
+            Combine::InStep => self.conditions.check(classes, guidance.evaluations(), self.elsewhere),
         }
-        self.conditions.check(classes, guidance.evaluations(), self.elsewhere)
+    }
+
+    /// Which steps need all evaluations of guiders, and their table.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a schedule gives a weight that is no number.
+    pub fn of_guiders(&self, guidance: Guidance) -> Result<(Vec<bool>, Vec<f32>)> {
+        let Combine::Guiders(guiders) = self.combine() else { return Ok((Vec::new(), Vec::new())) };
+        let (weight, steps) = (guidance.weight(), &self.walk.steps);
+        let weights = guiders.weights(weight, &moments(steps));
+        if let Some(step) = weights.iter().position(|weight| !(*weight as f32).is_finite()) {
+            let what = format!("the guiders give step {step} the weight {}", weights[step]);
+            return Err(Error::Config(what));
+        }
+        let needs_all = weights.iter().map(|weight| guiders.needs_all(*weight)).collect();
+        Ok((needs_all, ops::guider_table(guiders, weight, steps)))
+    }
+
+    /// w as the step's kernel reads it: guiders put their own there.
+    fn weight(&self, guidance: Guidance) -> Result<f32> {
+        let w = guidance.weight();
+        match self.combine() {
+            Combine::Guiders(_) => Ok(0.0),
+            Combine::Posterior => Ok(w as f32),
+            Combine::InStep => {
+                let both = guidance.evaluations() == Evaluations::Both;
+                if self.distilled.is_none() && both && !self.options.guided {
+                    return Err(Error::Config(format!(
+                        "w = {w} needs a guided sampler; this one evaluates once a step"
+                    )));
+                }
+                Ok(w as f32)
+            }
+        }
+    }
+
+    /// w as distilled networks are told it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for one that the network was not trained for.
+    pub fn told(&self, guidance: Guidance) -> Result<f32> {
+        let w = guidance.weight();
+        match self.distilled {
+            None => Ok(0.0),
+            // Without a class the guided picture is the unconditional one, whatever w.
+            Some([low, _]) if guidance.evaluations() == Evaluations::Unconditional => Ok(low as f32),
+            Some([low, high]) if !(low..=high).contains(&w) => Err(Error::Config(format!(
+                "w = {w}: this distilled network was trained for w from {low} to {high}"
+            ))),
+            Some(_) => Ok(w as f32),
+        }
+    }
+}
+
+/// Refuses options that contradict each other, or one of the networks.
+fn check_together(networks: &Networks<'_>, options: &SamplerOptions) -> Result<()> {
+    let refuse = |what: String| Err(Error::Config(what));
+    let Networks { unet, unconditional, weaker, guide, .. } = networks;
+    let distilled = unet.config().guidance_range.is_some();
+    let from_classes = options.uncond != Uncond::Null;
+    let guiders = !options.guiders.is_empty();
+    let others = [("guider", guiders), ("classifier", guide.is_some()), ("uncond-model", unconditional.is_some())];
+    let named = |only: &[&str]| others.iter().find(|(name, is)| *is && only.contains(name)).map(|(name, _)| *name);
+    if from_classes && let Some(other) = named(&["guider", "classifier", "uncond-model"]) {
+        return refuse(format!(
+            "`uncond from-classes` does not go together with `{other}`: its steps are those that p(class) is learnt from. Leave \
+             one out"
+        ));
+    }
+    if guiders && let Some(other) = named(&["classifier", "uncond-model"]) {
+        return refuse(format!(
+            "`guider` does not go together with `{other}`: guiders say themselves what their predictions are combined with. \
+             Leave one out, or name a weaker model with autoguidance(PATH)"
+        ));
+    }
+    if weaker.is_some() && !matches!(options.guiders.against(), Against::WeakModel(_)) {
+        return refuse("a weaker model came, but no guider leads away from it: say autoguidance(PATH)".into());
+    }
+    let second = [("uncond-model", unconditional.is_some()), ("guider", guiders), ("uncond from-classes", from_classes)];
+    match second.iter().find(|(_, is)| *is) {
+        Some((name, _)) if distilled => refuse(format!(
+            "`{name}`: this model is distilled, its guidance is its own; leave it out, and say how strong with `w`"
+        )),
+        _ => Ok(()),
     }
 }
 
 /// Refuses small pictures that do not fit an upsampler, or that a network does not take.
-fn check_low_res(config: &UNetConfig, low_res: Option<(u64, usize)>, options: &SamplerOptions) -> Result<()> {
+fn check_small(config: &UNetConfig, small: Option<(u64, usize)>, batch: usize, guided: bool) -> Result<()> {
     let channels = config.low_res_channels;
-    let what = match low_res {
+    let what = match small {
         None if channels == 0 => return Ok(()),
         None => {
             "this network is an upsampler: it makes pictures of smaller ones (give it as --upsampler)".into()
         }
         Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
-        Some(_) if options.guided => "guidance is for the network that makes the small pictures".into(),
-        Some((bytes, side)) if bytes < (options.batch * side * side * channels * 4) as u64 => {
-            format!("{} small pictures of side {side} do not fit into {bytes} bytes", options.batch)
+        Some(_) if guided => "guidance is for the network that makes the small pictures".into(),
+        Some((bytes, side)) if bytes < (batch * side * side * channels * 4) as u64 => {
+            format!("{batch} small pictures of side {side} do not fit into {bytes} bytes")
         }
         Some(_) => return Ok(()),
     };
@@ -155,12 +277,124 @@ fn check_low_res(config: &UNetConfig, low_res: Option<(u64, usize)>, options: &S
 /// Refuses a pair of networks that do not make the same pictures.
 fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
     let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
-    if of(config) == of(other) {
-        return Ok(());
+    let what = match other.guidance_range {
+        Some(_) => "the unconditional network is distilled: it has no unconditional half of its own".into(),
+        None if of(config) == of(other) => return Ok(()),
+        None => format!(
+            "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
+            of(other),
+            of(config)
+        ),
+    };
+    Err(Error::Config(what))
+}
+
+/// Refuses guiders that this network cannot follow; else the rows that they evaluate beside a picture's own.
+fn check_guiders(
+    config: &UNetConfig,
+    conditions: &Conditions,
+    networks: &Networks<'_>,
+    guiders: &Guiders,
+) -> Result<Vec<u32>> {
+    let refuse = |what: String| Err(Error::Config(what));
+    if guiders.annealing().is_some() && config.num_classes.is_none() {
+        return refuse("annealing changes the condition's embedding, and this network has no classes".into());
     }
-    Err(Error::Config(format!(
-        "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-        of(other),
-        of(config)
-    )))
+    let mut rows = Vec::new();
+    match (guiders.against(), networks.weaker) {
+        (Against::WeakModel(path), None) => {
+            return refuse(format!("autoguidance needs its weaker model {path} loaded"));
+        }
+        (Against::WeakModel(path), Some((weaker, _))) => {
+            let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels, c.num_classes);
+            if of(weaker.config()) != of(config) || weaker.config().guidance_range.is_some() {
+                return refuse(format!(
+                    "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
+                ));
+            }
+        }
+        (Against::Null | Against::Class(_), _) if conditions.classes() == 0 => {
+            return refuse("these guiders need classes, and the network has none".into());
+        }
+        (Against::Null, _) => {
+            conditions.check_null("guidance")?;
+            rows.push(config.null_label());
+        }
+        (Against::Class(class), _) => rows.push(conditions.class(&class)?),
+    }
+    for (class, _) in guiders.more_conditions() {
+        rows.push(conditions.class(class)?);
+    }
+    for row in rows.iter().filter(|row| **row != config.null_label()) {
+        conditions.check_class(Some(*row))?;
+    }
+    Ok(rows)
+}
+
+/// Refuses a weaker model that is of another kind than the one it guides.
+///
+/// # Errors
+/// [`Error::Config`] naming what differs.
+pub fn check_weaker(model: &Model, weaker: &Model) -> Result<()> {
+    let shape = |model: &Model| {
+        let config = model.unet.config();
+        (config.sample_size, config.in_channels, config.out_channels, config.num_classes)
+    };
+    if shape(model) != shape(weaker) || model.config.scheduler != weaker.config.scheduler {
+        let (path, weaker) = (model.path.display(), weaker.path.display());
+        return Err(Error::Config(format!(
+            "{weaker} cannot guide {path}: size, channels, classes and schedule of both must be alike"
+        )));
+    }
+    let name = |model: &Model| model.path.display().to_string();
+    let ours = (&*name(model), &*model.config.class_names);
+    check_same_classes(ours, (&name(weaker), &weaker.config.class_names), false).map(drop)
+}
+
+/// Refuses a network, a sampler or a prior that the unconditional score from classes means nothing to; else p(c).
+fn check_from_classes(
+    config: &UNetConfig,
+    conditions: &Conditions,
+    prior: Option<&[f64]>,
+    process: &Process,
+    options: &SamplerOptions,
+) -> Result<Vec<f64>> {
+    let refuse = |what: String| Err(Error::Config(what));
+    let classes = config.num_classes.unwrap_or(0);
+    if !(2..=MOST_CLASSES).contains(&classes) {
+        return refuse(format!(
+            "the unconditional score from classes takes 2 to {MOST_CLASSES} classes, an evaluation each; this network has {classes}"
+        ));
+    }
+    conditions.check_every_class()?;
+    let prior = prior.map_or_else(|| vec![1.0; classes], <[f64]>::to_vec);
+    if prior.len() != classes {
+        return refuse(format!("the prior has {} classes, the network {classes}", prior.len()));
+    }
+    let prior = ClassPosterior::new(&prior)?.probabilities();
+    let walk = Walk::new(process, options, false)?;
+    if walk.form != Form::Ancestral {
+        let kind = process.sampler(&options.method, options.steps);
+        let time = if process.is_continuous() { "continuous" } else { "discrete" };
+        let fits = process.is_continuous() && process.prediction == Prediction::Eps;
+        return refuse(format!(
+            "the unconditional score from classes follows the noise of ancestral steps, and a network that predicts eps in \
+             continuous time; {}",
+            match fits {
+                true => format!(
+                    "the sampler {kind} has no such noise: use --sampler ancestral, or --uncond null"
+                ),
+                false => {
+                    format!("this model predicts {} in {time} time: use --uncond null", process.prediction)
+                }
+            }
+        ));
+    }
+    if matches!(options.clip, Clip::Dynamic { .. }) {
+        return refuse(
+            "a dynamic threshold scales each class's prediction in its own way; use --clip static or none"
+                .into(),
+        );
+    }
+    Ok(prior)
 }

@@ -1,9 +1,11 @@
 //! What a step evaluates: a network with its weights, or a closed form.
 
+use crate::diffusion::guiders::Annealing;
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::nn::unet::{Inputs, Pass};
 use crate::nn::{UNet, Weights};
+use crate::ops::AnnealCondition;
 use crate::tensor::{Context, DType, Tensor};
 
 /// What a recording of a step shows to what it evaluates.
@@ -16,6 +18,8 @@ pub(crate) struct Shown<'a> {
     pub moves: &'a Tensor,
     /// `[1]` u32: the move.
     pub counter: &'a Tensor,
+    /// `[N, 2]` u32.
+    pub seeds: &'a Tensor,
     /// `[K·N]` u32 where there are classes, the first condition of all latents first.
     pub rows: Option<&'a Tensor>,
     /// K.
@@ -24,6 +28,8 @@ pub(crate) struct Shown<'a> {
     pub told: Option<&'a Tensor>,
     /// `[N, side, side, C']` f32: the small pictures of an upsampler.
     pub small: Option<&'a Tensor>,
+    /// Noise on the condition, and its `[T, 2]` f32.
+    pub annealing: Option<(Annealing, &'a Tensor)>,
 }
 
 /// A predictor of what the walk's rows take, eps for those of `guided_step`.
@@ -63,10 +69,19 @@ impl Denoiser for Network<'_> {
             None => shown.z.clone(),
             Some(small) => self.unet.with_low_res(cx, shown.z, small)?,
         };
+        let null_label = self.unet.config().null_label();
+        let annealing = shown.annealing.map(|(annealing, table)| AnnealCondition {
+            annealing,
+            table,
+            counter: shown.counter,
+            seeds: shown.seeds,
+            null_label,
+        });
         let time = shown.times.expect("a network takes the time");
         let inputs = Inputs {
             conditions: shown.conditions,
             guidance: shown.told,
+            annealing,
             ..Inputs::of(&z, time, shown.rows)
         };
         self.unet.evaluate(cx, &self.weights, inputs, &Pass::inference(self.dtype))

@@ -3,10 +3,10 @@
 use super::checks::Settled;
 use super::networks::Fixed;
 use super::slots::{self, Slots};
-use super::step::StepRecorder;
-use super::{ClassifierGuide, Networks, SamplerOptions};
+use super::step::{Combine, StepRecorder, Which};
+use super::{ClassifierGuide, Guide, Networks, SamplerOptions, Uncond};
 use crate::diffusion::{
-    BetaSchedule, Clip, DiscreteSchedule, LevelSource, Method, Prediction, Process, SamplerKind, Variance,
+    BetaSchedule, Clip, DiscreteSchedule, Guiders, LevelSource, Method, Prediction, Process, SamplerKind, Variance,
 };
 use crate::io::SafetensorsFile;
 use crate::model::load_values;
@@ -77,13 +77,8 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     let (unet, arena) = golden_network();
     let (classifier, weights) = (GoldenClassifier::new(), arena.weights(unet.parameters(), 0));
     let guide = classifier.guide();
-    let networks = Networks {
-        unet: &unet,
-        weights: &weights,
-        unconditional: None,
-        guide: case.classifier.then_some(&guide),
-        low_res: None,
-    };
+    let guide = case.classifier.then_some(&guide as &dyn Guide);
+    let networks = Networks { guide, ..Networks::of(&unet, &weights) };
     let options = SamplerOptions {
         batch: 2,
         steps: 1,
@@ -91,6 +86,8 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
         variance_exponent: 0.0,
         clip: Clip::Static,
         guided: false,
+        guiders: Guiders::default(),
+        uncond: Uncond::Null,
         two_pass: false,
         dtype: DType::F32,
         fast: false,
@@ -115,13 +112,15 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
         gpu: gpu(),
         name: "golden",
         evaluations: &fixed.evaluations(gpu(), &settled, &slots).unwrap(),
+        mixed: 1,
+        combine: Combine::InStep,
         guide: networks.guide,
         walk: &settled.walk,
         slots: &slots,
         clip: Clip::Static,
         fast: false,
     };
-    let plan = recorder.step().unwrap();
+    let plan = recorder.step(Which::All).unwrap();
 
     let all = golden.array("noise");
     let follow = |seed: Option<u64>| {

@@ -7,32 +7,30 @@
 mod batches;
 mod checks;
 mod denoiser;
-#[cfg(not(target_arch = "wasm32"))]
-mod from_classes;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
-mod guided_step;
-mod guiding;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
 mod sampler;
-mod slots;
+pub(crate) mod slots;
 mod step;
 #[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
 mod walk;
 
-#[cfg(not(target_arch = "wasm32"))]
-pub use from_classes::FromClassesSampler;
+pub use checks::check_weaker;
+pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
-pub use guiding::GuidedSampler;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
-pub use options::{Request, SamplerOptions};
+pub use options::{Request, SamplerOptions, Uncond};
 pub use sampler::{Sampler, to_u8};
+pub(crate) use slots::{Slots, has_momentum};
+pub(crate) use step::{Combine, Evaluation, StepRecorder, Which};
 #[cfg(not(target_arch = "wasm32"))]
 pub use upsampling::Upsampling;
+pub(crate) use walk::Walk;

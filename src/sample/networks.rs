@@ -8,7 +8,7 @@ use crate::tensor::{DType, Tensor};
 use super::checks::Settled;
 use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
-use super::slots::{Slots, filled, first};
+use super::slots::{Slots, filled};
 use super::step::Evaluation;
 
 /// What a sampler evaluates.
@@ -20,6 +20,8 @@ pub struct Networks<'a> {
     pub weights: &'a Weights,
     /// Another network for the unconditional half of guidance: one trained without classes, or a weaker one.
     pub unconditional: Option<(&'a UNet, &'a Weights)>,
+    /// The weaker network that a guider leads away from; it is told the same condition.
+    pub weaker: Option<(&'a UNet, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
     /// For an upsampler the small pictures, `[N, side, side, low_res_channels]` f32 in [-1, 1], and their side; to be written
@@ -27,10 +29,25 @@ pub struct Networks<'a> {
     pub low_res: Option<(&'a Buffer, usize)>,
 }
 
-/// Networks as plans read them, and the rows that stay as they are.
+impl<'a> Networks<'a> {
+    /// A network alone.
+    pub fn of(unet: &'a UNet, weights: &'a Weights) -> Self {
+        Networks { unet, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    }
+}
+
+/// Networks as plans read them.
 pub(crate) struct Fixed<'a> {
     main: Network<'a>,
-    second: Option<(Network<'a>, Option<Tensor>)>,
+    second: Option<Second<'a>>,
+}
+
+/// What takes the place of the unconditional half.
+enum Second<'a> {
+    /// Told nothing: its null rows, where it has classes.
+    Unconditional(Network<'a>, Option<Tensor>),
+    /// Told what the first is told.
+    Weaker(Network<'a>),
 }
 
 impl<'a> Fixed<'a> {
@@ -38,41 +55,51 @@ impl<'a> Fixed<'a> {
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
         let (n, dtype) = (settled.options.batch, settled.options.dtype);
-        let null_rows = |unet: &UNet| {
-            let rows = vec![unet.config().null_label(); n];
-            let rows = unet.config().num_classes.map(|_| rows);
-            rows.map(|rows| labels(gpu, &rows)).transpose()
-        };
-        let second = match networks.unconditional {
-            Some((unet, weights)) if settled.options.guided => {
-                Some((Network::new(gpu, unet, weights, dtype)?, null_rows(unet)?))
+        let main = Network::new(gpu, networks.unet, networks.weights, dtype)?;
+        let second = match (networks.unconditional, networks.weaker) {
+            (_, Some((unet, weights))) => Some(Second::Weaker(Network::new(gpu, unet, weights, dtype)?)),
+            (Some((unet, weights)), _) if settled.options.guided => {
+                let config = unet.config();
+                let rows = config.num_classes.map(|_| labels(gpu, config.null_label(), n)).transpose()?;
+                Some(Second::Unconditional(Network::new(gpu, unet, weights, dtype)?, rows))
             }
             _ => None,
         };
-        Ok(Fixed { main: Network::new(gpu, networks.unet, networks.weights, dtype)?, second })
+        Ok(Fixed { main, second })
     }
 
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
     pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
-        let (n, main): (usize, &dyn Denoiser) = (settled.options.batch, &self.main);
-        let rows = |conditions: usize| slots.rows.as_ref().map(|rows| first(rows, conditions * n));
-        if self.second.is_none() && !settled.options.two_pass {
-            let conditions = 1 + settled.others.len();
-            return Ok(vec![Evaluation { of: main, rows: rows(conditions), conditions }]);
+        let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
+        let main = |rows, conditions| Evaluation { of: &self.main as &dyn Denoiser, rows, conditions };
+        let of_first = || slots.rows.clone();
+        if let Some(prior) = &settled.prior {
+            return Ok(vec![main(of_first(), prior.len())]);
         }
-        let mut all = vec![Evaluation { of: main, rows: rows(1), conditions: 1 }];
-        if let Some((network, rows)) = &self.second {
-            all.push(Evaluation { of: network, rows: rows.clone(), conditions: 1 });
+        if self.second.is_none() && !settled.options.two_pass {
+            return Ok(vec![main(of_first(), mixed + settled.others.len())]);
+        }
+        let mut all = vec![main(of_first(), mixed)];
+        match &self.second {
+            None => {}
+            Some(Second::Unconditional(of, rows)) => {
+                all.push(Evaluation { of, rows: rows.clone(), conditions: 1 });
+            }
+            Some(Second::Weaker(of)) => {
+                all.push(Evaluation { of, rows: of_first(), conditions: mixed });
+            }
         }
         for row in &settled.others {
             // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
-            let rows = slots.rows.as_ref().map(|_| labels(gpu, &vec![*row; n])).transpose()?;
-            all.push(Evaluation { of: main, rows, conditions: 1 });
+            let rows = slots.rows.as_ref().map(|_| labels(gpu, *row, n)).transpose()?;
+            all.push(main(rows, 1));
         }
         Ok(all)
     }
 }
 
-fn labels(gpu: &Gpu, rows: &[u32]) -> Result<Tensor> {
-    filled(gpu, "labels", &[rows.len()], DType::U32, bytemuck::cast_slice(rows))
+/// The same row for all samples.
+fn labels(gpu: &Gpu, row: u32, samples: usize) -> Result<Tensor> {
+    let rows = vec![row; samples];
+    filled(gpu, "labels", &[samples], DType::U32, bytemuck::cast_slice(&rows))
 }

@@ -1,5 +1,7 @@
 //! A recorded sampler: the networks of a host, its options, and buffers of its own.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 #[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
 use crate::diffusion::{Evaluations, Guidance, Process};
@@ -11,14 +13,17 @@ use crate::gpu::Profile;
 use crate::gpu::{Gpu, Plan};
 use crate::model::{Conditions, Model};
 use crate::nn::{UNet, Weights};
+use crate::ops;
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
-use super::checks::Settled;
+use super::checks::{Settled, check_weaker};
 use super::networks::{Fixed, Networks};
 use super::options::{Request, SamplerOptions};
+#[cfg(not(target_arch = "wasm32"))]
+use super::slots::buffer;
 use super::slots::{Slots, write};
-use super::step::StepRecorder;
+use super::step::{Combine, StepRecorder, Which};
 
 /// A recorded sampler: start it, step it T times, read the pictures.
 pub struct Sampler {
@@ -26,24 +31,51 @@ pub struct Sampler {
     settled: Settled,
     slots: Slots,
     start: Plan,
-    step: Plan,
+    all: Plan,
+    /// Of guiders, steps that need no more than the condition's evaluation.
+    first: Option<Plan>,
+    under_way: Mutex<UnderWay>,
+}
+
+/// The pictures under way: the next step, and which steps need all evaluations.
+#[derive(Default)]
+struct UnderWay {
+    at: usize,
+    needs_all: Vec<bool>,
 }
 
 impl Sampler {
     /// The sampler of a model.
     ///
     /// # Errors
-    /// As [`Sampler::new`].
+    /// As [`Sampler::with`].
     pub fn of(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Result<Sampler> {
-        let options = SamplerOptions { conditions: Some(Conditions::of(&model.config)), ..options };
-        Self::new(gpu, &model.unet, &model.weights(), &model.config.process()?, options)
+        Self::beside(gpu, model, None, options)
     }
 
-    /// Records the plans of a network.
+    /// The sampler of a model beside the weaker one that its guiders lead away from.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for no steps, v outside [0, 1], or a guided sampler of a network without a
-    /// null class, as [`Conditions`] has it; whatever the device objects to.
+    /// As [`Sampler::with`]; [`Error::Config`](crate::Error::Config) when the two models are not alike in what they draw.
+    pub fn beside(
+        gpu: &Gpu,
+        model: &Model,
+        weaker: Option<&Model>,
+        options: SamplerOptions,
+    ) -> Result<Sampler> {
+        let options = SamplerOptions { conditions: Some(Conditions::of(&model.config)), ..options };
+        let weights = model.weights();
+        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
+        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
+        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
+        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
+        Self::with(gpu, networks, &model.config.process()?, options)
+    }
+
+    /// The sampler of a network.
+    ///
+    /// # Errors
+    /// As [`Sampler::with`].
     pub fn new(
         gpu: &Gpu,
         unet: &UNet,
@@ -51,14 +83,14 @@ impl Sampler {
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
-        let networks = Networks { unet, weights, unconditional: None, guide: None, low_res: None };
-        Self::with(gpu, networks, process, options)
+        Self::with(gpu, Networks::of(unet, weights), process, options)
     }
 
     /// Records the plans of several networks.
     ///
     /// # Errors
-    /// As [`Sampler::new`]; [`Error::Config`](crate::Error::Config) when the unconditional network makes other pictures.
+    /// [`Error::Config`](crate::Error::Config) for no steps, v outside [0, 1], a guided sampler of a network without a null class, as
+    /// [`Conditions`] has it, and all else that does not go together; whatever the device objects to.
     pub fn with(
         gpu: &Gpu,
         networks: Networks<'_>,
@@ -72,14 +104,20 @@ impl Sampler {
             gpu,
             name: "sampler",
             evaluations: &fixed.evaluations(gpu, &settled, &slots)?,
+            mixed: settled.mixed,
+            combine: settled.combine(),
             guide: networks.guide,
             walk: &settled.walk,
             slots: &slots,
             clip: settled.options.clip,
             fast: settled.options.fast,
         };
-        let (start, step) = (recorder.start()?, recorder.step()?);
-        Ok(Sampler { gpu: gpu.clone(), settled, slots, start, step })
+        let (start, all) = (recorder.start()?, recorder.step(Which::All)?);
+        let first = match settled.combine() {
+            Combine::Guiders(_) => Some(recorder.step(Which::First)?),
+            Combine::InStep | Combine::Posterior => None,
+        };
+        Ok(Sampler { gpu: gpu.clone(), settled, slots, start, all, first, under_way: Mutex::default() })
     }
 
     /// Whether a guidance needs a guided sampler: w = 0 and w = -1 need one evaluation a step.
@@ -92,58 +130,108 @@ impl Sampler {
         &self.settled.options
     }
 
+    /// Evaluations of the network that a picture takes with this guidance.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) when guiders give a weight that is no number.
+    pub fn evaluations(&self, guidance: Guidance) -> Result<usize> {
+        let (needs_all, _) = self.settled.of_guiders(guidance)?;
+        let guiders = &self.settled.options.guiders;
+        let once = match (self.settled.combine(), &self.settled.prior) {
+            (Combine::Guiders(_), _) => 2 + guiders.more_conditions().len(),
+            (_, Some(prior)) => prior.len(),
+            _ => 1 + usize::from(self.settled.options.guided),
+        };
+        let of = |step: usize| if needs_all.get(step).copied().unwrap_or(true) { once } else { 1 };
+        Ok((0..self.moves()).map(of).sum())
+    }
+
     /// Begins up to a batch of pictures.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the
-    /// sampler was recorded for one, or a class or the null class is asked for that the network was not taught.
+    /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the sampler was recorded for
+    /// one, guiders give a weight that is no number, or a class or the null class is asked for that the network was not
+    /// taught.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
         let n = self.settled.options.batch;
         let all = Request::fill(requests, n)?;
         let written = self.settled.written(requests, &all, guidance)?;
+        let slots = &self.slots;
         let write = |slot, bytes: &[u8]| write(&self.gpu, slot, bytes);
-        if let Some(rows) = &self.slots.rows {
+        if let Some(rows) = &slots.rows {
             write(rows, bytemuck::cast_slice(&written.rows))?;
         }
-        if let Some(told) = &self.slots.told {
+        if let Some(told) = &slots.told {
             write(told, bytemuck::cast_slice(&vec![written.told; n]))?;
         }
-        if let Some(wanted) = &self.slots.wanted {
+        if let Some(table) = &slots.guiders {
+            write(table, bytemuck::cast_slice(&written.guiders))?;
+        }
+        if let Some(wanted) = &slots.wanted {
+            // Past the last class, one takes the unconditional prediction for both halves.
             let classes: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
             write(wanted, bytemuck::cast_slice(&classes))?;
         }
+        if let (Some(posterior), Some(prior)) = (&slots.posterior, &self.settled.prior) {
+            write(&posterior.known, bytemuck::cast_slice(&ops::prior_rows(prior, n)))?;
+        }
         let seeds: Vec<[u32; 2]> = all.iter().map(Request::seed_words).collect();
-        write(&self.slots.seeds, bytemuck::cast_slice(&seeds))?;
-        write(&self.slots.weight, bytemuck::bytes_of(&(guidance.weight() as f32)))?;
-        write(&self.slots.counter, bytemuck::bytes_of(&0u32))?;
+        write(&slots.seeds, bytemuck::cast_slice(&seeds))?;
+        write(&slots.weight, bytemuck::bytes_of(&written.weight))?;
+        write(&slots.counter, bytemuck::bytes_of(&0u32))?;
+        *self.under_way() = UnderWay { at: 0, needs_all: written.needs_all };
         self.start.run()
     }
 
-    /// How often [`Sampler::step`] makes a picture: once for each evaluation.
+    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How often [`Sampler::step`] makes a picture: once for each move, of Heun's method twice for most steps.
     pub fn moves(&self) -> usize {
         self.settled.walk.len()
     }
 
     /// Submits one denoising step; [`Sampler::moves`] of them make the picture.
     pub fn step(&self) -> Result<()> {
-        self.step.run()
+        let mut under_way = self.under_way();
+        let all = under_way.needs_all.get(under_way.at).copied().unwrap_or(true);
+        under_way.at += 1;
+        self.first.as_ref().filter(|_| !all).unwrap_or(&self.all).run()
     }
 
-    /// The plan of one step, to encode elsewhere or to time.
+    /// The plan of one step with all evaluations, to encode elsewhere or to time.
     pub fn step_plan(&self) -> &Plan {
-        &self.step
+        &self.all
     }
 
-    /// Runs a step with a timestamp around each kernel.
+    /// Runs a step with all evaluations and a timestamp around each kernel.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn profile_step(&self) -> Result<Profile> {
-        self.step.profile()
+        self.all.profile()
     }
 
     /// The first `count` pictures, `[count, H, W, C]`, as they are now. Waits for the device.
     #[cfg(not(target_arch = "wasm32"))]
     pub fn read(&self, count: usize) -> Result<Vec<f32>> {
         self.batches().read(count)
+    }
+
+    /// p(c given z) of the first `count` pictures as they are now, `[count, K]`, of a sampler [`Uncond::FromClasses`](super::Uncond::FromClasses). Waits
+    /// for the device.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a sampler that keeps none.
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn posterior(&self, count: usize) -> Result<Vec<Vec<f32>>> {
+        let (Some(posterior), Some(prior)) = (&self.slots.posterior, &self.settled.prior) else {
+            let what = "this sampler keeps no p(class): `uncond from-classes` does";
+            return Err(Error::Config(what.into()));
+        };
+        let classes = prior.len();
+        let bytes = self.gpu.read(buffer(&posterior.known)?, 0..(count * 2 * classes * 4) as u64)?;
+        let rows: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        Ok(rows.chunks(2 * classes).map(|row| row[classes..].to_vec()).collect())
     }
 
     /// Makes pictures, any number of them, batch by batch; `on_step` is told of every step and may stop it with an
