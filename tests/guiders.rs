@@ -125,7 +125,8 @@ fn guiders_draw() {
     assert!(difference <= 2e-5, "autoguidance by itself differs by {difference:e}");
 
     // Evaluations: two a step, one outside of an interval.
-    let evaluations = |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight)).unwrap();
+    let evaluations =
+        |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight)).unwrap();
     assert_eq!((evaluations("constant", 1.0), evaluations("constant", 0.0)), (2 * STEPS, STEPS));
     assert_eq!(evaluations("also(4:0.5 2:1)", 1.0), 4 * STEPS);
     let some = evaluations("interval(lo=-2,hi=6)", 1.0);

@@ -177,8 +177,7 @@ pub fn measured_model(
 ) -> Result<Measured> {
     let config = model.unet.config();
     let dtype = draw.precision.dtype();
-    let (sampler, weaker) =
-        draw.drawing.sampler(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
+    let (sampler, weaker) = draw.drawing.sampler(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
     let options = sampler.options();
     let classes = config.num_classes;
     // All that decides the pictures: what the weights and their configuration hold, not where they lie.

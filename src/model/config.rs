@@ -253,8 +253,7 @@ pub(super) fn class_called(names: &[String], wanted: &str) -> Result<u32> {
             listed(names)
         ))),
         _ => {
-            let names =
-                found.iter().map(|label| format!("{label} ({})", one_line(&names[*label])));
+            let names = found.iter().map(|label| format!("{label} ({})", one_line(&names[*label])));
             Err(Error::Config(format!(
                 "several classes are called {wanted:?}; give the number: {}",
                 names.collect::<Vec<_>>().join("; ")

@@ -1,7 +1,9 @@
 //! What does not go together, with the reason and the way on; and what options come to where they do.
 
 use crate::diffusion::guiders::{Against, Guiders, moments};
-use crate::diffusion::{ClassPosterior, Clip, Evaluations, Guidance, Prediction, Process};
+use crate::diffusion::{
+    ClassPosterior, Clip, Evaluations, Guidance, Method, Prediction, Process, SamplerKind,
+};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, Model, check_same_classes};
 use crate::nn::UNetConfig;
@@ -106,6 +108,43 @@ impl Settled {
         })
     }
 
+    /// The same for a session: one picture at a time from noise, and in place of its class a mix of up to `mixed`; there is room
+    /// for `most_rows` rows. Its sampler is settled here, whatever number of steps a request asks for.
+    ///
+    /// # Errors
+    /// As [`Settled::new`]; [`Error::Config`] for what a session cannot be asked for.
+    pub fn of_session(
+        networks: &Networks<'_>,
+        process: &Process,
+        options: SamplerOptions,
+        mixed: usize,
+        most_rows: usize,
+    ) -> Result<Settled> {
+        let refuse = |what: String| Err(Error::Config(what));
+        let kind = process.sampler(&options.method, options.steps);
+        if kind == SamplerKind::DdimReverse {
+            return refuse(format!(
+                "{kind} begins with a picture, and a session with noise: use `Sampler::sample_from`"
+            ));
+        }
+        if options.method.respacing.is_some() {
+            return refuse(
+                "`respacing` names the steps of a sampler, and each request of a session its own: leave it out, or use `spacing`"
+                    .into(),
+            );
+        }
+        let method = Method { kind: Some(kind), ..options.method };
+        let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
+        let beside = settled.others.len();
+        if mixed + beside > most_rows {
+            return refuse(format!(
+                "{mixed} mixed classes (`mixed_classes`) and {beside} conditions beside them are more than the {most_rows} that a \
+                 session evaluates: mix fewer"
+            ));
+        }
+        Ok(Settled { mixed, ..settled })
+    }
+
     /// What becomes of the evaluations.
     pub fn combine(&self) -> Combine<'_> {
         match &self.prior {
@@ -136,7 +175,7 @@ impl Settled {
                 (0..prior.len() as u32).flat_map(|class| std::iter::repeat_n(class, all.len())).collect()
             }
         };
-        let (needs_all, guiders) = self.of_guiders(guidance)?;
+        let (needs_all, guiders) = self.of_guiders(&self.walk, guidance)?;
         let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
         Ok(Written { rows, weight, told, guiders, needs_all })
     }
@@ -171,13 +210,13 @@ impl Settled {
         }
     }
 
-    /// Which steps need all evaluations of guiders, and their table.
+    /// Which moves of a walk need all evaluations of guiders, and their table.
     ///
     /// # Errors
     /// [`Error::Config`] when a schedule gives a weight that is no number.
-    pub fn of_guiders(&self, guidance: Guidance) -> Result<(Vec<bool>, Vec<f32>)> {
+    pub fn of_guiders(&self, walk: &Walk, guidance: Guidance) -> Result<(Vec<bool>, Vec<f32>)> {
         let Combine::Guiders(guiders) = self.combine() else { return Ok((Vec::new(), Vec::new())) };
-        let (weight, steps) = (guidance.weight(), &self.walk.steps);
+        let (weight, steps) = (guidance.weight(), &walk.steps);
         let weights = guiders.weights(weight, &moments(steps));
         if let Some(step) = weights.iter().position(|weight| !(*weight as f32).is_finite()) {
             let what = format!("the guiders give step {step} the weight {}", weights[step]);
@@ -230,8 +269,10 @@ fn check_together(networks: &Networks<'_>, options: &SamplerOptions) -> Result<(
     let distilled = unet.config().guidance_range.is_some();
     let from_classes = options.uncond != Uncond::Null;
     let guiders = !options.guiders.is_empty();
-    let others = [("guider", guiders), ("classifier", guide.is_some()), ("uncond-model", unconditional.is_some())];
-    let named = |only: &[&str]| others.iter().find(|(name, is)| *is && only.contains(name)).map(|(name, _)| *name);
+    let others =
+        [("guider", guiders), ("classifier", guide.is_some()), ("uncond-model", unconditional.is_some())];
+    let named =
+        |only: &[&str]| others.iter().find(|(name, is)| *is && only.contains(name)).map(|(name, _)| *name);
     if from_classes && let Some(other) = named(&["guider", "classifier", "uncond-model"]) {
         return refuse(format!(
             "`uncond from-classes` does not go together with `{other}`: its steps are those that p(class) is learnt from. Leave \
@@ -245,9 +286,15 @@ fn check_together(networks: &Networks<'_>, options: &SamplerOptions) -> Result<(
         ));
     }
     if weaker.is_some() && !matches!(options.guiders.against(), Against::WeakModel(_)) {
-        return refuse("a weaker model came, but no guider leads away from it: say autoguidance(PATH)".into());
+        return refuse(
+            "a weaker model came, but no guider leads away from it: say autoguidance(PATH)".into(),
+        );
     }
-    let second = [("uncond-model", unconditional.is_some()), ("guider", guiders), ("uncond from-classes", from_classes)];
+    let second = [
+        ("uncond-model", unconditional.is_some()),
+        ("guider", guiders),
+        ("uncond from-classes", from_classes),
+    ];
     match second.iter().find(|(_, is)| *is) {
         Some((name, _)) if distilled => refuse(format!(
             "`{name}`: this model is distilled, its guidance is its own; leave it out, and say how strong with `w`"
@@ -381,9 +428,8 @@ fn check_from_classes(
             "the unconditional score from classes follows the noise of ancestral steps, and a network that predicts eps in \
              continuous time; {}",
             match fits {
-                true => format!(
-                    "the sampler {kind} has no such noise: use --sampler ancestral, or --uncond null"
-                ),
+                true =>
+                    format!("the sampler {kind} has no such noise: use --sampler ancestral, or --uncond null"),
                 false => {
                     format!("this model predicts {} in {time} time: use --uncond null", process.prediction)
                 }

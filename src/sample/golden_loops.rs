@@ -6,7 +6,8 @@ use super::slots::{self, Slots};
 use super::step::{Combine, StepRecorder, Which};
 use super::{ClassifierGuide, Guide, Networks, SamplerOptions, Uncond};
 use crate::diffusion::{
-    BetaSchedule, Clip, DiscreteSchedule, Guiders, LevelSource, Method, Prediction, Process, SamplerKind, Variance,
+    BetaSchedule, Clip, DiscreteSchedule, Guiders, LevelSource, Method, Prediction, Process, SamplerKind,
+    Variance,
 };
 use crate::io::SafetensorsFile;
 use crate::model::load_values;

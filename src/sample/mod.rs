@@ -21,9 +21,11 @@ mod step;
 mod upsampling;
 mod walk;
 
+pub(crate) use checks::Settled;
 pub use checks::check_weaker;
 pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
+pub(crate) use networks::Fixed;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
@@ -33,4 +35,4 @@ pub(crate) use slots::{Slots, has_momentum};
 pub(crate) use step::{Combine, Evaluation, StepRecorder, Which};
 #[cfg(not(target_arch = "wasm32"))]
 pub use upsampling::Upsampling;
-pub(crate) use walk::Walk;
+pub(crate) use walk::{Form, ROW, Walk};

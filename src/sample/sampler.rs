@@ -135,7 +135,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) when guiders give a weight that is no number.
     pub fn evaluations(&self, guidance: Guidance) -> Result<usize> {
-        let (needs_all, _) = self.settled.of_guiders(guidance)?;
+        let (needs_all, _) = self.settled.of_guiders(&self.settled.walk, guidance)?;
         let guiders = &self.settled.options.guiders;
         let once = match (self.settled.combine(), &self.settled.prior) {
             (Combine::Guiders(_), _) => 2 + guiders.more_conditions().len(),

@@ -215,8 +215,7 @@ impl StepRecorder<'_> {
         match self.walk.form {
             Form::Ancestral => {
                 let preview = preview.as_ref();
-                let step =
-                    GuidedStep { z, eps: out, steps, counter, guidance: weight, seeds, clip, preview };
+                let step = GuidedStep { z, eps: out, steps, counter, guidance: weight, seeds, clip, preview };
                 ops::guided_step(cx, step)
             }
             Form::Moves { variance, gradient_in_step, .. } => {
@@ -242,13 +241,7 @@ impl StepRecorder<'_> {
     }
 
     /// What follows the step's kernel, before the counter goes on.
-    fn afterwards(
-        &self,
-        cx: &mut Context,
-        out: &Tensor,
-        before: Option<Tensor>,
-        which: Which,
-    ) -> Result<()> {
+    fn afterwards(&self, cx: &mut Context, out: &Tensor, before: Option<Tensor>, which: Which) -> Result<()> {
         let Slots { z, counter, posterior, moves, .. } = self.slots;
         match (self.combine, before) {
             (Combine::Guiders(guiders), _) if which == Which::All && guiders.renoises() => {
@@ -257,8 +250,7 @@ impl StepRecorder<'_> {
             (Combine::Posterior, Some(before)) => {
                 let posterior = slot(posterior, "class posterior")?;
                 let (variance, clip) = (&posterior.variance, self.clip);
-                let seen =
-                    Observed { eps: out, z: &before, next: z, steps: moves, counter, variance, clip };
+                let seen = Observed { eps: out, z: &before, next: z, steps: moves, counter, variance, clip };
                 ops::observe_step(cx, &posterior.known, seen)
             }
             _ => Ok(()),

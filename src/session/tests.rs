@@ -11,12 +11,12 @@ use crate::sample::{self, Sampler, SamplerOptions};
 use crate::testing::gpu;
 
 /// A small network that can be guided.
-fn learned() -> UNetConfig {
+pub(super) fn learned() -> UNetConfig {
     UNetConfig { null_class: NullClass::Learned, ..small() }
 }
 
 /// A small network whose every parameter says something; layers start with zeros in places.
-fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
+pub(super) fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
     let network = UNet::new(&unet).unwrap();
     let mut values = network.parameters().initial_values(3);
     for (i, values) in values.iter_mut().enumerate().filter(|(_, values)| values.iter().all(|x| *x == 0.0)) {
@@ -46,16 +46,16 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }
 
-fn session(model: &Model, options: SessionOptions) -> Session {
+pub(super) fn session(model: &Model, options: SessionOptions) -> Session {
     Session::new(model.gpu().device(), model.gpu().queue(), model, options).unwrap()
 }
 
-fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
+pub(super) fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
     gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("host") })
 }
 
 /// Steps to the end, `calls` calls an encoder, and reads z and the picture; also how many calls it took.
-fn finish(session: &mut Session, gpu: &Gpu, calls: usize) -> (Vec<f32>, Vec<f32>, usize) {
+pub(super) fn finish(session: &mut Session, gpu: &Gpu, calls: usize) -> (Vec<f32>, Vec<f32>, usize) {
     let mut taken = 0;
     while !session.progress().finished {
         let mut host = encoder(gpu);
@@ -89,7 +89,7 @@ fn sampled(model: &Model, class: Option<u32>, w: f64, seed: u64) -> Vec<f32> {
     sampler.read(1).unwrap()
 }
 
-fn request(class: u32, w: f64, seed: u64) -> Request {
+pub(super) fn request(class: u32, w: f64, seed: u64) -> Request {
     let guidance = Guidance::from_weight(w).unwrap();
     Request { class: Some(class), guidance, seed, ..Request::default() }
 }

@@ -100,7 +100,8 @@ pub fn sample_guided(
         }
         on_step()?;
     }
-    let positions: Vec<[f32; 2]> = bytemuck::pod_collect_to_vec(&gpu.read(slots::buffer(&slots.z)?, 0..(n * 8) as u64)?);
+    let positions: Vec<[f32; 2]> =
+        bytemuck::pod_collect_to_vec(&gpu.read(slots::buffer(&slots.z)?, 0..(n * 8) as u64)?);
     let point = |(i, at): (usize, &[f32; 2])| ToyPoint { class: i % CLASSES, position: at.map(f64::from) };
     Ok(positions.iter().enumerate().map(point).collect())
 }
