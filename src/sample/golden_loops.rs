@@ -1,7 +1,7 @@
 //! Whole eight-step loops with a network against the reference, the noise being given.
 
-use super::checks::Settled;
 use super::networks::Fixed;
+use super::settled::Settled;
 use super::slots::{self, Slots};
 use super::step::{Combine, StepRecorder, Which};
 use super::{ClassifierGuide, Guide, Networks, SamplerOptions, Uncond};

@@ -15,13 +15,13 @@ mod networks;
 mod nll;
 mod options;
 mod sampler;
+mod settled;
 pub(crate) mod slots;
 mod step;
 #[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
 mod walk;
 
-pub(crate) use checks::Settled;
 pub use checks::check_weaker;
 pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
@@ -31,6 +31,7 @@ pub use networks::Networks;
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions, Uncond};
 pub use sampler::{Sampler, to_u8};
+pub(crate) use settled::Settled;
 pub(crate) use slots::{Slots, has_momentum};
 pub(crate) use step::{Combine, Evaluation, StepRecorder, Which};
 #[cfg(not(target_arch = "wasm32"))]

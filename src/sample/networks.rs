@@ -5,9 +5,9 @@ use crate::gpu::{Buffer, Gpu};
 use crate::nn::{UNet, Weights};
 use crate::tensor::{DType, Tensor};
 
-use super::checks::Settled;
 use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
+use super::settled::Settled;
 use super::slots::{Slots, filled};
 use super::step::Evaluation;
 

@@ -17,9 +17,10 @@ use crate::ops;
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
-use super::checks::{Settled, check_weaker};
+use super::checks::check_weaker;
 use super::networks::{Fixed, Networks};
 use super::options::{Request, SamplerOptions};
+use super::settled::Settled;
 #[cfg(not(target_arch = "wasm32"))]
 use super::slots::buffer;
 use super::slots::{Slots, write};
@@ -203,6 +204,11 @@ impl Sampler {
     /// The plan of one step with all evaluations, to encode elsewhere or to time.
     pub fn step_plan(&self) -> &Plan {
         &self.all
+    }
+
+    /// Of guiders, the plan of a step that needs no more than the condition's evaluation.
+    pub fn single_step_plan(&self) -> Option<&Plan> {
+        self.first.as_ref()
     }
 
     /// Runs a step with all evaluations and a timestamp around each kernel.

@@ -7,8 +7,8 @@ use crate::ops::{self, GUIDER_ROW};
 use crate::sizes;
 use crate::tensor::{DType, Tensor};
 
-use super::checks::Settled;
 use super::networks::Networks;
+use super::settled::Settled;
 use super::step::{Combine, Which};
 use super::walk::{Form, ROW, Walk};
 

@@ -54,6 +54,11 @@ impl Upsampling {
         self.sampler.moves()
     }
 
+    /// The sampler that it runs.
+    pub fn sampler(&self) -> &Sampler {
+        &self.sampler
+    }
+
     /// What it was recorded for.
     pub fn options(&self) -> &SamplerOptions {
         self.sampler.options()

@@ -13,6 +13,7 @@
 //! budget on devices without timestamps, and for nothing else.
 
 mod controls;
+mod inside;
 mod options;
 mod pace;
 mod painter;

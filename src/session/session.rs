@@ -23,7 +23,7 @@ pub struct Session {
     settled: Settled,
     options: SessionOptions,
     controls: Controls,
-    program: Program,
+    pub(super) program: Program,
     painter: Painter,
     pace: Pace,
     /// What the host wants now; a step begins under it.
@@ -403,24 +403,4 @@ fn settled(
         ..own
     };
     Settled::of_session(networks, process, asked, options.mixed_classes, MOST_ROWS)
-}
-
-#[cfg(test)]
-impl Session {
-    pub(super) fn shape(&self) -> [usize; 3] {
-        self.program.shape
-    }
-
-    /// Workgroups of a step of all evaluations.
-    pub(super) fn work_of_a_step(&self) -> u64 {
-        self.program.all.as_ref().unwrap_or(&self.program.single).workgroups().sum()
-    }
-
-    pub(super) fn latent(&self) -> &crate::gpu::Buffer {
-        &self.program.z
-    }
-
-    pub(super) fn picture(&self) -> &crate::gpu::Buffer {
-        &self.program.picture
-    }
 }
