@@ -100,11 +100,11 @@ impl Entries {
         let session = freeguide::session::Request { class, guidance, ..Default::default() };
         let mut all = vec![("Session", text(self.session.start(&session)))];
         if Sampler::needs_both(guidance) {
-            let start = |sampler: &Sampler| text(sampler.start(&request, guidance));
+            let start = |sampler: &Sampler| text(sampler.start(&request, guidance).map(drop));
             all.push(("Sampler", self.guided.as_ref().map_err(Clone::clone).and_then(start)));
             all.push(("Sampler with guiders", self.guiders.as_ref().map_err(Clone::clone).and_then(start)));
         } else {
-            all.push(("Sampler", text(self.single.start(&request, guidance))));
+            all.push(("Sampler", text(self.single.start(&request, guidance).map(drop))));
         }
         all
     }
@@ -193,7 +193,7 @@ fn measures_and_teachers_refuse_it_too() {
     }
     let sampler =
         Sampler::of(&gpu, &model(&gpu, config(Lack::NullRow, false)), from_classes(Lack::NullRow)).unwrap();
-    let message = refused(sampler.start(&[Request { class: Some(10), seed: 0 }], w(1.0)));
+    let message = refused(sampler.start(&[Request { class: Some(10), seed: 0 }], w(1.0)).map(drop));
     assert!(message.contains("no class 10"), "{message}");
     sampler.start(&[Request { class: None, seed: 0 }], w(1.0)).unwrap();
 

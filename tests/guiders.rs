@@ -7,7 +7,9 @@ use common::{gpu, requests, sampler_options, tiny, train};
 use freeguide::diffusion::{Guidance, Guiders, Method, Prediction, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::Model;
-use freeguide::sample::{Request, Sampler, SamplerOptions, Uncond};
+use freeguide::ops;
+use freeguide::sample::{GuideInput, Networks, Request, Sampler, SamplerOptions, Uncond};
+use freeguide::tensor::Context;
 use freeguide::train::{LossKind, Objective, TrainOptions, TrainSchedule};
 
 const STEPS: usize = 7;
@@ -38,8 +40,8 @@ impl Trained {
     /// What the sampler without guiders draws.
     fn plain(&self, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
         let sampler = common::sampler(&self.gpu, &self.model, options);
-        sampler.start(all, w(1.5)).unwrap();
-        (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+        let mut run = sampler.start(all, w(1.5)).unwrap();
+        (0..sampler.moves()).for_each(|_| run.step().unwrap());
         let values = sampler.read(all.len()).unwrap();
         let pictures = values.chunks(values.len() / all.len());
         pictures.map(|picture| picture.iter().map(|x| x.to_bits()).collect()).collect()
@@ -56,8 +58,8 @@ impl Trained {
         let sampler = self.guided(text, options.clone());
         let mut bits = Vec::new();
         for batch in all.chunks(options.batch) {
-            sampler.start(batch, w(1.5)).unwrap();
-            (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+            let mut run = sampler.start(batch, w(1.5)).unwrap();
+            (0..sampler.moves()).for_each(|_| run.step().unwrap());
             let values = sampler.read(batch.len()).unwrap();
             let one = values.len() / batch.len();
             bits.extend(
@@ -118,8 +120,8 @@ fn guiders_draw() {
     // A network guided by itself is not guided.
     let single = SamplerOptions { guided: false, ..options.clone() };
     let unguided = common::sampler(&trained.gpu, &trained.model, single);
-    unguided.start(&all, w(0.0)).unwrap();
-    (0..STEPS).for_each(|_| unguided.step().unwrap());
+    let mut run = unguided.start(&all, w(0.0)).unwrap();
+    (0..STEPS).for_each(|_| run.step().unwrap());
     let want: Vec<Vec<u32>> = vec![unguided.read(3).unwrap().iter().map(|x| x.to_bits()).collect()];
     let difference = largest_difference(&trained.bits("autoguidance(itself)", options.clone(), &all), &want);
     assert!(difference <= 2e-5, "autoguidance by itself differs by {difference:e}");
@@ -141,6 +143,36 @@ fn guiders_draw() {
     assert!(refused("negative(cat)").contains("there is no class \"cat\""));
     assert!(refused("autoguidance(weak)").contains("weaker model weak"));
     assert!(refused("expression(eps_d)").contains("eps_d"));
+}
+
+/// Networks and options that contradict each other are refused by the names of the options.
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let trained = Trained::new(Objective::default());
+    let (unet, weights) = (&trained.model.unet, trained.model.weights());
+    let alone = Networks::of(unet, &weights);
+    let pair = Networks { unconditional: Some((unet, &weights)), ..alone };
+    let weaker = Networks { weaker: Some((unet, &weights)), ..alone };
+    let cost = |cx: &mut Context, input: &GuideInput<'_>| ops::mse(cx, input.z, input.z);
+    let guide = Networks { guide: Some(&cost), ..alone };
+    let from_classes = Uncond::FromClasses { prior: None };
+    for (networks, guiders, uncond, said) in [
+        (guide, "rescale(0.5)", Uncond::Null, ["`guider`", "`classifier`"]),
+        (pair, "rescale(0.5)", Uncond::Null, ["`guider`", "`uncond-model`"]),
+        (alone, "rescale(0.5)", from_classes.clone(), ["`uncond from-classes`", "`guider`"]),
+        (guide, "", from_classes.clone(), ["`uncond from-classes`", "`classifier`"]),
+        (pair, "", from_classes, ["`uncond from-classes`", "`uncond-model`"]),
+        (weaker, "rescale(0.5)", Uncond::Null, ["a weaker model came", "autoguidance(PATH)"]),
+    ] {
+        let options =
+            SamplerOptions { guiders: guiders.parse().unwrap(), uncond, ..sampler_options(1, STEPS) };
+        let process = trained.model.config.process().unwrap();
+        let made = Sampler::with(&trained.gpu, networks, process, options);
+        let message = made.map(drop).unwrap_err().to_string();
+        assert!(said.iter().all(|part| message.contains(part)), "{message}, expected {said:?}");
+    }
+    let sampler = common::sampler(&trained.gpu, &trained.model, sampler_options(1, STEPS));
+    assert!(sampler.posterior(1).unwrap_err().to_string().contains("from-classes"));
 }
 
 /// Samplers of one move a step, then those of two.
@@ -220,8 +252,8 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
         let sampler = Sampler::of(&trained.gpu, &trained.model, options).unwrap();
         let mut drawn = Vec::new();
         for part in all.chunks(batch) {
-            sampler.start(part, w(weight)).unwrap();
-            (0..STEPS).for_each(|_| sampler.step().unwrap());
+            let mut run = sampler.start(part, w(weight)).unwrap();
+            (0..STEPS).for_each(|_| run.step().unwrap());
             for known in sampler.posterior(part.len()).unwrap() {
                 assert!(known.len() == 10 && (known.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{known:?}");
                 assert!(known.iter().any(|p| *p > 0.2), "nothing was learnt: {known:?}");

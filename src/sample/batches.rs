@@ -1,4 +1,4 @@
-//! Pictures, batch by batch: what all recorded samplers do in the same way.
+//! Pictures, batch by batch.
 
 use std::collections::VecDeque;
 
@@ -9,6 +9,7 @@ use crate::sizes;
 use crate::tensor::Tensor;
 
 use super::options::Request;
+use super::run::Run;
 use super::sampler::to_u8;
 use super::slots;
 
@@ -21,7 +22,6 @@ pub(super) struct Batches<'a> {
     pub gpu: &'a Gpu,
     /// The pictures under way, `[N, H, W, C]` f32.
     pub z: &'a Tensor,
-    pub steps: usize,
 }
 
 impl Batches<'_> {
@@ -32,26 +32,24 @@ impl Batches<'_> {
         Ok(bytemuck::pod_collect_to_vec(&bytes))
     }
 
-    /// Makes a picture of each request: `start` begins a batch, `step` submits a step, `on_step` may stop it with an error.
-    pub fn sample(
+    /// Makes a picture of each request: `start` begins a batch, `on_step` may stop it with an error.
+    pub fn sample<'s>(
         &self,
         requests: &[Request],
-        start: impl Fn(&[Request]) -> Result<()>,
-        step: impl Fn() -> Result<()>,
+        start: impl Fn(&[Request]) -> Result<Run<'s>>,
         on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
         let [_, height, width, channels] = self.z.nhwc("sampler")?;
-        let values = self.values(requests, start, step, on_step)?;
+        let values = self.values(requests, start, on_step)?;
         let picture = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
         values.chunks(height * width * channels).map(picture).collect()
     }
 
     /// The same, as numbers.
-    pub fn values(
+    pub fn values<'s>(
         &self,
         requests: &[Request],
-        start: impl Fn(&[Request]) -> Result<()>,
-        step: impl Fn() -> Result<()>,
+        start: impl Fn(&[Request]) -> Result<Run<'s>>,
         mut on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<f32>> {
         let [_, height, width, channels] = self.z.nhwc("sampler")?;
@@ -65,10 +63,10 @@ impl Batches<'_> {
         )?;
         let mut all = Vec::with_capacity(sizes::product(&what, &factors)?);
         for batch in requests.chunks(self.z.shape()[0]) {
-            start(batch)?;
+            let mut run = start(batch)?;
             let mut under_way = VecDeque::new();
-            for _ in 0..self.steps {
-                step()?;
+            while !run.finished() {
+                run.step()?;
                 under_way.push_back(self.gpu.mark());
                 if under_way.len() > AHEAD
                     && let Some(oldest) = under_way.pop_front()

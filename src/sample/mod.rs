@@ -14,6 +14,7 @@ mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
+mod run;
 mod sampler;
 mod settled;
 pub(crate) mod slots;
@@ -30,6 +31,7 @@ pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions, Uncond};
+pub use run::Run;
 pub use sampler::{Sampler, to_u8};
 pub(crate) use settled::Settled;
 pub(crate) use slots::{Slots, has_momentum};

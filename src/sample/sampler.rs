@@ -1,6 +1,6 @@
 //! A recorded sampler: the networks of a host, its options, and buffers of its own.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
 
 #[cfg(not(target_arch = "wasm32"))]
 use crate::data::Image;
@@ -20,29 +20,24 @@ use super::batches::Batches;
 use super::checks::check_weaker;
 use super::networks::{Fixed, Networks};
 use super::options::{Request, SamplerOptions};
+use super::run::Run;
 use super::settled::Settled;
 #[cfg(not(target_arch = "wasm32"))]
 use super::slots::buffer;
 use super::slots::{Slots, write};
 use super::step::{Combine, StepRecorder, Which};
 
-/// A recorded sampler: start it, step it T times, read the pictures.
+/// A recorded sampler: start it, step the [`Run`] until it is finished, read the pictures.
 pub struct Sampler {
     gpu: Gpu,
     settled: Settled,
     slots: Slots,
     start: Plan,
-    all: Plan,
+    pub(super) all: Plan,
     /// Of guiders, steps that need no more than the condition's evaluation.
-    first: Option<Plan>,
-    under_way: Mutex<UnderWay>,
-}
-
-/// The pictures under way: the next step, and which steps need all evaluations.
-#[derive(Default)]
-struct UnderWay {
-    at: usize,
-    needs_all: Vec<bool>,
+    pub(super) first: Option<Plan>,
+    /// How often a batch of pictures was begun.
+    pub(super) runs: AtomicU64,
 }
 
 impl Sampler {
@@ -118,7 +113,7 @@ impl Sampler {
             Combine::Guiders(_) => Some(recorder.step(Which::First)?),
             Combine::InStep | Combine::Posterior => None,
         };
-        Ok(Sampler { gpu: gpu.clone(), settled, slots, start, all, first, under_way: Mutex::default() })
+        Ok(Sampler { gpu: gpu.clone(), settled, slots, start, all, first, runs: AtomicU64::new(0) })
     }
 
     /// Whether a guidance needs a guided sampler: w = 0 and w = -1 need one evaluation a step.
@@ -147,13 +142,13 @@ impl Sampler {
         Ok((0..self.moves()).map(of).sum())
     }
 
-    /// Begins up to a batch of pictures.
+    /// Begins up to a batch of pictures, in place of those under way.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the sampler was recorded for
     /// one, guiders give a weight that is no number, or a class or the null class is asked for that the network was not
     /// taught.
-    pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<()> {
+    pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<Run<'_>> {
         let n = self.settled.options.batch;
         let all = Request::fill(requests, n)?;
         let written = self.settled.written(requests, &all, guidance)?;
@@ -180,25 +175,13 @@ impl Sampler {
         write(&slots.seeds, bytemuck::cast_slice(&seeds))?;
         write(&slots.weight, bytemuck::bytes_of(&written.weight))?;
         write(&slots.counter, bytemuck::bytes_of(&0u32))?;
-        *self.under_way() = UnderWay { at: 0, needs_all: written.needs_all };
-        self.start.run()
+        self.start.run()?;
+        Ok(Run::new(self, written.needs_all))
     }
 
-    fn under_way(&self) -> MutexGuard<'_, UnderWay> {
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// How often [`Sampler::step`] makes a picture: once for each move, of Heun's method twice for most steps.
+    /// How many moves make a picture: once for each move, of Heun's method twice for most steps.
     pub fn moves(&self) -> usize {
         self.settled.walk.len()
-    }
-
-    /// Submits one denoising step; [`Sampler::moves`] of them make the picture.
-    pub fn step(&self) -> Result<()> {
-        let mut under_way = self.under_way();
-        let all = under_way.needs_all.get(under_way.at).copied().unwrap_or(true);
-        under_way.at += 1;
-        self.first.as_ref().filter(|_| !all).unwrap_or(&self.all).run()
     }
 
     /// The plan of one step with all evaluations, to encode elsewhere or to time.
@@ -249,7 +232,7 @@ impl Sampler {
         guidance: Guidance,
         on_step: impl FnMut() -> Result<()>,
     ) -> Result<Vec<Image>> {
-        self.batches().sample(requests, |batch| self.start(batch, guidance), || self.step(), on_step)
+        self.batches().sample(requests, |batch| self.start(batch, guidance), on_step)
     }
 
     /// As [`Sampler::sample`], from latents of one's own, `[N, H, W, C]`, instead of noise: where the sampler's first step
@@ -273,16 +256,17 @@ impl Sampler {
         }
         let at = std::cell::Cell::new(0);
         let start = |batch: &[Request]| {
-            self.start(batch, guidance)?;
+            let run = self.start(batch, guidance)?;
             let first = at.replace(at.get() + batch.len() * one);
-            write(&self.gpu, &self.slots.z, bytemuck::cast_slice(&z[first..][..batch.len() * one]))
+            write(&self.gpu, &self.slots.z, bytemuck::cast_slice(&z[first..][..batch.len() * one]))?;
+            Ok(run)
         };
-        self.batches().values(requests, start, || self.step(), on_step)
+        self.batches().values(requests, start, on_step)
     }
 
     #[cfg(not(target_arch = "wasm32"))]
     fn batches(&self) -> Batches<'_> {
-        Batches { gpu: &self.gpu, z: &self.slots.z, steps: self.moves() }
+        Batches { gpu: &self.gpu, z: &self.slots.z }
     }
 }
 

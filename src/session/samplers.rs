@@ -54,8 +54,9 @@ fn sampled(model: &Model, weaker: Option<&Model>, options: &SessionOptions, aske
         None if plain => Guidance::from_weight(-1.0).unwrap(),
         _ => asked.guidance,
     };
-    sampler.start(&[sample::Request { class: asked.class, seed: asked.seed }], guidance).unwrap();
-    (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+    let request = sample::Request { class: asked.class, seed: asked.seed };
+    let mut run = sampler.start(&[request], guidance).unwrap();
+    (0..sampler.moves()).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()
 }
 

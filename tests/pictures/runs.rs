@@ -4,7 +4,7 @@
 use freeguide::Result;
 use freeguide::diffusion::{Guidance, Method, SamplerKind};
 use freeguide::model::Model;
-use freeguide::sample::{ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond};
+use freeguide::sample::{ClassifierGuide, Guide, Networks, Request, Run, Sampler, SamplerOptions, Uncond};
 
 use super::models;
 use super::record::{Dispatches, Drawn, Hash, gpu};
@@ -37,12 +37,12 @@ pub fn once(model: &Model, kind: SamplerKind) -> SamplerOptions {
     SamplerOptions { guided: false, ..options(model, kind) }
 }
 
-/// Hashes what `read` gives after each of `moves` moves.
-fn walked(moves: usize, step: impl Fn() -> Result<()>, read: impl Fn(usize) -> Result<Vec<f32>>) -> u64 {
+/// Hashes what `read` gives after each move of a run.
+fn walked(mut run: Run<'_>, read: impl Fn(usize) -> Result<Vec<f32>>) -> u64 {
     let mut hash = Hash::new();
     let mut last = Vec::new();
-    for _ in 0..moves {
-        step().unwrap();
+    while !run.finished() {
+        run.step().unwrap();
         last = read(BATCH).unwrap();
         hash.values(&last);
     }
@@ -53,8 +53,8 @@ fn walked(moves: usize, step: impl Fn() -> Result<()>, read: impl Fn(usize) -> R
 
 /// Draws with a recorded sampler.
 pub fn draw(sampler: &Sampler, requests: &[Request], weight: f64) -> Drawn {
-    sampler.start(requests, w(weight)).unwrap();
-    let hash = walked(sampler.moves(), || sampler.step(), |count| sampler.read(count));
+    let run = sampler.start(requests, w(weight)).unwrap();
+    let hash = walked(run, |count| sampler.read(count));
     Drawn { hash, plans: vec![Dispatches::of("step", sampler.step_plan())] }
 }
 
@@ -109,10 +109,10 @@ pub fn guided_at(
     let options = SamplerOptions { guiders: chain.parse()?, ..options };
     let sampler = Sampler::beside(gpu(), model, weak, options)?;
     let evaluations = sampler.evaluations(w(weight))?;
-    sampler.start(&two(), w(weight))?;
+    let run = sampler.start(&two(), w(weight))?;
     let mut hash = Hash::new();
     hash.bytes(&(evaluations as u64).to_le_bytes());
-    let pictures = walked(sampler.moves(), || sampler.step(), |count| sampler.read(count));
+    let pictures = walked(run, |count| sampler.read(count));
     hash.bytes(&pictures.to_le_bytes());
     let (all, first) = (sampler.step_plan(), sampler.single_step_plan().unwrap());
     let plans = vec![Dispatches::of("step of all evaluations", all), Dispatches::of("step of one", first)];
@@ -134,10 +134,9 @@ pub fn from_classes(
     requests: &[Request],
     weight: f64,
 ) -> Result<Drawn> {
-    let moves = options.steps;
     let uncond = Uncond::FromClasses { prior: prior.map(<[f64]>::to_vec) };
     let sampler = Sampler::of(gpu(), model, SamplerOptions { uncond, ..options })?;
-    sampler.start(requests, w(weight))?;
+    let run = sampler.start(requests, w(weight))?;
     let read = |count| {
         let mut all = sampler.read(count)?;
         let posterior = sampler.posterior(count)?;
@@ -147,7 +146,7 @@ pub fn from_classes(
         all.extend(&posterior[1]);
         Ok(all)
     };
-    let hash = walked(moves, || sampler.step(), read);
+    let hash = walked(run, read);
     Ok(Drawn { hash, plans: vec![Dispatches::of("step", sampler.step_plan())] })
 }
 

@@ -111,7 +111,9 @@ fn sessions() {
             };
             cases.check(&case("changes"), || drawn(&model, &whole, &asked[..2], changes));
             let steps = Request { steps: Some(3), variance_exponent: Some(0.8), ..asked[0].clone() };
-            cases.check(&case("three steps"), || drawn(&model, &whole, &[steps.clone()], |_, _| ()));
+            cases.check(&case("three steps"), || {
+                drawn(&model, &whole, std::slice::from_ref(&steps), |_, _| ())
+            });
         }
         let upsampler = models::upsampler(models::CONTINUOUS_EPS);
         refused("upsampler", session(&upsampler, whole.clone()), "upsampler");
@@ -129,9 +131,9 @@ fn sessions_walk_as_samplers_do() {
     assert!(whole == sliced, "slices change bits");
     let sampler =
         freeguide::sample::Sampler::of(gpu(), &model, runs::options(&model, SamplerKind::Ancestral)).unwrap();
-    sampler.start(&runs::two(), w(1.5)).unwrap();
+    let mut run = sampler.start(&runs::two(), w(1.5)).unwrap();
     for values in whole.chunks(2 * 192) {
-        sampler.step().unwrap();
+        run.step().unwrap();
         assert!(sampler.read(1).unwrap() == values[..192], "the session's z is not the sampler's");
     }
 }
