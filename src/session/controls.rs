@@ -6,8 +6,8 @@ use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
 use crate::nn::UNetConfig;
 use crate::ops::{self, GUIDER_ROW};
-use crate::sample::slots::{Slots, empty, has_momentum};
-use crate::sample::{Combine, Form, ROW, Settled, Walk, Which};
+use crate::sample::slots::empty;
+use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, has_momentum};
 use crate::sizes::check_steps;
 use crate::tensor::{DType, Tensor};
 
