@@ -28,6 +28,7 @@ fn options() -> TrainOptions {
     options.unet.model_channels = 8;
     options.unet.norm_num_groups = 4;
     options.unet.dropout = 0.1;
+    (options.unet.channel_mult, options.unet.attention_resolutions) = (vec![1.0], Vec::new());
     (options.batch, options.microbatch, options.warmup_images) = (8, 8, 16);
     options.images = STEPS * 8;
     options.save_every = options.images / 2;
@@ -94,7 +95,6 @@ fn trainings() {
             ..Objective::default()
         };
         let vlb = Objective {
-            schedule: TrainSchedule::Linear,
             learn_sigma: true,
             loss: LossKind::Vlb,
             t_sampler: TimeSampler::Importance,
@@ -104,14 +104,17 @@ fn trainings() {
         let mut upsampler = TrainOptions { upsample_from: Some(4), ..options() };
         upsampler.unet.low_res_channels = 1;
         let mut late = options();
+        (late.unet.channel_mult, late.unet.attention_resolutions) = (vec![1.0, 2.0], vec![4]);
         late.unet.condition_from = Some("middle_block".into());
         for (name, options) in [
             ("continuous eps", options()),
-            ("continuous eps, microbatches", TrainOptions { microbatch: 4, ..options() }),
-            ("continuous v", of(v)),
-            ("cosine x0", of(Objective { prediction: Prediction::X0, ..discrete })),
+            ("continuous v, microbatches", TrainOptions { microbatch: 4, ..of(v) }),
+            (
+                "linear x0",
+                of(Objective { schedule: TrainSchedule::Linear, prediction: Prediction::X0, ..discrete }),
+            ),
             ("cosine, learned range", TrainOptions { microbatch: 4, ..of(learned) }),
-            ("linear, importance", TrainOptions { microbatch: 4, ..of(vlb) }),
+            ("cosine, importance", TrainOptions { microbatch: 4, ..of(vlb) }),
             ("upsampler", upsampler),
             ("late", late),
         ] {
