@@ -78,8 +78,7 @@ fn pictures(gpu: &Gpu, model: &Model, guide: Option<&dyn Guide>, kind: SamplerKi
     let method = Method { kind: Some(kind), ..Method::default() };
     let options = SamplerOptions { method, guided: false, ..sampler_options(4, 6) };
     let weights = model.weights();
-    let networks =
-        Networks { unet: &model.unet, weights: &weights, unconditional: None, guide, low_res: None };
+    let networks = Networks { guide, ..Networks::of(&model.unet, &weights) };
     let sampler = Sampler::with(gpu, networks, model.config.process().unwrap(), options).unwrap();
     sampler.sample(&requests(4, 1), Guidance::from_weight(-1.0).unwrap(), || Ok(())).unwrap()
 }
@@ -130,8 +129,7 @@ fn any_differentiable_cost_guides() {
     let constant = |cx: &mut Context, _: &GuideInput<'_>| cx.constant_f32("one", &[1], &[1.0]);
     let weights = model.weights();
     let guide = Some(&constant as &dyn Guide);
-    let networks =
-        Networks { unet: &model.unet, weights: &weights, unconditional: None, guide, low_res: None };
+    let networks = Networks { guide, ..Networks::of(&model.unet, &weights) };
     let options = SamplerOptions { guided: false, ..sampler_options(1, 2) };
     let error = Sampler::with(&gpu, networks, model.config.process().unwrap(), options).err().unwrap();
     assert!(error.to_string().contains("does not depend"), "{error}");
@@ -153,8 +151,7 @@ fn pairs_of_networks_guide() {
     let paired = |with: Option<&Model>| {
         let own = with.map(|model| (&model.unet, model.weights()));
         let unconditional = own.as_ref().map(|(unet, weights)| (*unet, weights));
-        let networks =
-            Networks { unet: &model.unet, weights: &weights, unconditional, guide: None, low_res: None };
+        let networks = Networks { unconditional, ..Networks::of(&model.unet, &weights) };
         let options = SamplerOptions { two_pass: true, ..sampler_options(3, 4) };
         let sampler = Sampler::with(&gpu, networks, model.config.process().unwrap(), options)?;
         sampler.sample(&requests(3, 1), Guidance::from_weight(2.0)?, || Ok(()))
@@ -209,13 +206,7 @@ fn guidance_raises_agreement_from_chance() {
     let made = |scale: f32, kind: SamplerKind| {
         let weights = model.weights();
         let guide = ClassifierGuide { network: &guide.network, weights: guide.weights(), scale };
-        let networks = Networks {
-            unet: &model.unet,
-            weights: &weights,
-            unconditional: None,
-            guide: Some(&guide),
-            low_res: None,
-        };
+        let networks = Networks { guide: Some(&guide), ..Networks::of(&model.unet, &weights) };
         let method = Method { kind: Some(kind), ..Method::default() };
         let options = SamplerOptions { method, guided: false, ..sampler_options(40, 20) };
         let sampler = Sampler::with(&gpu, networks, model.config.process().unwrap(), options).unwrap();

@@ -12,9 +12,7 @@ use freeguide::gpu::Gpu;
 use freeguide::model::{Model, ModelConfig, SchedulerConfig, TrainedRows};
 use freeguide::nn::UNet;
 use freeguide::nn::unet::NullClass;
-use freeguide::sample::{
-    FromClassesSampler, GuidedSampler, Nll, NllOptions, Request, Sampler, SamplerOptions,
-};
+use freeguide::sample::{Nll, NllOptions, Request, Sampler, SamplerOptions, Uncond};
 use freeguide::session::{Session, SessionOptions};
 use freeguide::train::Teacher;
 
@@ -75,7 +73,7 @@ fn w(weight: f64) -> Guidance {
 struct Entries {
     single: Sampler,
     guided: Result<Sampler, String>,
-    guiders: Result<GuidedSampler, String>,
+    guiders: Result<Sampler, String>,
     session: Session,
 }
 
@@ -84,8 +82,8 @@ impl Entries {
         let options = |guided| SamplerOptions { guided, ..SamplerOptions::of(&model.config, 1).unwrap() };
         let process = model.config.process().unwrap();
         let guided = Sampler::new(gpu, &model.unet, &model.weights(), process, options(true));
-        let guiders =
-            GuidedSampler::new(gpu, model, None, "rescale(0.5)".parse::<Guiders>().unwrap(), options(true));
+        let guiders: Guiders = "rescale(0.5)".parse().unwrap();
+        let guiders = Sampler::of(gpu, model, SamplerOptions { guiders, ..options(true) });
         let (device, queue) = (model.gpu().device(), model.gpu().queue());
         Entries {
             single: Sampler::of(gpu, model, options(false)).unwrap(),
@@ -102,12 +100,11 @@ impl Entries {
         let session = freeguide::session::Request { class, guidance, ..Default::default() };
         let mut all = vec![("Session", text(self.session.start(&session)))];
         if Sampler::needs_both(guidance) {
-            let start = |sampler: &Sampler| text(sampler.start(&request, guidance));
+            let start = |sampler: &Sampler| text(sampler.start(&request, guidance).map(drop));
             all.push(("Sampler", self.guided.as_ref().map_err(Clone::clone).and_then(start)));
-            let start = |sampler: &GuidedSampler| text(sampler.start(&request, guidance));
-            all.push(("GuidedSampler", self.guiders.as_ref().map_err(Clone::clone).and_then(start)));
+            all.push(("Sampler with guiders", self.guiders.as_ref().map_err(Clone::clone).and_then(start)));
         } else {
-            all.push(("Sampler", text(self.single.start(&request, guidance))));
+            all.push(("Sampler", text(self.single.start(&request, guidance).map(drop))));
         }
         all
     }
@@ -179,6 +176,10 @@ fn the_library_refuses_what_was_not_taught() {
 fn measures_and_teachers_refuse_it_too() {
     let gpu = gpu();
     let refused = |result: freeguide::Result<()>| result.unwrap_err().to_string();
+    let from_classes = |lack| {
+        let uncond = Uncond::FromClasses { prior: None };
+        SamplerOptions { uncond, ..SamplerOptions::of(&config(lack, false), 1).unwrap() }
+    };
     for lack in [Lack::NullRow, Lack::NullTraining] {
         let model = model(&gpu, config(lack, false));
         let message = refused(Teacher::new(model).map(drop));
@@ -187,16 +188,14 @@ fn measures_and_teachers_refuse_it_too() {
     for lack in [Lack::Classes, Lack::OneClass] {
         let message = refused(Teacher::new(model(&gpu, config(lack, false))).map(drop));
         assert!(message.contains("never trained"), "{message}");
-        let options = SamplerOptions::of(&config(lack, false), 1).unwrap();
-        let made = FromClassesSampler::new(&gpu, &model(&gpu, config(lack, false)), None, options);
+        let made = Sampler::of(&gpu, &model(&gpu, config(lack, false)), from_classes(lack));
         assert!(refused(made.map(drop)).contains("never trained"));
     }
-    let options = SamplerOptions::of(&config(Lack::NullRow, false), 1).unwrap();
-    let from_classes =
-        FromClassesSampler::new(&gpu, &model(&gpu, config(Lack::NullRow, false)), None, options).unwrap();
-    let message = refused(from_classes.start(&[Request { class: Some(10), seed: 0 }], w(1.0)));
+    let sampler =
+        Sampler::of(&gpu, &model(&gpu, config(Lack::NullRow, false)), from_classes(Lack::NullRow)).unwrap();
+    let message = refused(sampler.start(&[Request { class: Some(10), seed: 0 }], w(1.0)).map(drop));
     assert!(message.contains("no class 10"), "{message}");
-    from_classes.start(&[Request { class: None, seed: 0 }], w(1.0)).unwrap();
+    sampler.start(&[Request { class: None, seed: 0 }], w(1.0)).unwrap();
 
     let nll = |lack, conditional| {
         let options =

@@ -48,8 +48,9 @@ impl Random {
 fn bits_of(sampler: &Sampler, guidance: Guidance, requests: &[Request]) -> Vec<Vec<u32>> {
     let mut pictures = Vec::new();
     for batch in requests.chunks(sampler.options().batch) {
-        sampler.start(batch, guidance).unwrap();
-        (0..sampler.options().steps).for_each(|_| sampler.step().unwrap());
+        let mut run = sampler.start(batch, guidance).unwrap();
+        (0..sampler.options().steps).for_each(|_| run.step().unwrap());
+        assert!(run.finished() && run.step().unwrap_err().to_string().contains("complete"));
         let values = sampler.read(batch.len()).unwrap();
         assert!(values.iter().all(|x| x.is_finite()));
         pictures.extend(values.chunks(64).map(|picture| picture.iter().map(|x| x.to_bits()).collect()));
@@ -125,7 +126,13 @@ fn plain_sampling_evaluates_once() {
     assert!(unconditional == bits_of(&single, w(0.0), &none), "w = -1 looks at no class");
     assert!(unconditional == bits_of(&guided, w(-1.0), &all), "w = -1");
     assert_ne!(unconditional, bits_of(&single, w(0.0), &all));
-    assert!(single.start(&all, w(1.0)).unwrap_err().to_string().contains("guided sampler"));
+    assert!(single.start(&all, w(1.0)).map(drop).unwrap_err().to_string().contains("guided sampler"));
+    // One batch at a time.
+    let mut first = single.start(&all, w(0.0)).unwrap();
+    first.step().unwrap();
+    let mut second = single.start(&all, w(0.0)).unwrap();
+    assert!(first.step().unwrap_err().to_string().contains("other pictures were begun"));
+    second.step().unwrap();
 }
 
 #[test]

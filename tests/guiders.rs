@@ -7,7 +7,9 @@ use common::{gpu, requests, sampler_options, tiny, train};
 use freeguide::diffusion::{Guidance, Guiders, Method, Prediction, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::Model;
-use freeguide::sample::{FromClassesSampler, GuidedSampler, Request, SamplerOptions};
+use freeguide::ops;
+use freeguide::sample::{GuideInput, Networks, Request, Sampler, SamplerOptions, Uncond};
+use freeguide::tensor::Context;
 use freeguide::train::{LossKind, Objective, TrainOptions, TrainSchedule};
 
 const STEPS: usize = 7;
@@ -38,25 +40,26 @@ impl Trained {
     /// What the sampler without guiders draws.
     fn plain(&self, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
         let sampler = common::sampler(&self.gpu, &self.model, options);
-        sampler.start(all, w(1.5)).unwrap();
-        (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+        let mut run = sampler.start(all, w(1.5)).unwrap();
+        (0..sampler.moves()).for_each(|_| run.step().unwrap());
         let values = sampler.read(all.len()).unwrap();
         let pictures = values.chunks(values.len() / all.len());
         pictures.map(|picture| picture.iter().map(|x| x.to_bits()).collect()).collect()
     }
 
-    fn guided(&self, text: &str, options: SamplerOptions) -> GuidedSampler {
+    fn guided(&self, text: &str, options: SamplerOptions) -> Sampler {
         let guiders: Guiders = text.parse().unwrap();
         let weak = text.contains("autoguidance").then_some(&self.model);
-        GuidedSampler::new(&self.gpu, &self.model, weak, guiders, options).unwrap()
+        let options = SamplerOptions { guiders, ..options };
+        Sampler::beside(&self.gpu, &self.model, weak, options).unwrap()
     }
 
     fn bits(&self, text: &str, options: SamplerOptions, all: &[Request]) -> Vec<Vec<u32>> {
         let sampler = self.guided(text, options.clone());
         let mut bits = Vec::new();
         for batch in all.chunks(options.batch) {
-            sampler.start(batch, w(1.5)).unwrap();
-            (0..sampler.moves()).for_each(|_| sampler.step().unwrap());
+            let mut run = sampler.start(batch, w(1.5)).unwrap();
+            (0..sampler.moves()).for_each(|_| run.step().unwrap());
             let values = sampler.read(batch.len()).unwrap();
             let one = values.len() / batch.len();
             bits.extend(
@@ -117,14 +120,15 @@ fn guiders_draw() {
     // A network guided by itself is not guided.
     let single = SamplerOptions { guided: false, ..options.clone() };
     let unguided = common::sampler(&trained.gpu, &trained.model, single);
-    unguided.start(&all, w(0.0)).unwrap();
-    (0..STEPS).for_each(|_| unguided.step().unwrap());
+    let mut run = unguided.start(&all, w(0.0)).unwrap();
+    (0..STEPS).for_each(|_| run.step().unwrap());
     let want: Vec<Vec<u32>> = vec![unguided.read(3).unwrap().iter().map(|x| x.to_bits()).collect()];
     let difference = largest_difference(&trained.bits("autoguidance(itself)", options.clone(), &all), &want);
     assert!(difference <= 2e-5, "autoguidance by itself differs by {difference:e}");
 
     // Evaluations: two a step, one outside of an interval.
-    let evaluations = |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight));
+    let evaluations =
+        |text: &str, weight: f64| trained.guided(text, options.clone()).evaluations(w(weight)).unwrap();
     assert_eq!((evaluations("constant", 1.0), evaluations("constant", 0.0)), (2 * STEPS, STEPS));
     assert_eq!(evaluations("also(4:0.5 2:1)", 1.0), 4 * STEPS);
     let some = evaluations("interval(lo=-2,hi=6)", 1.0);
@@ -133,12 +137,42 @@ fn guiders_draw() {
     // What cannot be.
     let refused = |text: &str| {
         let guiders: Guiders = text.parse().unwrap();
-        let made = GuidedSampler::new(&trained.gpu, &trained.model, None, guiders, options.clone());
-        made.map(drop).unwrap_err().to_string()
+        let options = SamplerOptions { guiders, ..options.clone() };
+        Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
     };
     assert!(refused("negative(cat)").contains("there is no class \"cat\""));
     assert!(refused("autoguidance(weak)").contains("weaker model weak"));
     assert!(refused("expression(eps_d)").contains("eps_d"));
+}
+
+/// Networks and options that contradict each other are refused by the names of the options.
+#[test]
+fn what_does_not_go_together_is_refused() {
+    let trained = Trained::new(Objective::default());
+    let (unet, weights) = (&trained.model.unet, trained.model.weights());
+    let alone = Networks::of(unet, &weights);
+    let pair = Networks { unconditional: Some((unet, &weights)), ..alone };
+    let weaker = Networks { weaker: Some((unet, &weights)), ..alone };
+    let cost = |cx: &mut Context, input: &GuideInput<'_>| ops::mse(cx, input.z, input.z);
+    let guide = Networks { guide: Some(&cost), ..alone };
+    let from_classes = Uncond::FromClasses { prior: None };
+    for (networks, guiders, uncond, said) in [
+        (guide, "rescale(0.5)", Uncond::Null, ["`guider`", "`classifier`"]),
+        (pair, "rescale(0.5)", Uncond::Null, ["`guider`", "`uncond-model`"]),
+        (alone, "rescale(0.5)", from_classes.clone(), ["`uncond from-classes`", "`guider`"]),
+        (guide, "", from_classes.clone(), ["`uncond from-classes`", "`classifier`"]),
+        (pair, "", from_classes, ["`uncond from-classes`", "`uncond-model`"]),
+        (weaker, "rescale(0.5)", Uncond::Null, ["a weaker model came", "autoguidance(PATH)"]),
+    ] {
+        let options =
+            SamplerOptions { guiders: guiders.parse().unwrap(), uncond, ..sampler_options(1, STEPS) };
+        let process = trained.model.config.process().unwrap();
+        let made = Sampler::with(&trained.gpu, networks, process, options);
+        let message = made.map(drop).unwrap_err().to_string();
+        assert!(said.iter().all(|part| message.contains(part)), "{message}, expected {said:?}");
+    }
+    let sampler = common::sampler(&trained.gpu, &trained.model, sampler_options(1, STEPS));
+    assert!(sampler.posterior(1).unwrap_err().to_string().contains("from-classes"));
 }
 
 /// Samplers of one move a step, then those of two.
@@ -173,14 +207,8 @@ fn guiders_run_in_every_sampler_or_are_refused_with_the_reason() {
             let most = if objective.schedule == TrainSchedule::Continuous { 1e-2 } else { 1e-4 };
             assert!(difference <= most, "{} differs by {difference:e}", what("rescale(0)"));
             let refused = |text: &str| {
-                let made = GuidedSampler::new(
-                    &trained.gpu,
-                    &trained.model,
-                    None,
-                    text.parse().unwrap(),
-                    options.clone(),
-                );
-                made.map(drop).unwrap_err().to_string()
+                let options = SamplerOptions { guiders: text.parse().unwrap(), ..options.clone() };
+                Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
             };
             let chain = "interval(lo=-4,hi=4)+apg(r=2)+temperature(0.95)";
             for text in ["cfg++(0.6)", "zero-star(k=1)+rescale(0.5)", chain] {
@@ -219,12 +247,13 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
     let trained = Trained::new(Objective::default());
     let all = requests(3, 1);
     let draw = |weight: f64, all: &[Request], batch: usize| {
-        let options = sampler_options(batch, STEPS);
-        let sampler = FromClassesSampler::new(&trained.gpu, &trained.model, None, options).unwrap();
+        let uncond = Uncond::FromClasses { prior: None };
+        let options = SamplerOptions { uncond, ..sampler_options(batch, STEPS) };
+        let sampler = Sampler::of(&trained.gpu, &trained.model, options).unwrap();
         let mut drawn = Vec::new();
         for part in all.chunks(batch) {
-            sampler.start(part, w(weight)).unwrap();
-            (0..STEPS).for_each(|_| sampler.step().unwrap());
+            let mut run = sampler.start(part, w(weight)).unwrap();
+            (0..STEPS).for_each(|_| run.step().unwrap());
             for known in sampler.posterior(part.len()).unwrap() {
                 assert!(known.len() == 10 && (known.iter().sum::<f32>() - 1.0).abs() < 1e-4, "{known:?}");
                 assert!(known.iter().any(|p| *p > 0.2), "nothing was learnt: {known:?}");
@@ -243,12 +272,14 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
     let free = Request { class: None, seed: 0 };
     assert_eq!(common::difference(&draw(2.0, &[free], 1), &draw(0.0, &[free], 1)), 0.0);
 
-    let refused = |prior: Option<&[f64]>, options: SamplerOptions| {
-        let made = FromClassesSampler::new(&trained.gpu, &trained.model, prior, options);
-        made.map(drop).unwrap_err().to_string()
+    let refused = |prior: Option<Vec<f64>>, options: SamplerOptions| {
+        let options = SamplerOptions { uncond: Uncond::FromClasses { prior }, ..options };
+        Sampler::of(&trained.gpu, &trained.model, options).map(drop).unwrap_err().to_string()
     };
     let method = Method { kind: Some(SamplerKind::Ddim), ..Method::default() };
     let ddim = SamplerOptions { method, ..sampler_options(1, STEPS) };
     assert!(refused(None, ddim).contains("noise of ancestral steps"));
-    assert!(refused(Some(&[0.5, 0.5]), sampler_options(1, STEPS)).contains("the prior has 2 classes"));
+    assert!(refused(Some(vec![0.5, 0.5]), sampler_options(1, STEPS)).contains("the prior has 2 classes"));
+    let guided = SamplerOptions { guiders: "rescale(0.5)".parse().unwrap(), ..sampler_options(1, STEPS) };
+    assert!(refused(None, guided).contains("`uncond from-classes` does not go together with `guider`"));
 }

@@ -108,6 +108,8 @@ pub fn guided(batch: usize, dtype: DType) -> SamplerOptions {
         variance_exponent: 0.3,
         clip: Clip::Static,
         guided: true,
+        guiders: Default::default(),
+        uncond: Default::default(),
         two_pass: false,
         dtype,
         fast: false,

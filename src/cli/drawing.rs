@@ -8,8 +8,7 @@ use crate::model::{Conditions, Model};
 use crate::sample::{Sampler, SamplerOptions};
 use crate::tensor::DType;
 
-use super::guider::Drawer;
-use super::number;
+use super::{guider, number};
 
 /// What `eval` and `sweep` take of the options of `sample`.
 #[derive(clap::Args, Clone, Debug)]
@@ -53,8 +52,8 @@ impl DrawingArgs {
 }
 
 impl Drawing {
-    /// What draws up to `count` pictures of a model.
-    pub fn drawer(
+    /// What draws up to `count` pictures of a model, and the checksum of the weaker model that guiders name.
+    pub fn sampler(
         &self,
         gpu: &Gpu,
         model: &Model,
@@ -62,17 +61,20 @@ impl Drawing {
         steps: Option<usize>,
         dtype: DType,
         count: usize,
-    ) -> Result<Drawer> {
+    ) -> Result<(Sampler, Option<u32>)> {
         let batch = self.batch.unwrap_or_else(|| measured_batch(gpu, model)).min(count).max(1);
         let defaults = SamplerOptions::of(&model.config, batch)?;
         let options = SamplerOptions {
             steps: steps.unwrap_or(defaults.steps),
             method: model.config.method_for(self.method.clone())?,
             guided: Sampler::needs_both(guidance),
+            guiders: self.guiders.clone(),
             dtype,
             ..defaults
         };
-        Drawer::new(gpu, model, self.guiders.clone(), options)
+        let weaker = guider::weaker(gpu, &self.guiders)?;
+        let sampler = Sampler::beside(gpu, model, weaker.as_ref(), options)?;
+        Ok((sampler, weaker.as_ref().map(Model::checksum)))
     }
 
     /// Refuses a model that was not taught what this draws of it: pictures of every class, or without one where there are none.

@@ -243,12 +243,11 @@ pub fn measured_model(
 ) -> Result<Measured> {
     let config = model.unet.config();
     let dtype = draw.precision.dtype();
-    let drawer = draw.drawing.drawer(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
-    let options = drawer.options();
+    let (sampler, weaker) = draw.drawing.sampler(gpu, model, draw.guidance, draw.steps, dtype, draw.count)?;
+    let options = sampler.options();
     let classes = config.num_classes;
     // All that decides the pictures: what the weights and their configuration hold, not where they lie.
     let configuration = serde_json::to_vec(&model.config).expect("a configuration is plain values");
-    let weaker = drawer.guiders().and_then(|(_, weaker)| weaker);
     let identity = format!(
         "{} (weights {:08x}, configuration {:08x}), w = {}{}{}, {} steps, v = {}, clip {}, {:?}, freeguide {}",
         model.name,
@@ -266,7 +265,7 @@ pub fn measured_model(
     let parts = work.path().join(PARTS);
     let stop = super::interrupt::flag();
     let sample = |requests: &[_]| {
-        drawer.sample(requests, draw.guidance, || {
+        sampler.sample(requests, draw.guidance, || {
             if stop.load(std::sync::atomic::Ordering::SeqCst) { Err(Error::Interrupted) } else { Ok(()) }
         })
     };

@@ -8,7 +8,7 @@ use std::path::Path;
 use crate::diffusion::{Method, Process, Variance};
 use crate::gpu::Gpu;
 use crate::model::{ClassifierModel, Model, ModelConfig, named_again};
-use crate::sample::SamplerOptions;
+use crate::sample::{SamplerOptions, Uncond};
 use crate::tensor::DType;
 
 /// (keyword, value) each.
@@ -73,6 +73,8 @@ pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
         variance_exponent,
         clip,
         guided: _,
+        guiders,
+        uncond,
         two_pass: _,
         dtype,
         fast,
@@ -93,6 +95,16 @@ pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
     notes.push(note("precision", if *dtype == DType::F16 { "f16" } else { "f32" }));
     if *fast {
         notes.push(note("fast", format!("in batches of {batch}")));
+    }
+    if !guiders.is_empty() {
+        notes.push(note("guider", guiders));
+    }
+    match uncond {
+        Uncond::Null => {}
+        Uncond::FromClasses { prior } => {
+            notes.push(note("uncond", "from-classes"));
+            notes.extend(prior.as_ref().map(|prior| note("uncond_prior", format!("{prior:?}"))));
+        }
     }
     notes
 }

@@ -17,12 +17,11 @@ use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
 use crate::sample::{
-    ClassifierGuide, FromClassesSampler, Guide, Networks, Request, Sampler, SamplerOptions, Upsampling,
+    ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
 };
 
 use super::drawing::no_reverse;
-use super::guider::Drawer;
-use super::{interrupt, model_args, number, outputs, pictures, progress, ranges};
+use super::{guider, interrupt, model_args, number, outputs, pictures, progress, ranges};
 pub use args::Args;
 use checks::{check_classifier, check_exponent, with_classes_of};
 use class_names::{ClassNames, class_text};
@@ -126,6 +125,11 @@ pub fn run(args: &Args) -> Result<()> {
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
         clip: args.clip.as_deref().map_or(Ok(defaults.clip), str::parse::<Clip>)?,
         guided: Sampler::needs_both(guidance),
+        uncond: match args.uncond.as_str() {
+            "from-classes" => Uncond::FromClasses { prior: None },
+            _ => Uncond::Null,
+        },
+        guiders,
         two_pass: args.two_pass,
         dtype: precision.dtype(),
         fast: args.fast,
@@ -138,41 +142,27 @@ pub fn run(args: &Args) -> Result<()> {
         weights: classifier.weights(),
         scale: args.classifier_scale.unwrap_or(1.0) as f32,
     });
-    let other = without.as_ref().map(|other| (&other.unet, other.weights()));
+    let weaker = guider::weaker(&gpu, &options.guiders)?;
+    weaker.as_ref().map_or(Ok(()), |weaker| check_weaker(&model, weaker))?;
+    let [other, away] =
+        [&without, &weaker].map(|other| other.as_ref().map(|other| (&other.unet, other.weights())));
+    let weights = model.weights();
     let networks = Networks {
-        unet: &model.unet,
-        weights: &model.weights(),
         unconditional: other.as_ref().map(|(unet, weights)| (*unet, weights)),
+        weaker: away.as_ref().map(|(unet, weights)| (*unet, weights)),
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
-        low_res: None,
+        ..Networks::of(&model.unet, &weights)
     };
     if let Some(other) = &without {
         Conditions::of(&other.config).check_null("the unconditional half (`uncond-model`)")?;
     }
-    if other.is_some() && config.unet.guidance_range.is_some() {
-        return Err(Error::Config("--uncond-model: this model is distilled, its guidance is its own".into()));
-    }
+    let sampler = Sampler::with(&gpu, networks, config.process()?, options)?;
     if other.is_some() && !Sampler::needs_both(guidance) {
         return Err(Error::Config(format!(
             "--uncond-model is one half of guidance, and w = {} needs only the other",
             guidance.weight()
         )));
     }
-    let from_classes = args.uncond == "from-classes";
-    if from_classes && (!guiders.is_empty() || guide.is_some() || other.is_some()) {
-        let what = "--uncond from-classes does not go together with --guider, --classifier or --uncond-model";
-        return Err(Error::Config(what.into()));
-    }
-    let sampler = match guiders.is_empty() {
-        _ if from_classes => Drawer::FromClasses(FromClassesSampler::new(&gpu, &model, None, options)?),
-        true => Drawer::Plain(Sampler::with(&gpu, networks, config.process()?, options)?),
-        false if guide.is_some() || other.is_some() => {
-            return Err(Error::Config(
-                "--guider does not go together with --classifier or --uncond-model".into(),
-            ));
-        }
-        false => Drawer::new(&gpu, &model, guiders, options)?,
-    };
     // The second stage, with its own defaults.
     let size = config.unet.sample_size;
     let larger = args.upsampler.as_ref().map(|path| Model::of(&gpu, model_args::other(path)?)).transpose()?;
@@ -205,7 +195,7 @@ pub fn run(args: &Args) -> Result<()> {
             options: sampler.options(),
             classifier: classifier.as_ref(),
             without: without.as_ref(),
-            guiders: sampler.guiders(),
+            weaker: weaker.as_ref(),
             upsampler: larger.as_ref().zip(upsampling.as_ref().map(Upsampling::options)),
         },
     );

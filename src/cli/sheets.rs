@@ -9,7 +9,6 @@ use crate::nn::{UNet, Weights};
 use crate::sample::{Request, Sampler, SamplerOptions};
 use crate::tensor::Precision;
 
-use super::guider::Drawer;
 use super::notes::{Notes, note, of_sampling, weights};
 use super::pictures;
 use super::sample::default_batch;
@@ -17,9 +16,11 @@ use super::sample::default_batch;
 /// Makes sheets of one row a class and one column a guidance: the same seeds across a row, other ones in each row.
 pub struct Sheets<'a> {
     config: &'a ModelConfig,
-    single: Drawer,
+    single: Sampler,
     /// For one evaluation a step more, of a model that can guide itself.
-    guided: Option<Drawer>,
+    guided: Option<Sampler>,
+    /// The checksum of the weaker model that guiders name.
+    weaker: Option<u32>,
 }
 
 impl<'a> Sheets<'a> {
@@ -33,18 +34,22 @@ impl<'a> Sheets<'a> {
         let dtype = precision.checked_on(gpu.capabilities())?.dtype();
         let sampler = |guided: bool| {
             let options = SamplerOptions { guided, dtype, ..SamplerOptions::of(config, default_batch(gpu))? };
-            Sampler::new(gpu, unet, weights, &config.process()?, options).map(Drawer::Plain)
+            Sampler::new(gpu, unet, weights, &config.process()?, options)
         };
         let guided = config.can_guide().then(|| sampler(true)).transpose()?;
-        Ok(Sheets::of(config, sampler(false)?, guided))
+        Ok(Sheets::of(config, (sampler(false)?, None), guided))
     }
 
     /// The same with a way of drawing for each of one and two evaluations a step.
-    pub fn of(config: &'a ModelConfig, single: Drawer, guided: Option<Drawer>) -> Self {
-        Sheets { config, single, guided }
+    pub fn of(
+        config: &'a ModelConfig,
+        (single, weaker): (Sampler, Option<u32>),
+        guided: Option<Sampler>,
+    ) -> Self {
+        Sheets { config, single, guided, weaker }
     }
 
-    fn drawer(&self, guidance: Guidance) -> &Drawer {
+    fn sampler(&self, guidance: Guidance) -> &Sampler {
         // Without one of two evaluations the other says why not.
         self.guided.as_ref().filter(|_| Sampler::needs_both(guidance)).unwrap_or(&self.single)
     }
@@ -66,19 +71,15 @@ impl<'a> Sheets<'a> {
             note("seeds", format!("{seeds} of each class, from {seeds} times its number on")),
         ];
         notes.extend(of_sampling(self.single.options(), &self.config.process()?));
-        let guided = || self.guided.as_ref().and_then(Drawer::guiders);
-        if let Some((guiders, weaker)) = self.single.guiders().or_else(guided) {
-            notes.push(note("guider", guiders));
-            notes.extend(weaker.map(|checksum| note("guider_weights", weights(checksum))));
-        }
+        notes.extend(self.weaker.map(|checksum| note("guider_weights", weights(checksum))));
         Ok(notes)
     }
 
     /// Steps that a sheet takes.
     pub fn steps(&self, guidance: &[Guidance], seeds: usize) -> u64 {
         let pictures = self.rows().len() * seeds;
-        let of = |drawer: &Drawer| pictures.div_ceil(drawer.options().batch) * drawer.moves();
-        guidance.iter().map(|guidance| of(self.drawer(*guidance)) as u64).sum()
+        let of = |sampler: &Sampler| pictures.div_ceil(sampler.options().batch) * sampler.moves();
+        guidance.iter().map(|guidance| of(self.sampler(*guidance)) as u64).sum()
     }
 
     /// The pictures of each class (outer), guidance (middle) and seed (inner).
@@ -98,7 +99,7 @@ impl<'a> Sheets<'a> {
             })
             .collect();
         for guidance in guidance {
-            let images = self.drawer(*guidance).sample(&requests, *guidance, || on_step(*guidance))?;
+            let images = self.sampler(*guidance).sample(&requests, *guidance, || on_step(*guidance))?;
             for (row, cell) in rows.iter_mut().zip(images.chunks(seeds as usize)) {
                 row.push(cell.to_vec());
             }

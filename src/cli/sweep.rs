@@ -200,9 +200,10 @@ fn grid(
     let (classes, size) = (model.config.class_names.len(), model.config.unet.sample_size);
     pictures::check_sheet(classes, guidance.len(), count as usize, size)?;
     let (steps, pictures) = (args.steps.first().copied(), classes * count as usize);
-    let drawer = |w| drawing.drawer(gpu, model, Guidance::from_weight(w)?, steps, dtype, pictures);
+    let sampler = |w| drawing.sampler(gpu, model, Guidance::from_weight(w)?, steps, dtype, pictures);
     let both = guidance.iter().any(|guidance| Sampler::needs_both(*guidance));
-    let sheets = Sheets::of(&model.config, drawer(0.0)?, both.then(|| drawer(1.0)).transpose()?);
+    let guided = both.then(|| sampler(1.0)).transpose()?.map(|(sampler, _)| sampler);
+    let sheets = Sheets::of(&model.config, sampler(0.0)?, guided);
     let stop = interrupt::flag();
     let bar = progress::bar("sampling", "steps", 0, sheets.steps(guidance, count as usize));
     let notes = [notes::program(gpu), notes::of_model("model", named, model), sheets.notes(guidance, count)?];

@@ -9,7 +9,7 @@ use crate::nn::UNetConfig;
 use crate::nn::unet::NullClass;
 
 use super::architecture::Kind;
-use super::config::ModelConfig;
+use super::config::{ModelConfig, class_called};
 use super::imagenet;
 
 /// The row that stands for "no condition".
@@ -55,12 +55,21 @@ impl Conditions {
         };
         let classes = unet.num_classes.unwrap_or(0);
         let told_weight = unet.guidance_range.is_some();
-        Conditions { classes, null, untrained: Vec::new(), names: Vec::new(), told_weight }
+        let names = (0..classes).map(|class| class.to_string()).collect();
+        Conditions { classes, null, untrained: Vec::new(), names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// The label of a class that is called so; see [`ModelConfig::class`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn class(&self, wanted: &str) -> Result<u32> {
+        class_called(&self.names, wanted)
     }
 
     /// Whether the network can guide itself: it was taught a class, and to do without.

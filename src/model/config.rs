@@ -223,40 +223,7 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] listing the classes, or those that share the name.
     pub fn class(&self, wanted: &str) -> Result<u32> {
-        if let Ok(label) = wanted.parse::<u32>()
-            && !self.class_names.iter().any(|name| name == wanted)
-            && (label as usize) < self.class_names.len()
-        {
-            return Ok(label);
-        }
-        // The nearest way of being called so goes first: the whole name, the first of several, any of them.
-        let wanted = wanted.trim();
-        let called = |is: &dyn Fn(&str) -> bool| -> Vec<usize> {
-            (0..self.class_names.len()).filter(|label| is(&self.class_names[*label])).collect()
-        };
-        let first =
-            |name: &str| name.split(',').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted));
-        let any = |name: &str| name.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted));
-        let ways = [called(&|name| name == wanted && !name.is_empty()), called(&first), called(&any)];
-        let found = ways.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
-        match found[..] {
-            [label] => Ok(label as u32),
-            [] => Err(Error::Config(format!(
-                "there is no class {wanted:?}; there are {} classes: {}",
-                self.class_names.len(),
-                listed(&self.class_names),
-                wanted = brief(wanted)
-            ))),
-            _ => {
-                let names =
-                    found.iter().map(|label| format!("{label} ({})", one_line(&self.class_names[*label])));
-                Err(Error::Config(format!(
-                    "several classes are called {wanted:?}; give the number: {}",
-                    names.collect::<Vec<_>>().join("; "),
-                    wanted = brief(wanted)
-                )))
-            }
-        }
+        class_called(&self.class_names, wanted)
     }
 
     /// The rows that count as trained, as [`was_trained`](Self::was_trained) has them one by one.
@@ -280,6 +247,43 @@ impl ModelConfig {
             (None, _) if self.images_seen == 0 => true,
             (None, None) => self.unconditional_probability > 0.0,
             (None, Some(_)) => self.unconditional_probability < 1.0,
+        }
+    }
+}
+
+/// The label of a class of these names; see [`ModelConfig::class`].
+pub(super) fn class_called(names: &[String], wanted: &str) -> Result<u32> {
+    if let Ok(label) = wanted.parse::<u32>()
+        && !names.iter().any(|name| name == wanted)
+        && (label as usize) < names.len()
+    {
+        return Ok(label);
+    }
+    // The nearest way of being called so goes first: the whole name, the first of several, any of them.
+    let wanted = wanted.trim();
+    let called = |is: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        (0..names.len()).filter(|label| is(&names[*label])).collect()
+    };
+    let first =
+        |name: &str| name.split(',').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted));
+    let any = |name: &str| name.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted));
+    let ways = [called(&|name| name == wanted && !name.is_empty()), called(&first), called(&any)];
+    let found = ways.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+    match found[..] {
+        [label] => Ok(label as u32),
+        [] => Err(Error::Config(format!(
+            "there is no class {wanted:?}; there are {} classes: {}",
+            names.len(),
+            listed(names),
+            wanted = brief(wanted)
+        ))),
+        _ => {
+            let names = found.iter().map(|label| format!("{label} ({})", one_line(&names[*label])));
+            Err(Error::Config(format!(
+                "several classes are called {wanted:?}; give the number: {}",
+                names.collect::<Vec<_>>().join("; "),
+                wanted = brief(wanted)
+            )))
         }
     }
 }

@@ -46,14 +46,18 @@ pub struct AnnealCondition<'a> {
     pub null_label: u32,
 }
 
-/// `[T, 2]` f32: what stays of an embedding, and how much noise is added, at each of a sampler's steps.
-pub fn annealing_table(cx: &Context, annealing: &Annealing, steps: &[Moment]) -> Result<Tensor> {
+/// `[T, 2]`: what stays of an embedding, and how much noise is added, at each of a sampler's steps.
+pub fn annealing_rows(annealing: &Annealing, steps: &[Moment]) -> Vec<f32> {
     let row = |at| {
         let kept = annealing.kept(at);
         [kept.sqrt() as f32, (annealing.scale * (1.0 - kept).sqrt()) as f32]
     };
-    let rows: Vec<f32> = steps.iter().flat_map(row).collect();
-    cx.constant_f32("annealing", &[steps.len(), 2], &rows)
+    steps.iter().flat_map(row).collect()
+}
+
+/// The same on the device.
+pub fn annealing_table(cx: &Context, annealing: &Annealing, steps: &[Moment]) -> Result<Tensor> {
+    cx.constant_f32("annealing", &[steps.len(), 2], &annealing_rows(annealing, steps))
 }
 
 /// The embeddings `y` `[K·N, D]` f32 with noise on all but those of the null class; `labels` `[K·N]` u32 are whose they

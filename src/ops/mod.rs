@@ -52,7 +52,7 @@ mod window_pool;
 pub use adamw::{AdamW, Arena as OptimizerArena, Controls, EmaWarmup, OptimizerState, grad_squares};
 pub use add::{add, add_into};
 pub use add_per_sample::add_per_sample;
-pub use anneal_condition::{AnnealCondition, anneal_condition, annealing_table};
+pub use anneal_condition::{AnnealCondition, anneal_condition, annealing_rows, annealing_table};
 pub use attention::{QkvOrder, attention};
 pub use cast::cast;
 pub(crate) use cast::cast_constant;

@@ -1,18 +1,21 @@
 //! Whole eight-step loops with a network against the reference, the noise being given.
 
+use super::networks::Fixed;
+use super::settled::Settled;
+use super::slots::{self, Slots};
+use super::step::{Combine, StepRecorder, Which};
+use super::{ClassifierGuide, Guide, Networks, SamplerOptions, Uncond};
 use crate::diffusion::{
-    BetaSchedule, Clip, DiscreteSchedule, LevelSource, Method, Prediction, Process, SamplerKind,
+    BetaSchedule, Clip, DiscreteSchedule, Guiders, LevelSource, Method, Prediction, Process, SamplerKind,
+    Variance,
 };
-use crate::diffusion::{StepRow, Variance};
 use crate::io::SafetensorsFile;
 use crate::model::golden::golden_network;
 use crate::model::load_values;
+use crate::nn::unet::QkvLayout;
 use crate::nn::unet::tests::small;
-use crate::nn::unet::{Pass, QkvLayout};
-use crate::nn::{Classifier, UNetConfig};
-use crate::ops::{self, SamplerStep, StepNoise};
-use crate::sample::log_likelihood_gradient;
-use crate::tensor::{Context, DType, Tensor};
+use crate::nn::{Classifier, UNetConfig, Weights};
+use crate::tensor::{DType, Tensor};
 use crate::testing::{Array, Golden, download, gpu, tolerance};
 
 struct Loop {
@@ -26,26 +29,33 @@ struct Loop {
     classifier: bool,
 }
 
-/// 2·∇ log p(y given z) by the golden classifier.
-fn class_gradient(cx: &mut Context, z: &Tensor, times: &Tensor, labels: &Tensor) -> Tensor {
-    let config = UNetConfig {
-        out_channels: 10,
-        channel_mult: vec![1.0, 1.0],
-        qkv_order: QkvLayout::Legacy,
-        num_classes: None,
-        ..small()
-    };
-    let network = Classifier::new(&config).unwrap();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/classifier.safetensors");
-    let values = load_values(&SafetensorsFile::open(path).unwrap(), network.parameters(), "w.").unwrap();
-    let arena = network.parameters().arena(gpu(), "weights", 1).unwrap();
-    arena.write(gpu(), 0, &values).unwrap();
-    let weights = arena.weights(network.parameters(), 0);
-    log_likelihood_gradient(cx, z, |cx, z| {
-        let logits = network.forward(cx, &weights, z, times, &Pass::inference(DType::F32))?;
-        Ok(ops::cross_entropy(cx, &logits, labels, -2.0)?.loss)
-    })
-    .unwrap()
+/// 2·log p(y given z) by the golden classifier, summed.
+struct GoldenClassifier {
+    network: Classifier,
+    weights: Weights,
+}
+
+impl GoldenClassifier {
+    fn new() -> Self {
+        let config = UNetConfig {
+            out_channels: 10,
+            channel_mult: vec![1.0, 1.0],
+            qkv_order: QkvLayout::Legacy,
+            num_classes: None,
+            ..small()
+        };
+        let network = Classifier::new(&config).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/classifier.safetensors");
+        let values = load_values(&SafetensorsFile::open(path).unwrap(), network.parameters(), "w.").unwrap();
+        let arena = network.parameters().arena(gpu(), "weights", 1).unwrap();
+        arena.write(gpu(), 0, &values).unwrap();
+        let weights = arena.weights(network.parameters(), 0);
+        GoldenClassifier { network, weights }
+    }
+
+    fn guide(&self) -> ClassifierGuide<'_> {
+        ClassifierGuide { network: &self.network, weights: self.weights.clone(), scale: 2.0 }
+    }
 }
 
 /// The latents after each move, N, C, H, W; and, for each of `seeds`, those of a loop in which every number was moved by
@@ -65,64 +75,69 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     if let Some(want) = golden.try_f64s(&format!("{}.t_model", case.name)) {
         assert_eq!(told, want);
     }
-    let rows: Vec<StepRow> = moves.iter().map(|step| StepRow::new(step, Prediction::Eps).unwrap()).collect();
 
     let (unet, arena) = golden_network();
-    let mut labels: Vec<u32> = golden.f64s("in.y").into_iter().map(|y| y as u32).collect();
-    if case.guided.is_some() {
-        labels.resize(4, 0);
-    }
-    let mut cx = Context::with_tape(gpu());
-    let halves = labels.len() / 2;
-    let z = golden.array("xT").nhwc().upload(&cx, DType::F32);
-    let noise = cx.constant_f32("noise", &[2, 16, 16, 3], &[0.0; 1536]).unwrap();
-    let labels = cx.constant_u32("labels", &[labels.len()], &labels).unwrap();
-    let counter = cx.constant_u32("counter", &[1], &[0]).unwrap();
-    let w = cx.constant_f32("w", &[1], &[case.guided.unwrap_or(0.0)]).unwrap();
-    let steps = ops::move_table(&cx, &rows).unwrap();
-    let times = cx.output("times", &[2 * halves], DType::F32).unwrap();
-    ops::step_times(&mut cx, &steps, &counter, &times).unwrap();
-    let gradient = match case.classifier {
-        true => Some(class_gradient(&mut cx, &z, &times, &labels)),
-        false => None,
-    };
-    let input = if halves == 2 { ops::repeat_batch(&mut cx, &z, 2).unwrap() } else { z.clone() };
-    let weights = arena.weights(unet.parameters(), 0);
-    let pass = Pass::inference(DType::F32);
-    let out = unet.forward(&mut cx, &weights, &input, &times, Some(&labels), &pass).unwrap();
-    let step = SamplerStep {
-        z: &z,
-        out: &out,
-        steps: &steps,
-        counter: &counter,
-        guidance: &w,
-        noise: StepNoise::Given(&noise),
-        variance,
+    let (classifier, weights) = (GoldenClassifier::new(), arena.weights(unet.parameters(), 0));
+    let guide = classifier.guide();
+    let guide = case.classifier.then_some(&guide as &dyn Guide);
+    let networks = Networks { guide, ..Networks::of(&unet, &weights) };
+    let options = SamplerOptions {
+        batch: 2,
+        steps: 1,
+        method,
+        variance_exponent: 0.0,
         clip: Clip::Static,
-        gradient: gradient.as_ref(),
-        previous: None,
+        guided: false,
+        guiders: Guiders::default(),
+        uncond: Uncond::Null,
+        two_pass: false,
+        dtype: DType::F32,
+        fast: false,
+        conditions: None,
     };
-    ops::sampler_step(&mut cx, step).unwrap();
-    ops::advance(&mut cx, &counter).unwrap();
-    let plan = cx.finish("loop").unwrap();
+    // The product's own step, but for the noise.
+    let mut settled = Settled::new(&networks, &process, options).unwrap();
+    if case.guided.is_some() {
+        // The network has no null class; the reference's other half is class 0.
+        settled.others = vec![0];
+    }
+    let noise = slots::empty(gpu(), "noise", &[2, 16, 16, 3], DType::F32).unwrap();
+    let slots = Slots { noise: Some(noise), ..Slots::new(gpu(), &networks, &settled).unwrap() };
+    let write = |to: &Tensor, bytes: &[u8]| slots::write(gpu(), to, bytes).unwrap();
+    let mut labels: Vec<u32> = golden.f64s("in.y").into_iter().map(|y| y as u32).collect();
+    slots.wanted.iter().for_each(|wanted| write(wanted, bytemuck::cast_slice(&labels)));
+    labels.resize(slots.rows.as_ref().unwrap().len(), 0);
+    write(slots.rows.as_ref().unwrap(), bytemuck::cast_slice(&labels));
+    write(&slots.weight, bytemuck::bytes_of(&case.guided.unwrap_or(0.0)));
+    let fixed = Fixed::new(gpu(), &networks, &settled).unwrap();
+    let recorder = StepRecorder {
+        gpu: gpu(),
+        name: "golden",
+        evaluations: &fixed.evaluations(gpu(), &settled, &slots).unwrap(),
+        mixed: 1,
+        combine: Combine::InStep,
+        guide: networks.guide,
+        walk: &settled.walk,
+        slots: &slots,
+        clip: Clip::Static,
+        fast: false,
+    };
+    let plan = recorder.step(Which::All).unwrap();
+
     let all = golden.array("noise");
-    let write = |to: &Tensor, bytes: &[u8]| {
-        let buffer = plan.kept(to.storage()).unwrap();
-        gpu().write(buffer, 0, bytes).unwrap();
-    };
     let follow = |seed: Option<u64>| {
         let mut now = golden.array("xT");
-        write(&counter, &[0; 4]);
-        let moves = (0..rows.len()).map(|k| {
+        write(&slots.counter, &[0; 4]);
+        let moves = (0..moves.len()).map(|k| {
             if let Some(seed) = seed {
                 let signs = Array::random(&now.shape, 100 * seed + k as u64).map(f32::signum);
                 now = now.zip(&signs, |z, sign| z + rounding * sign);
             }
-            write(&z, bytemuck::cast_slice(&now.clone().nhwc().data));
+            write(&slots.z, bytemuck::cast_slice(&now.clone().nhwc().data));
             let own = Array::new(&[2, 3, 16, 16], all.data[k * 1536..][..1536].to_vec()).nhwc();
-            write(&noise, bytemuck::cast_slice(&own.data));
+            write(slots.noise.as_ref().unwrap(), bytemuck::cast_slice(&own.data));
             plan.run().unwrap();
-            now = download(&plan, &z).permute(&[0, 3, 1, 2]);
+            now = download(&plan, &slots.z).permute(&[0, 3, 1, 2]);
             now.clone()
         });
         moves.collect()

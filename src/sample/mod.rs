@@ -5,31 +5,38 @@
 
 #[cfg(not(target_arch = "wasm32"))]
 mod batches;
-#[cfg(not(target_arch = "wasm32"))]
-mod from_classes;
+mod checks;
+mod denoiser;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
-mod guided_step;
-mod guiding;
-mod moves;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
+mod run;
 mod sampler;
+mod settled;
+pub(crate) mod slots;
+mod step;
 #[cfg(not(target_arch = "wasm32"))]
 mod upsampling;
+mod walk;
 
 pub use crate::data::to_u8;
-#[cfg(not(target_arch = "wasm32"))]
-pub use from_classes::FromClassesSampler;
+pub use checks::check_weaker;
+pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
-pub use guiding::GuidedSampler;
+pub(crate) use networks::Fixed;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
-pub use options::{Request, SamplerOptions};
+pub use options::{Request, SamplerOptions, Uncond};
+pub use run::Run;
 pub use sampler::Sampler;
+pub(crate) use settled::Settled;
+pub(crate) use slots::{Slots, has_momentum};
+pub(crate) use step::{Combine, Evaluation, StepRecorder, Which};
 #[cfg(not(target_arch = "wasm32"))]
 pub use upsampling::Upsampling;
+pub(crate) use walk::{Form, ROW, Walk};

@@ -1,11 +1,15 @@
-//! What a sampler evaluates, and what does not go together.
+//! What a sampler evaluates.
 
-use crate::error::{Error, Result};
-use crate::gpu::Buffer;
-use crate::nn::{UNet, UNetConfig, Weights};
+use crate::error::Result;
+use crate::gpu::{Buffer, Gpu};
+use crate::nn::{UNet, Weights};
+use crate::tensor::{DType, Tensor};
 
-use super::SamplerOptions;
+use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
+use super::settled::Settled;
+use super::slots::{Slots, filled};
+use super::step::Evaluation;
 
 /// What a sampler evaluates.
 #[derive(Clone, Copy)]
@@ -16,6 +20,8 @@ pub struct Networks<'a> {
     pub weights: &'a Weights,
     /// Another network for the unconditional half of guidance: one trained without classes, or a weaker one.
     pub unconditional: Option<(&'a UNet, &'a Weights)>,
+    /// The weaker network that a guider leads away from; it is told the same condition.
+    pub weaker: Option<(&'a UNet, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
     /// For an upsampler the small pictures, `[N, side, side, low_res_channels]` f32 in [-1, 1], and their side; to be written
@@ -23,37 +29,77 @@ pub struct Networks<'a> {
     pub low_res: Option<(&'a Buffer, usize)>,
 }
 
-/// Refuses small pictures that do not fit an upsampler, or that a network does not take.
-pub(super) fn check_low_res(
-    config: &UNetConfig,
-    low_res: Option<(u64, usize)>,
-    options: &SamplerOptions,
-) -> Result<()> {
-    let channels = config.low_res_channels;
-    let what = match low_res {
-        None if channels == 0 => return Ok(()),
-        None => {
-            "this network is an upsampler: it makes pictures of smaller ones (give it as --upsampler)".into()
-        }
-        Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
-        Some(_) if options.guided => "guidance is for the network that makes the small pictures".into(),
-        Some((bytes, side)) if bytes < (options.batch * side * side * channels * 4) as u64 => {
-            format!("{} small pictures of side {side} do not fit into {bytes} bytes", options.batch)
-        }
-        Some(_) => return Ok(()),
-    };
-    Err(Error::Config(what))
+impl<'a> Networks<'a> {
+    /// A network alone.
+    pub fn of(unet: &'a UNet, weights: &'a Weights) -> Self {
+        Networks { unet, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    }
 }
 
-/// Refuses a pair of networks that do not make the same pictures.
-pub(super) fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
-    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
-    if of(config) == of(other) {
-        return Ok(());
+/// Networks as plans read them.
+pub(crate) struct Fixed<'a> {
+    main: Network<'a>,
+    second: Option<Second<'a>>,
+}
+
+/// What takes the place of the unconditional half.
+enum Second<'a> {
+    /// Told nothing: its null rows, where it has classes.
+    Unconditional(Network<'a>, Option<Tensor>),
+    /// Told what the first is told.
+    Weaker(Network<'a>),
+}
+
+impl<'a> Fixed<'a> {
+    /// # Errors
+    /// What the device objects to.
+    pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
+        let (n, dtype) = (settled.options.batch, settled.options.dtype);
+        let main = Network::new(gpu, networks.unet, networks.weights, dtype)?;
+        let second = match (networks.unconditional, networks.weaker) {
+            (_, Some((unet, weights))) => Some(Second::Weaker(Network::new(gpu, unet, weights, dtype)?)),
+            (Some((unet, weights)), _) if settled.options.guided => {
+                let config = unet.config();
+                let rows = config.num_classes.map(|_| labels(gpu, config.null_label(), n)).transpose()?;
+                Some(Second::Unconditional(Network::new(gpu, unet, weights, dtype)?, rows))
+            }
+            _ => None,
+        };
+        Ok(Fixed { main, second })
     }
-    Err(Error::Config(format!(
-        "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-        of(other),
-        of(config)
-    )))
+
+    /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
+    pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
+        let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
+        let main = |rows, conditions| Evaluation { of: &self.main as &dyn Denoiser, rows, conditions };
+        let of_first = || slots.rows.clone();
+        if let Some(prior) = &settled.prior {
+            return Ok(vec![main(of_first(), prior.len())]);
+        }
+        if self.second.is_none() && !settled.options.two_pass {
+            return Ok(vec![main(of_first(), mixed + settled.others.len())]);
+        }
+        let mut all = vec![main(of_first(), mixed)];
+        match &self.second {
+            None => {}
+            Some(Second::Unconditional(of, rows)) => {
+                all.push(Evaluation { of, rows: rows.clone(), conditions: 1 });
+            }
+            Some(Second::Weaker(of)) => {
+                all.push(Evaluation { of, rows: of_first(), conditions: mixed });
+            }
+        }
+        for row in &settled.others {
+            // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
+            let rows = slots.rows.as_ref().map(|_| labels(gpu, *row, n)).transpose()?;
+            all.push(main(rows, 1));
+        }
+        Ok(all)
+    }
+}
+
+/// The same row for all samples.
+fn labels(gpu: &Gpu, row: u32, samples: usize) -> Result<Tensor> {
+    let rows = vec![row; samples];
+    filled(gpu, "labels", &[samples], DType::U32, bytemuck::cast_slice(&rows))
 }

@@ -1,9 +1,23 @@
 //! What a sampler is recorded for, and what a picture is asked for with.
 
-use crate::diffusion::{Clip, Method};
+use crate::diffusion::{Clip, Guiders, Method};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, ModelConfig};
 use crate::tensor::DType;
+
+/// Where the unconditional half of guidance comes from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Uncond {
+    /// The null class, or another network where there is one ([`Networks`](super::Networks)).
+    #[default]
+    Null,
+    /// The predictions of all classes, weighed by p(class given z) as the chain so far has it: an evaluation for each of few
+    /// classes, in ancestral steps of continuous time.
+    FromClasses {
+        /// How likely each class is before anything is seen; `None`: all alike.
+        prior: Option<Vec<f64>>,
+    },
+}
 
 /// What a sampler is recorded for.
 #[derive(Clone, Debug)]
@@ -18,8 +32,14 @@ pub struct SamplerOptions {
     pub variance_exponent: f64,
     /// What is done to x̂.
     pub clip: Clip,
-    /// Evaluate with and without the condition, as guidance needs it, or only once a step.
+    /// Evaluate with and without the condition, as guidance needs it, or only once a step. Not read where guiders or
+    /// [`Uncond::FromClasses`] say what is evaluated, nor of a distilled network, whose one evaluation is guided.
     pub guided: bool,
+    /// How guidance is done, as many evaluations a step as they ask for; none for the plain way. Steps that they leave
+    /// without guidance take one evaluation.
+    pub guiders: Guiders,
+    /// Where the unconditional half of guidance comes from.
+    pub uncond: Uncond,
     /// Evaluate in two passes of N instead of one of 2N: half the memory, the same picture.
     pub two_pass: bool,
     /// Storage type of activations.
@@ -44,6 +64,8 @@ impl SamplerOptions {
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
             guided: conditions.can_guide(),
+            guiders: Guiders::default(),
+            uncond: Uncond::Null,
             two_pass: false,
             dtype: DType::F32,
             fast: false,

@@ -1,12 +1,12 @@
 //! The second stage: pictures made larger by a network that sees them small (ADM, arXiv 2105.05233, section 4.3).
 
 use crate::data::Image;
-use crate::diffusion::Guidance;
+use crate::diffusion::{Guidance, Guiders};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
 use crate::model::{Conditions, Model};
 
-use super::{Networks, Request, Sampler, SamplerOptions};
+use super::{Networks, Request, Sampler, SamplerOptions, Uncond};
 
 /// An upsampler, recorded for pictures of one size.
 pub struct Upsampling {
@@ -18,7 +18,8 @@ pub struct Upsampling {
 }
 
 impl Upsampling {
-    /// Records the steps of `model` on pictures of `side`; `options.guided` is not looked at: guidance is for the base.
+    /// Records the steps of `model` on pictures of `side`; what of `options` is about
+    /// guidance is not looked at: that is for the base.
     ///
     /// # Errors
     /// [`Error::Config`] when the model is no upsampler, or does not take pictures of this size.
@@ -40,11 +41,10 @@ impl Upsampling {
         let bytes = crate::sizes::bytes("small pictures", &[options.batch, side, side, channels], 4)?;
         let small = gpu.buffer("small pictures", bytes)?;
         let conditions = Some(Conditions::of(&model.config));
-        let options = SamplerOptions { guided: false, conditions, ..options };
+        let (guiders, uncond) = (Guiders::default(), Uncond::Null);
+        let options = SamplerOptions { guided: false, guiders, uncond, conditions, ..options };
         let (weights, process) = (model.weights(), model.config.process()?);
-        let low_res = Some((&small, side));
-        let networks =
-            Networks { unet: &model.unet, weights: &weights, unconditional: None, guide: None, low_res };
+        let networks = Networks { low_res: Some((&small, side)), ..Networks::of(&model.unet, &weights) };
         let sampler = Sampler::with(gpu, networks, process, options)?;
         Ok(Upsampling { gpu: gpu.clone(), sampler, small, side, channels })
     }

@@ -1,79 +1,120 @@
 //! What a step reads beside its latent, in one buffer, changed by copies in the host's encoder: two calls in one encoder
 //! each see what they were recorded with.
 
-use crate::diffusion::StepScalars;
+use crate::diffusion::guiders::{Guiders, moments};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
+use crate::nn::UNetConfig;
+use crate::ops::{self, GUIDER_ROW};
+use crate::sample::slots::empty;
+use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, has_momentum};
 use crate::sizes::check_steps;
 use crate::tensor::{DType, Tensor};
 
 /// WebGPU's default alignment of a binding's offset.
 const SECTION: u64 = 256;
 
-/// Classes that a section of labels or weights has room for; one label more stands for no condition.
-pub(super) const MOST_CLASSES: usize = 63;
+/// Rows of conditions that a section has room for.
+pub(super) const MOST_ROWS: usize = SECTION as usize / 4;
 
-/// Where the sections begin.
-const LABELS: u64 = 0;
+/// Where the first sections begin.
+const ROWS: u64 = 0;
 const MIX: u64 = SECTION;
-const GUIDANCE: u64 = 2 * SECTION;
-const SEED: u64 = 3 * SECTION;
-const STEPS: u64 = 4 * SECTION;
+const WEIGHT: u64 = 2 * SECTION;
+const GUIDERS: u64 = 3 * SECTION;
 
 /// What may change between two steps.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Conditions {
-    /// K labels, then the null label.
-    pub labels: Vec<u32>,
+    /// Rows of the mix's K classes, then those evaluated beside them.
+    pub rows: Vec<u32>,
     /// K weights, of sum 1.
     pub mix: Vec<f32>,
-    /// w.
-    pub guidance: f32,
+    /// w, as the step's kernel or a distilled network reads it.
+    pub weight: f32,
+    /// `[T, 8]`: the guiders' table, where there are guiders.
+    pub guiders: Vec<f32>,
 }
 
-/// The buffer.
+/// The buffer. What changes with the conditions comes first, so that a change is one copy.
 pub(super) struct Controls {
     gpu: Gpu,
     buffer: Buffer,
-    mixed: usize,
     max_steps: usize,
+    /// Where the sections behind the guiders' table begin, each for `max_steps` rows but the first.
+    seed: u64,
+    moves: u64,
+    moves_of_first: u64,
+    annealing: u64,
 }
 
 impl Controls {
-    pub fn new(gpu: &Gpu, mixed: usize, max_steps: usize) -> Result<Controls> {
+    /// For requests of up to `max_steps` moves.
+    pub fn new(gpu: &Gpu, settled: &Settled, max_steps: usize) -> Result<Controls> {
         check_steps(max_steps)?;
-        let bytes = STEPS + (max_steps * size_of::<StepScalars>()) as u64;
+        let section = |words: usize, is: bool| {
+            if is { ((max_steps * words * 4) as u64).next_multiple_of(SECTION) } else { 0 }
+        };
+        let guiders = &settled.options.guiders;
+        let seed = GUIDERS + section(GUIDER_ROW, !guiders.is_empty());
+        let moves = seed + SECTION;
+        let moves_of_first = moves + section(ROW, true);
+        let annealing = moves_of_first + section(ROW, settled.walk.has_rows_of_first());
+        let bytes = annealing + section(2, guiders.annealing().is_some());
         let buffer = gpu.buffer("session controls", bytes)?;
-        Ok(Controls { gpu: gpu.clone(), buffer, mixed, max_steps })
+        Ok(Controls { gpu: gpu.clone(), buffer, max_steps, seed, moves, moves_of_first, annealing })
     }
 
     fn section(&self, offset: u64, shape: &[usize], dtype: DType) -> Tensor {
         Tensor::new(Storage::Buffer(self.buffer.clone()), offset, shape, dtype)
     }
 
-    /// `[rows]`: the conditions' labels, with the null label behind them where `rows` is one more.
-    pub fn labels(&self, rows: usize) -> Tensor {
-        self.section(LABELS, &[rows], DType::U32)
-    }
-
-    /// `[K]`.
-    pub fn mix(&self) -> Tensor {
-        self.section(MIX, &[self.mixed], DType::F32)
-    }
-
-    /// `[1]`.
-    pub fn guidance(&self) -> Tensor {
-        self.section(GUIDANCE, &[1], DType::F32)
-    }
-
-    /// `[1, 2]`.
-    pub fn seeds(&self) -> Tensor {
-        self.section(SEED, &[1, 2], DType::U32)
-    }
-
-    /// `[max_steps, 12]`; rows behind those of a request are left from earlier ones.
-    pub fn steps(&self) -> Tensor {
-        self.section(STEPS, &[self.max_steps, size_of::<StepScalars>() / 4], DType::U32)
+    /// The slots of a step, most of them sections of the buffer, and where it leaves x̃. Rows of the tables behind those of a
+    /// request are left from earlier ones.
+    pub fn slots(&self, gpu: &Gpu, config: &UNetConfig, settled: &Settled) -> Result<(Slots, Tensor)> {
+        let shape = [1, config.sample_size, config.sample_size, config.in_channels];
+        let (z, picture) = (
+            empty(gpu, "session z", &shape, DType::F32)?,
+            empty(gpu, "session picture", &shape, DType::F32)?,
+        );
+        let guiders = match settled.combine() {
+            Combine::Guiders(guiders) => Some(guiders),
+            Combine::InStep | Combine::Posterior => None,
+        };
+        let weight = self.section(WEIGHT, &[1], DType::F32);
+        let rows = settled.mixed + settled.others.len();
+        let table = |offset: u64, words: usize, dtype| self.section(offset, &[self.max_steps, words], dtype);
+        let ancestral = settled.walk.form == Form::Ancestral;
+        let momentum = guiders.is_some_and(has_momentum);
+        let slots = Slots {
+            z,
+            seeds: self.section(self.seed, &[1, 2], DType::U32),
+            counter: empty(gpu, "session step counter", &[1], DType::U32)?,
+            // Guiders write it, and what is written cannot lie in a buffer that is read beside it.
+            weight: match guiders {
+                Some(_) => empty(gpu, "session guidance weight", &[1], DType::F32)?,
+                None => weight.clone(),
+            },
+            moves: table(self.moves, ROW, DType::U32),
+            moves_of_first: settled
+                .walk
+                .has_rows_of_first()
+                .then(|| table(self.moves_of_first, ROW, DType::U32)),
+            rows: config.num_classes.map(|_| self.section(ROWS, &[rows], DType::U32)),
+            wanted: None,
+            told: settled.distilled.map(|_| weight),
+            small: None,
+            guiders: guiders.map(|_| table(GUIDERS, GUIDER_ROW, DType::F32)),
+            annealing: guiders.and_then(Guiders::annealing).map(|_| table(self.annealing, 2, DType::F32)),
+            momentum: momentum.then(|| empty(gpu, "session momentum", &shape, DType::F32)).transpose()?,
+            mix: (settled.mixed > 1).then(|| self.section(MIX, &[settled.mixed], DType::F32)),
+            preview: ancestral.then(|| picture.clone()),
+            // The entry of its kernel that leaves x̂, whether or not a move reads it.
+            previous: (!ancestral).then(|| picture.clone()),
+            posterior: None,
+            noise: None,
+        };
+        Ok((slots, picture))
     }
 
     /// Records the change to other conditions.
@@ -87,13 +128,23 @@ impl Controls {
         encoder: &mut wgpu::CommandEncoder,
         conditions: &Conditions,
         seed: u64,
-        steps: &[StepScalars],
+        walk: &Walk,
+        settled: &Settled,
     ) -> Result<()> {
         let mut bytes = conditions_bytes(conditions);
-        bytes.resize(SEED as usize, 0);
-        bytes.extend_from_slice(bytemuck::bytes_of(&[seed as u32, (seed >> 32) as u32]));
-        bytes.resize(STEPS as usize, 0);
-        bytes.extend_from_slice(bytemuck::cast_slice(steps));
+        let mut put = |offset: u64, words: &[u32]| {
+            bytes.resize(offset as usize, 0);
+            bytes.extend_from_slice(bytemuck::cast_slice(words));
+        };
+        put(self.seed, &[seed as u32, (seed >> 32) as u32]);
+        put(self.moves, &walk.rows(Which::All));
+        if walk.has_rows_of_first() {
+            put(self.moves_of_first, &walk.rows(Which::First));
+        }
+        if let Some(annealing) = settled.options.guiders.annealing() {
+            let rows = ops::annealing_rows(&annealing, &moments(&walk.steps));
+            put(self.annealing, bytemuck::cast_slice(&rows));
+        }
         self.copy(encoder, &bytes)
     }
 
@@ -123,10 +174,14 @@ impl Controls {
 }
 
 fn conditions_bytes(conditions: &Conditions) -> Vec<u8> {
-    let mut bytes = bytemuck::cast_slice(&conditions.labels).to_vec();
+    let mut bytes = bytemuck::cast_slice(&conditions.rows).to_vec();
     bytes.resize(MIX as usize, 0);
     bytes.extend_from_slice(bytemuck::cast_slice(&conditions.mix));
-    bytes.resize(GUIDANCE as usize, 0);
-    bytes.extend_from_slice(bytemuck::bytes_of(&conditions.guidance));
+    bytes.resize(WEIGHT as usize, 0);
+    bytes.extend_from_slice(bytemuck::bytes_of(&conditions.weight));
+    if !conditions.guiders.is_empty() {
+        bytes.resize(GUIDERS as usize, 0);
+        bytes.extend_from_slice(bytemuck::cast_slice(&conditions.guiders));
+    }
     bytes
 }

@@ -15,9 +15,9 @@ impl Session {
         &self.program.picture
     }
 
-    /// The plans of a step: without the unconditional evaluation, and with it where the network has one.
+    /// The plans of a step: of the condition's evaluation alone, and of all where there are more.
     pub fn step_plans(&self) -> (&Plan, Option<&Plan>) {
-        (&self.program.single, self.program.guided.as_ref())
+        (&self.program.single, self.program.all.as_ref())
     }
 
     #[cfg(test)]

@@ -8,7 +8,8 @@
 //! Invariants: nothing here submits, polls, waits or installs a callback on the host's device; whatever a step needs
 //! (class, guidance, seed) travels in the host's encoder, so any number of calls in one encoder are in order. Every session
 //! has transient memory of its own: many may stand half way through a step. A picture is the one that
-//! [`Sampler`](crate::sample::Sampler) makes of the same request, however its steps were sliced. A clock is read for a
+//! [`Sampler`](crate::sample::Sampler) makes of the same request, with any sampler, network and guiders that it has, however
+//! its steps were sliced. A clock is read for a
 //! budget on devices without timestamps, and for nothing else.
 
 mod controls;
@@ -18,8 +19,11 @@ mod pace;
 mod painter;
 mod picture;
 mod program;
+#[cfg(test)]
+mod samplers;
 #[expect(clippy::module_inception, reason = "the module of the one type that the folder is for")]
 mod session;
+mod slices;
 #[cfg(test)]
 mod tests;
 mod timer;

@@ -1,17 +1,22 @@
 //! What a session is made for, what it is asked, and what it tells.
 
-use crate::diffusion::{Clip, Guidance};
+use crate::diffusion::{Clip, Guidance, Guiders, Method};
 use crate::tensor::DType;
 
 /// What a [`Session`](super::Session) is recorded for.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct SessionOptions {
     /// GPU time in milliseconds that one call of `step` may record; `None` records a whole denoising step a call. Calls cut
     /// between dispatches and record at least one. Measured by timestamps where the device has `TIMESTAMP_QUERY`, else by
     /// how late the host's calls come.
     pub budget_ms: Option<f64>,
-    /// The most steps a request may ask for; 48 bytes each.
+    /// The most steps a request may ask for, of Heun's method two for most of its steps; 48 bytes each, with guiders 80 to
+    /// 136.
     pub max_steps: usize,
+    /// Which sampler, and its options; `None` for the model's own in its own number of steps.
+    pub method: Option<Method>,
+    /// How guidance is done; none for the plain way. With guiders a picture without a class takes all evaluations too.
+    pub guiders: Guiders,
     /// How many classes a condition may mix; each is one more evaluation a step.
     pub mixed_classes: usize,
     /// What is done to x̂; `None` for the model's own.
@@ -22,7 +27,15 @@ pub struct SessionOptions {
 
 impl Default for SessionOptions {
     fn default() -> Self {
-        SessionOptions { budget_ms: None, max_steps: 1024, mixed_classes: 1, clip: None, dtype: DType::F32 }
+        SessionOptions {
+            budget_ms: None,
+            max_steps: 1024,
+            method: None,
+            guiders: Guiders::default(),
+            mixed_classes: 1,
+            clip: None,
+            dtype: DType::F32,
+        }
     }
 }
 
@@ -31,13 +44,13 @@ impl Default for SessionOptions {
 pub struct Request {
     /// The class; `None` for no condition.
     pub class: Option<u32>,
-    /// How strongly the condition pulls; w = 1 by default. Not used without a class.
+    /// How strongly the condition pulls; w = 1 by default. Not used without a class, but by guiders.
     pub guidance: Guidance,
     /// The seed of its noise.
     pub seed: u64,
     /// Steps T; `None` for the model's own.
     pub steps: Option<usize>,
-    /// The exponent v of the reverse variance; `None` for the model's own.
+    /// The exponent v of the reverse variance, of ancestral steps in continuous time; `None` for the model's own.
     pub variance_exponent: Option<f64>,
 }
 
@@ -51,9 +64,9 @@ impl Default for Request {
 /// How far the recorded work has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Progress {
-    /// Whole steps recorded.
+    /// Whole steps recorded, of Heun's method each of its evaluations.
     pub step: usize,
-    /// Steps of the request; 0 where there is none.
+    /// Steps of the request, counted likewise; 0 where there is none.
     pub steps: usize,
     /// From 0 to 1, slices of the current step included.
     pub fraction: f32,

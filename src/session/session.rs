@@ -1,32 +1,26 @@
 //! The session itself: which request is under way, where in a step it stands, and what the next call records.
 
-use web_time::Instant;
-
-use crate::diffusion::{
-    ContinuousSchedule, Evaluations, Guidance, LevelSource, Prediction, StepScalars, ancestral_steps,
-};
+use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Plan};
-use crate::model::{Conditions, Model, ModelConfig};
+use crate::gpu::Gpu;
+use crate::model::{Model, ModelConfig};
+use crate::ops::GUIDER_ROW;
+use crate::sample::{Combine, Networks, SamplerOptions, Settled, Walk, check_weaker};
 
-use super::controls::{Conditions as Told, Controls, MOST_CLASSES};
+use super::controls::{Conditions as Told, Controls, MOST_ROWS};
 use super::options::{Progress, Render, Request, SessionOptions, Show};
-use super::pace::{Costs, Intervals};
 use super::painter::Painter;
 use super::picture::PictureLater;
 use super::program::Program;
-use super::timer::{MOST_PASSES, Pass, Timers};
-
-/// Milliseconds in a second.
-const MS: f64 = 1e3;
+use super::slices::Pace;
 
 /// A sampler in a host's frame loop; see the [module](super). It makes one picture at a time; make a session for each
 /// picture that is to form beside others.
 pub struct Session {
     gpu: Gpu,
     config: ModelConfig,
-    conditions: Conditions,
-    schedule: ContinuousSchedule,
+    process: Process,
+    settled: Settled,
     options: SessionOptions,
     controls: Controls,
     pub(super) program: Program,
@@ -48,23 +42,17 @@ struct Wanted {
 /// A request under way or done.
 struct Run {
     seed: u64,
-    /// The steps' numbers until the first call has recorded them.
-    unsent: Option<Vec<StepScalars>>,
-    steps: usize,
+    walk: Walk,
+    /// Whether the first call has recorded the seed and the walk.
+    begun: bool,
     step: usize,
     /// The next dispatch of the step; 0 between steps.
     dispatch: usize,
-    /// Whether the current step has both evaluations.
-    guided: bool,
-    /// The condition last recorded.
-    sent: Option<Wanted>,
-}
-
-/// How slices are cut.
-enum Pace {
-    WholeSteps,
-    Timed { timers: Timers, costs: Costs },
-    Untimed { intervals: Intervals, last: Option<Instant> },
+    /// Whether the current step has all evaluations, and whether one had.
+    all: bool,
+    had_all: bool,
+    /// What was last recorded of the condition.
+    sent: Option<Told>,
 }
 
 impl Session {
@@ -72,15 +60,30 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Config`] for a model of another device or one that a session cannot run (an upsampler), or options that
-    /// make no sense; whatever the device objects to.
+    /// make no sense or do not go together; whatever the device objects to.
     pub fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
         model: &Model,
         options: SessionOptions,
     ) -> Result<Session> {
+        Session::beside(device, queue, model, None, options)
+    }
+
+    /// The same beside the weaker model that its guiders lead away from, on the same device.
+    ///
+    /// # Errors
+    /// As [`Session::new`]; [`Error::Config`] when the two models are not alike in what they draw.
+    pub fn beside(
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        model: &Model,
+        weaker: Option<&Model>,
+        options: SessionOptions,
+    ) -> Result<Session> {
         let refuse = |what: String| Err(Error::Config(what));
-        if model.gpu().device() != device || model.gpu().queue() != queue {
+        let elsewhere = |model: &Model| model.gpu().device() != device || model.gpu().queue() != queue;
+        if elsewhere(model) || weaker.is_some_and(elsewhere) {
             let what = "load it on Gpu::from_device(&device, &queue)";
             return refuse(format!("the model lies on another device than the session's: {what}"));
         }
@@ -92,26 +95,31 @@ impl Session {
             return refuse(format!("a budget of {budget} ms a call: it must be above 0"));
         }
         let (mixed, most) = (options.mixed_classes, options.max_steps);
-        if mixed == 0 || mixed > MOST_CLASSES || most == 0 {
+        if mixed == 0 || mixed >= MOST_ROWS || most == 0 {
             return refuse(format!(
-                "a session for {mixed} mixed classes and {most} steps: 1 to {MOST_CLASSES} classes and at least one step"
+                "a session for {mixed} mixed classes and {most} steps: 1 to {} classes and at least one step",
+                MOST_ROWS - 1
             ));
         }
-        let clip = options.clip.map_or_else(|| config.clip(), Ok)?;
-        let schedule = schedule(&config)?;
+        let weights = model.weights();
+        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
+        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
+        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
+        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
+        let process = config.process()?;
+        let settled = settled(&networks, &config, &process, &options)?;
 
         let gpu = model.gpu().with_own_pool();
-        let controls = Controls::new(&gpu, mixed, most)?;
-        let program = Program::new(&gpu, model, &controls, mixed, clip, options.dtype)?;
+        let controls = Controls::new(&gpu, &settled, most)?;
+        let program = Program::new(&gpu, &networks, &settled, &controls)?;
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
         let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new() };
-        let conditions = Conditions::of(&config);
         Ok(Session {
             gpu,
             config,
-            conditions,
-            schedule,
+            process,
+            settled,
             options,
             controls,
             program,
@@ -139,21 +147,29 @@ impl Session {
     /// more than [`SessionOptions::max_steps`], or v outside [0, 1]; then the picture under way goes on.
     pub fn start(&mut self, request: &Request) -> Result<()> {
         let steps = request.steps.unwrap_or(self.config.default_steps());
-        if steps > self.options.max_steps {
-            let most = self.options.max_steps;
+        let most = self.options.max_steps;
+        if steps > most {
             return Err(Error::Config(format!("{steps} steps in a session for {most} (max_steps)")));
         }
         let v = request.variance_exponent.unwrap_or(self.config.sampling.variance_exponent);
-        let chain = ancestral_steps(&self.schedule, steps, v)?;
+        let options = SamplerOptions { steps, variance_exponent: v, ..self.settled.options.clone() };
+        let walk = Walk::new(&self.process, &options, false)?;
+        if walk.len() > most {
+            return Err(Error::Config(format!(
+                "{steps} steps of {} evaluations in a session for {most} (max_steps)",
+                walk.len()
+            )));
+        }
         let mix: Vec<(u32, f32)> = request.class.map(|class| (class, 1.0)).into_iter().collect();
-        self.wanted = self.checked(request.guidance, mix)?;
+        self.wanted = self.checked(request.guidance, mix, &walk)?;
         self.run = Some(Run {
             seed: request.seed,
-            unsent: Some(chain.iter().map(|step| step.scalars()).collect()),
-            steps,
+            walk,
+            begun: false,
             step: 0,
             dispatch: 0,
-            guided: false,
+            all: false,
+            had_all: false,
             sent: None,
         });
         Ok(())
@@ -164,12 +180,11 @@ impl Session {
     /// # Errors
     /// [`Error::Config`] for guidance of a model that has no unconditional half.
     pub fn set_guidance(&mut self, guidance: Guidance) -> Result<()> {
-        if self.run.is_none() {
+        match &self.run {
             // The class comes with the request, and is checked with it.
-            self.wanted.guidance = guidance;
-            return Ok(());
+            None => self.wanted.guidance = guidance,
+            Some(run) => self.wanted = self.checked(guidance, self.wanted.mix.clone(), &run.walk)?,
         }
-        self.wanted = self.checked(guidance, self.wanted.mix.clone())?;
         Ok(())
     }
 
@@ -179,7 +194,8 @@ impl Session {
     /// [`Error::Config`] for a class the model has not.
     pub fn set_class(&mut self, class: Option<u32>) -> Result<()> {
         let mix = class.map(|class| (class, 1.0)).into_iter().collect();
-        self.wanted = self.checked(self.wanted.guidance, mix)?;
+        let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
+        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
         Ok(())
     }
 
@@ -202,19 +218,63 @@ impl Session {
                 "the parts of a mix must be finite and of a sum other than 0: {parts:?}"
             )));
         }
-        self.wanted = self.checked(self.wanted.guidance, mix)?;
+        let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
+        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
         Ok(())
     }
 
-    /// A condition if the model has it.
-    fn checked(&self, guidance: Guidance, mix: Vec<(u32, f32)>) -> Result<Wanted> {
+    /// A condition if the model has it, for the steps of a walk.
+    fn checked(&self, guidance: Guidance, mix: Vec<(u32, f32)>, walk: &Walk) -> Result<Wanted> {
         let wanted = Wanted { guidance, mix };
-        let classes: Vec<Option<u32>> = match &wanted.mix[..] {
-            [] => vec![None],
-            mix => mix.iter().map(|(class, _)| Some(*class)).collect(),
-        };
-        self.conditions.check(classes, wanted.evaluations(), false)?;
+        let classes = wanted.mix.iter().map(|(class, _)| Some(*class));
+        let none = wanted.mix.is_empty().then_some(None);
+        let guidance = self.guidance(&wanted)?;
+        self.settled.check_classes(classes.chain(none), guidance)?;
+        self.settled.told(guidance)?;
+        self.settled.of_guiders(walk, guidance)?;
         Ok(wanted)
+    }
+
+    /// The guidance of what is wanted: no class needs one evaluation, both halves being the same. Guiders are asked all the
+    /// same.
+    fn guidance(&self, wanted: &Wanted) -> Result<Guidance> {
+        match self.settled.combine() {
+            Combine::InStep if wanted.mix.is_empty() => Guidance::from_weight(-1.0),
+            _ => Ok(wanted.guidance),
+        }
+    }
+
+    /// The numbers of what is wanted in the step of a run that begins, and whether it takes all evaluations.
+    fn told(&self, run: &Run) -> Result<(Told, bool)> {
+        let (settled, null_label) = (&self.settled, self.config.unet.null_label());
+        let guidance = self.guidance(&self.wanted)?;
+        let plain = matches!(settled.combine(), Combine::InStep);
+        let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
+        let mut rows = vec![null_label; settled.mixed];
+        let mut mix = vec![0.0; settled.mixed];
+        if unconditional || self.wanted.mix.is_empty() {
+            mix[0] = 1.0;
+        } else {
+            for (at, (class, part)) in self.wanted.mix.iter().enumerate() {
+                (rows[at], mix[at]) = (*class, *part);
+            }
+        }
+        rows.extend(&settled.others);
+        let weight = match settled.distilled {
+            Some(_) => settled.told(guidance)?,
+            None => guidance.weight() as f32,
+        };
+        let (needs_all, mut guiders) = settled.of_guiders(&run.walk, guidance)?;
+        // What guiders remember is of this picture: in its first step with all evaluations there is nothing yet.
+        let fresh = (run.step..needs_all.len()).find(|step| !run.had_all && needs_all[*step]);
+        for (step, row) in guiders.chunks_mut(GUIDER_ROW).enumerate() {
+            row[GUIDER_ROW - 1] = f32::from(u8::from(fresh == Some(step)));
+        }
+        let all = match needs_all.get(run.step) {
+            Some(all) => *all,
+            None => guidance.evaluations() == Evaluations::Both,
+        };
+        Ok((Told { rows, mix, weight, guiders }, all))
     }
 
     /// Records the next denoising step, or the next slice of it that fits the budget: at least one dispatch, at most to the
@@ -226,7 +286,7 @@ impl Session {
     /// [`Error::Device`] when the device has failed.
     pub fn step(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<Progress> {
         self.pace.collect();
-        let unfinished = self.run.as_ref().is_some_and(|run| run.step < run.steps);
+        let unfinished = self.run.as_ref().is_some_and(|run| run.step < run.walk.len());
         if !unfinished {
             return Ok(self.progress());
         }
@@ -235,8 +295,8 @@ impl Session {
             self.begin_step(encoder)?;
         }
         let Some(run) = &mut self.run else { return Ok(Progress::default()) };
-        let (index, plan) = match &self.program.guided {
-            Some(plan) if run.guided => (1, plan),
+        let (index, plan) = match &self.program.all {
+            Some(plan) if run.all => (1, plan),
             _ => (0, &self.program.single),
         };
         run.dispatch = self.pace.encode(encoder, plan, index, run.dispatch);
@@ -249,35 +309,36 @@ impl Session {
 
     /// Records what the step that begins is to run under, and before the first one the noise.
     fn begin_step(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
-        let Some(run) = &mut self.run else { return Ok(()) };
-        run.guided = self.wanted.evaluations() == Evaluations::Both;
-        let conditions = conditions(&self.wanted, self.config.unet.null_label(), self.options.mixed_classes);
-        if let Some(steps) = &run.unsent {
-            self.controls.begin(encoder, &conditions, run.seed, steps)?;
-            run.unsent = None;
+        let Some(run) = &self.run else { return Ok(()) };
+        let (told, all) = self.told(run)?;
+        if !run.begun {
+            self.controls.begin(encoder, &told, run.seed, &run.walk, &self.settled)?;
             encoder.clear_buffer(self.program.counter.raw(), 0, None);
             encoder.clear_buffer(self.program.picture.raw(), 0, None);
             self.program.start.encode(encoder, 0..self.program.start.len());
-        } else if run.sent.as_ref() != Some(&self.wanted) {
-            self.controls.change(encoder, &conditions)?;
+        } else if run.sent.as_ref() != Some(&told) {
+            self.controls.change(encoder, &told)?;
         }
-        run.sent = Some(self.wanted.clone());
+        if let Some(run) = &mut self.run {
+            (run.begun, run.all, run.had_all) = (true, all, run.had_all || all);
+            run.sent = Some(told);
+        }
         Ok(())
     }
 
     /// How far the recorded work has come.
     pub fn progress(&self) -> Progress {
         let Some(run) = &self.run else { return Progress::default() };
-        let plan = match &self.program.guided {
-            Some(plan) if run.guided => plan,
+        let plan = match &self.program.all {
+            Some(plan) if run.all => plan,
             _ => &self.program.single,
         };
         let part = run.dispatch as f32 / plan.len().max(1) as f32;
         Progress {
             step: run.step,
-            steps: run.steps,
-            fraction: (run.step as f32 + part) / run.steps as f32,
-            finished: run.step == run.steps,
+            steps: run.walk.len(),
+            fraction: (run.step as f32 + part) / run.walk.len() as f32,
+            finished: run.step == run.walk.len(),
         }
     }
 
@@ -326,98 +387,20 @@ impl Session {
     }
 }
 
-/// The schedule of a model that a session can run.
-fn schedule(config: &ModelConfig) -> Result<ContinuousSchedule> {
-    let process = config.process()?;
-    match (process.levels, process.prediction) {
-        (LevelSource::Continuous(schedule), Prediction::Eps) => Ok(schedule),
-        _ => Err(Error::Config(format!(
-            "a session runs models of continuous time that predict noise; this one has the schedule {} and predicts {}",
-            config.scheduler.beta_schedule, config.scheduler.prediction_type
-        ))),
-    }
-}
-
-impl Wanted {
-    /// No class needs one evaluation, whatever the guidance: both halves would be the same.
-    fn evaluations(&self) -> Evaluations {
-        if self.mix.is_empty() { Evaluations::Unconditional } else { self.guidance.evaluations() }
-    }
-}
-
-/// The numbers of a condition, for K classes a step.
-fn conditions(wanted: &Wanted, null_label: u32, mixed: usize) -> Told {
-    let mut labels = vec![null_label; mixed + 1];
-    let mut mix = vec![0.0; mixed];
-    if wanted.evaluations() == Evaluations::Unconditional {
-        mix[0] = 1.0;
-    } else {
-        for (at, (class, part)) in wanted.mix.iter().enumerate() {
-            (labels[at], mix[at]) = (*class, *part);
-        }
-    }
-    Told { labels, mix, guidance: wanted.guidance.weight() as f32 }
-}
-
-impl Pace {
-    fn new(gpu: &Gpu, budget_ms: Option<f64>, program: &Program) -> Result<Pace> {
-        let Some(budget) = budget_ms.map(|ms| ms / MS) else { return Ok(Pace::WholeSteps) };
-        let timers = Timers::new(gpu)?;
-        if !timers.exist() {
-            return Ok(Pace::Untimed { intervals: Intervals::new(budget), last: None });
-        }
-        let plans = [Some(&program.single), program.guided.as_ref()];
-        Ok(Pace::Timed { timers, costs: Costs::new(budget, plans.into_iter().flatten()) })
-    }
-
-    /// Takes in what has been measured meanwhile.
-    fn collect(&mut self) {
-        if let Pace::Timed { timers, costs } = self {
-            for (pass, seconds) in timers.collect() {
-                costs.learn(pass, seconds);
-            }
-        }
-    }
-
-    /// Records the next slice of plan number `index` from dispatch `first` on, and says where it ends.
-    fn encode(
-        &mut self,
-        encoder: &mut wgpu::CommandEncoder,
-        plan: &Plan,
-        index: usize,
-        first: usize,
-    ) -> usize {
-        match self {
-            Pace::WholeSteps => {
-                plan.encode(encoder, first..plan.len());
-                plan.len()
-            }
-            Pace::Untimed { intervals, last } => {
-                let now = Instant::now();
-                let seconds = last.map_or(0.0, |last| now.duration_since(last).as_secs_f64());
-                *last = Some(now);
-                let end = (first + intervals.next(seconds)).min(plan.len());
-                plan.encode(encoder, first..end);
-                end
-            }
-            Pace::Timed { timers, costs } => {
-                let end = costs.end(index, first);
-                let known = costs.known(index, first, end);
-                // Without a timer, what is not known yet is not done in bulk.
-                let Some(timer) = timers.free() else {
-                    let end = if known { end } else { first + 1 };
-                    plan.encode(encoder, first..end);
-                    return end;
-                };
-                let end = if known { end } else { end.min(first + MOST_PASSES) };
-                let length = if known { end - first } else { 1 };
-                for start in (first..end).step_by(length) {
-                    let pass = Pass { plan: index, first: start, last: start + length };
-                    plan.encode_timed(encoder, pass.first..pass.last, Some(timers.around(timer, pass)));
-                }
-                timers.finish(timer, encoder);
-                end
-            }
-        }
-    }
+/// What a session's options come to.
+fn settled(
+    networks: &Networks<'_>,
+    config: &ModelConfig,
+    process: &Process,
+    options: &SessionOptions,
+) -> Result<Settled> {
+    let own = SamplerOptions::of(config, 1)?;
+    let asked = SamplerOptions {
+        method: options.method.clone().unwrap_or(own.method),
+        guiders: options.guiders.clone(),
+        clip: options.clip.unwrap_or(own.clip),
+        dtype: options.dtype,
+        ..own
+    };
+    Settled::of_session(networks, process, asked, options.mixed_classes, MOST_ROWS)
 }

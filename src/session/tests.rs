@@ -11,12 +11,12 @@ use crate::sample::{self, Sampler, SamplerOptions};
 use crate::testing::gpu;
 
 /// A small network that can be guided.
-fn learned() -> UNetConfig {
+pub(super) fn learned() -> UNetConfig {
     UNetConfig { null_class: NullClass::Learned, ..small() }
 }
 
 /// A small network whose every parameter says something; layers start with zeros in places.
-fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
+pub(super) fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
     let network = UNet::new(&unet).unwrap();
     let mut values = network.parameters().initial_values(3);
     for (i, values) in values.iter_mut().enumerate().filter(|(_, values)| values.iter().all(|x| *x == 0.0)) {
@@ -46,16 +46,16 @@ fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
     Model::of_values(gpu, config, &values, "a small model".as_ref()).unwrap()
 }
 
-fn session(model: &Model, options: SessionOptions) -> Session {
+pub(super) fn session(model: &Model, options: SessionOptions) -> Session {
     Session::new(model.gpu().device(), model.gpu().queue(), model, options).unwrap()
 }
 
-fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
+pub(super) fn encoder(gpu: &Gpu) -> wgpu::CommandEncoder {
     gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some("host") })
 }
 
 /// Steps to the end, `calls` calls an encoder, and reads z and the picture; also how many calls it took.
-fn finish(session: &mut Session, gpu: &Gpu, calls: usize) -> (Vec<f32>, Vec<f32>, usize) {
+pub(super) fn finish(session: &mut Session, gpu: &Gpu, calls: usize) -> (Vec<f32>, Vec<f32>, usize) {
     let mut taken = 0;
     while !session.progress().finished {
         let mut host = encoder(gpu);
@@ -84,12 +84,12 @@ fn sampled(model: &Model, class: Option<u32>, w: f64, seed: u64) -> Vec<f32> {
         ..SamplerOptions::of(&model.config, 1).unwrap()
     };
     let sampler = Sampler::of(model.gpu(), model, options).unwrap();
-    sampler.start(&[sample::Request { class, seed }], guidance).unwrap();
-    (0..model.config.sampling.steps).for_each(|_| sampler.step().unwrap());
+    let mut run = sampler.start(&[sample::Request { class, seed }], guidance).unwrap();
+    (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()
 }
 
-fn request(class: u32, w: f64, seed: u64) -> Request {
+pub(super) fn request(class: u32, w: f64, seed: u64) -> Request {
     let guidance = Guidance::from_weight(w).unwrap();
     Request { class: Some(class), guidance, seed, ..Request::default() }
 }
@@ -207,10 +207,10 @@ fn f16_and_other_networks_run_too() {
         session.start(&request(1, 1.0, 2)).unwrap();
         let options = SamplerOptions { dtype, ..SamplerOptions::of(&model.config, 1).unwrap() };
         let sampler = Sampler::of(gpu(), &model, options).unwrap();
-        sampler
+        let mut run = sampler
             .start(&[sample::Request { class: Some(1), seed: 2 }], Guidance::from_weight(1.0).unwrap())
             .unwrap();
-        (0..model.config.sampling.steps).for_each(|_| sampler.step().unwrap());
+        (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
         assert_eq!(finish(&mut session, gpu(), 2).0, sampler.read(1).unwrap());
     }
 }

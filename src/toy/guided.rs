@@ -1,16 +1,16 @@
 //! The toy under a chain of guiders, on the device: exact scores, the guiders' kernels, the fused step.
 
 use crate::diffusion::guiders::{Against, moments};
-use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, ToyPoint, WEAK_DEVIATION, class_mean, toy_class};
-use crate::diffusion::{Clip, ContinuousSchedule, Guiders, StepCoefficients, ancestral_steps};
+use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, ToyPoint, WEAK_DEVIATION, toy_class};
+use crate::diffusion::{Clip, ContinuousSchedule, Guiders, ancestral_steps};
 use crate::error::{Error, Result};
-use crate::gpu::{Gpu, Plan, Storage};
-use crate::ops::{self, GUIDER_ROW, Guided, GuidedStep, Mixture};
-use crate::random::Stream;
+use crate::gpu::Gpu;
+use crate::ops::{self, GUIDER_ROW};
+use crate::sample::{Combine, Evaluation, Slots, StepRecorder, Walk, Which, has_momentum, slots};
 use crate::sizes::MOST_BATCH;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::DType;
 
-use super::sampler::ToySamplerOptions;
+use super::sampler::{ToyDenoiser, ToyModel, ToySamplerOptions};
 
 /// Points 0 to `options.batch` under `guiders`, the same as those of
 /// [`simulate_guided`](crate::diffusion::toy::simulate_guided) up to rounding; `on_step` may stop it with an error.
@@ -45,78 +45,50 @@ pub fn sample_guided(
     let more = guiders.more_conditions().iter().map(|(class, _)| toy_class(class).map(|class| class as u32));
     let others = [against, more.collect::<Result<_>>()?].concat();
 
+    let walk = Walk::ancestral(steps, guiders);
+    let conditions = 1 + others.len();
+    let own = (0..n).map(|i| (i % CLASSES) as u32);
+    let labels: Vec<u32> = own.chain(others.iter().flat_map(|row| std::iter::repeat_n(*row, n))).collect();
+    let labels = slots::filled(gpu, "labels", &[labels.len()], DType::U32, bytemuck::cast_slice(&labels))?;
+    let table = ops::guider_table(guiders, weight, &walk.steps);
+    let table =
+        slots::filled(gpu, "guiders", &[walk.len(), GUIDER_ROW], DType::F32, bytemuck::cast_slice(&table))?;
     let shape = [n, 1, 1, 2];
-    let buffer = |label, bytes: usize| gpu.buffer(label, bytes as u64);
-    let (z, counter) = (buffer("z", n * 8)?, buffer("step counter", 4)?);
-    let (guidance, momentum) = (buffer("guidance weight", 4)?, buffer("momentum", n * 8)?);
-    let over = |buffer: &crate::gpu::Buffer, shape: &[usize], dtype| {
-        Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
+    let momentum = has_momentum(guiders).then(|| slots::empty(gpu, "momentum", &shape, DType::F32));
+    let slots = Slots {
+        rows: Some(labels.clone()),
+        guiders: Some(table),
+        momentum: momentum.transpose()?,
+        ..Slots::plain(gpu, shape, &walk)?
     };
     let halves: Vec<u32> = (0..n as u64)
         .map(|i| seed.wrapping_add(i))
         .flat_map(|seed| [seed as u32, (seed >> 32) as u32])
         .collect();
+    slots::write(gpu, &slots.seeds, bytemuck::cast_slice(&halves))?;
 
-    let mut cx = Context::new(gpu);
-    let seeds = cx.constant_u32("seeds", &[n, 2], &halves)?;
-    let noise = ops::normal_noise(&mut cx, &seeds, 0, Stream::InitialNoise, shape)?;
-    cx.copy_to(&noise, &over(&z, &shape, DType::F32));
-    cx.finish("toy start")?.run()?;
-
-    let (changed, _) = guiders.steps(&steps);
-    let rows: Vec<_> = changed.iter().map(StepCoefficients::scalars).collect();
-    let means: Vec<f32> = (0..CLASSES).flat_map(class_mean).map(|x| x as f32).collect();
-    let own = (0..n).map(|i| (i % CLASSES) as u32);
-    let record = |guided: bool| -> Result<Plan> {
-        let mut cx = Context::new(gpu);
-        let rows = ops::step_table(&cx, &rows)?;
-        let table = ops::guider_table(guiders, weight, &steps);
-        let table = cx.constant_f32("guiders", &[steps.len(), GUIDER_ROW], &table)?;
-        let means = cx.constant_f32("class means", &[CLASSES, 2], &means)?;
-        let seeds = cx.constant_u32("seeds", &[n, 2], &halves)?;
-        let z = over(&z, &shape, DType::F32);
-        let (counter, guidance) = (over(&counter, &[1], DType::U32), over(&guidance, &[1], DType::F32));
-        let others = if guided { &others[..] } else { &[] };
-        let labels: Vec<u32> =
-            own.clone().chain(others.iter().flat_map(|label| std::iter::repeat_n(*label, n))).collect();
-        let labels = cx.constant_u32("labels", &[labels.len()], &labels)?;
-        let repeated = ops::repeat_batch(&mut cx, &z, 1 + others.len())?;
-        let strong = Mixture { means: &means, standard_deviation: STANDARD_DEVIATION };
-        let mut eps = ops::mixture_score(&mut cx, &repeated, &labels, strong, &rows, &counter)?;
-        if guided && weak {
-            let blurred = Mixture { standard_deviation: WEAK_DEVIATION, ..strong };
-            let other = ops::mixture_score(&mut cx, &z, &labels, blurred, &rows, &counter)?;
-            eps = ops::stack_batch(&mut cx, &eps, &other)?;
-        }
-        let step = Guided { z: &z, eps: &eps, table: &table, counter: &counter };
-        let combined = if !guided {
-            ops::scale(&mut cx, &eps, guiders.eps_factor() as f32)?
-        } else if ops::is_weight_alone(guiders) {
-            ops::step_weight(&mut cx, &table, &counter, &guidance)?;
-            eps.clone()
-        } else {
-            ops::guided_eps(&mut cx, guiders, step, Some(&over(&momentum, &shape, DType::F32)))?
-        };
-        let fused = GuidedStep {
-            z: &z,
-            eps: &combined,
-            steps: &rows,
-            counter: &counter,
-            guidance: &guidance,
-            seeds: &seeds,
-            clip: Clip::None,
-            preview: None,
-        };
-        ops::guided_step(&mut cx, fused)?;
-        if guided && guiders.renoises() {
-            ops::renoise(&mut cx, step)?;
-        }
-        ops::advance(&mut cx, &counter)?;
-        cx.finish("guided toy step")
+    let [strong, weaker] = [STANDARD_DEVIATION, WEAK_DEVIATION]
+        .map(|deviation| ToyDenoiser::new(gpu, ToyModel::Exact, deviation));
+    let (strong, weaker) = (strong?, weaker?);
+    let mut evaluations = vec![Evaluation { of: &strong, rows: Some(labels.clone()), conditions }];
+    if weak {
+        evaluations.push(Evaluation { of: &weaker, rows: Some(labels), conditions: 1 });
+    }
+    let recorder = StepRecorder {
+        gpu,
+        name: "guided toy",
+        evaluations: &evaluations,
+        mixed: 1,
+        combine: Combine::Guiders(guiders),
+        guide: None,
+        walk: &walk,
+        slots: &slots,
+        clip: Clip::None,
+        fast: false,
     };
-    let (all, single) = (record(true)?, record(false)?);
-    gpu.write(&counter, 0, bytemuck::bytes_of(&0u32))?;
-    for (step, weight) in guiders.weights(weight, &moments(&steps)).into_iter().enumerate() {
+    recorder.start()?.run()?;
+    let (all, single) = (recorder.step(Which::All)?, recorder.step(Which::First)?);
+    for (step, weight) in guiders.weights(weight, &moments(&walk.steps)).into_iter().enumerate() {
         if guiders.needs_all(weight) {
             all.run()?
         } else {
@@ -128,7 +100,8 @@ pub fn sample_guided(
         }
         on_step()?;
     }
-    let positions: Vec<[f32; 2]> = bytemuck::pod_collect_to_vec(&gpu.read(&z, 0..(n * 8) as u64)?);
+    let positions: Vec<[f32; 2]> =
+        bytemuck::pod_collect_to_vec(&gpu.read(slots::buffer(&slots.z)?, 0..(n * 8) as u64)?);
     let point = |(i, at): (usize, &[f32; 2])| ToyPoint { class: i % CLASSES, position: at.map(f64::from) };
     Ok(positions.iter().enumerate().map(point).collect())
 }

@@ -4,12 +4,12 @@
 use crate::diffusion::toy::ToyPoint;
 use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{
-    Clip, ContinuousSchedule, Evaluations, Guidance, StepCoefficients, StepScalars, ancestral_steps,
+    Clip, ContinuousSchedule, Evaluations, Guidance, Guiders, StepCoefficients, ancestral_steps,
 };
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Storage};
-use crate::ops::{self, GuidedStep, Mixture};
-use crate::random::Stream;
+use crate::gpu::{Buffer, Gpu, Plan};
+use crate::ops::{self, Mixture};
+use crate::sample::{Combine, Denoiser, Evaluation, Shown, Slots, StepRecorder, Walk, Which, slots};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::sizes;
 use crate::sizes::MOST_BATCH;
@@ -45,14 +45,53 @@ pub struct ToySampler {
     options: ToySamplerOptions,
     start: Plan,
     step: Plan,
+    slots: Slots,
     z: Buffer,
-    labels: Buffer,
-    seeds: Buffer,
-    counter: Buffer,
+    rows: Tensor,
 }
 
-fn over(buffer: &Buffer, shape: &[usize], dtype: DType) -> Tensor {
-    Tensor::new(Storage::Buffer(buffer.clone()), 0, shape, dtype)
+/// What predicts the noise, as a step evaluates it: z `[N, 1, 1, 2]`, a row of [`CLASSES`] for the marginal.
+pub(super) struct ToyDenoiser<'a> {
+    model: ToyModel<'a>,
+    means: Tensor,
+    standard_deviation: f64,
+}
+
+impl<'a> ToyDenoiser<'a> {
+    /// Closed forms are those of classes of this standard deviation.
+    pub fn new(gpu: &Gpu, model: ToyModel<'a>, standard_deviation: f64) -> Result<Self> {
+        let means: Vec<f32> = (0..CLASSES).flat_map(class_mean).map(|x| x as f32).collect();
+        let means = bytemuck::cast_slice(&means);
+        let means = slots::filled(gpu, "class means", &[CLASSES, 2], DType::F32, means)?;
+        Ok(ToyDenoiser { model, means, standard_deviation })
+    }
+}
+
+impl Denoiser for ToyDenoiser<'_> {
+    fn record(&self, cx: &mut Context, shown: &Shown<'_>) -> Result<Tensor> {
+        let Shown { z, moves, counter, conditions, .. } = *shown;
+        let rows = shown.rows.ok_or_else(|| Error::shape("toy", "no classes came"))?;
+        let repeated = ops::repeat_batch(cx, z, conditions)?;
+        match self.model {
+            ToyModel::Exact => {
+                let mixture = Mixture { means: &self.means, standard_deviation: self.standard_deviation };
+                ops::mixture_score(cx, &repeated, rows, mixture, moves, counter)
+            }
+            ToyModel::Learnt(network) => {
+                let time = cx.output("time", &[1], DType::F32)?;
+                ops::step_times(cx, moves, counter, &time)?;
+                let points = repeated.reshape(&[rows.len(), 2])?;
+                let v = network.velocity(cx, &points, &time, rows)?;
+                let v = v.reshape(repeated.shape())?;
+                ops::velocity_eps(cx, &repeated, &v, moves, counter)
+            }
+        }
+    }
+
+    /// Closed forms read α and σ of the rows, and the network one time for all points.
+    fn takes_time(&self) -> bool {
+        false
+    }
 }
 
 impl ToySampler {
@@ -65,69 +104,37 @@ impl ToySampler {
         if n == 0 || n > MOST_BATCH {
             return Err(Error::Config(format!("a batch of {n} points is not one of 1 to {MOST_BATCH}")));
         }
-        let scalars = |step: &StepCoefficients| StepScalars {
-            time_embedding: network_time(step.time_embedding) as f32,
-            ..step.scalars()
+        let told = |step: StepCoefficients| StepCoefficients {
+            time_embedding: network_time(step.time_embedding),
+            ..step
         };
         let chain =
             ancestral_steps(&ContinuousSchedule::default(), options.steps, options.variance_exponent)?;
-        let rows: Vec<StepScalars> = chain.iter().map(scalars).collect();
-        let evaluations = match options.guidance.evaluations() {
-            Evaluations::Both => 2 * n,
-            Evaluations::Conditional | Evaluations::Unconditional => n,
+        let walk = Walk::ancestral(chain.into_iter().map(told).collect(), &Guiders::default());
+        let conditions = match options.guidance.evaluations() {
+            Evaluations::Both => 2,
+            Evaluations::Conditional | Evaluations::Unconditional => 1,
         };
-        let z = gpu.buffer("z", (n * 8) as u64)?;
-        let labels = gpu.buffer("labels", (evaluations * 4) as u64)?;
-        let seeds = gpu.buffer("seeds", (n * 8) as u64)?;
-        let counter = gpu.buffer("step counter", 4)?;
-        let shape = [n, 1, 1, 2];
-        let (z_tensor, seeds_tensor) = (over(&z, &shape, DType::F32), over(&seeds, &[n, 2], DType::U32));
-
-        // The start: z ~ N(0, I) at λmin.
-        let mut cx = Context::new(gpu);
-        let noise = ops::normal_noise(&mut cx, &seeds_tensor, 0, Stream::InitialNoise, shape)?;
-        cx.copy_to(&noise, &z_tensor);
-        let start = cx.finish("toy start")?;
-
-        // One step: eps of one or both conditions, then all the rest in one kernel.
-        let mut cx = Context::new(gpu);
-        let steps = ops::step_table(&cx, &rows)?;
-        let counter_tensor = over(&counter, &[1], DType::U32);
-        let conditions = over(&labels, &[evaluations], DType::U32);
-        let repeated = ops::repeat_batch(&mut cx, &z_tensor, evaluations / n)?;
-        let eps = match model {
-            ToyModel::Exact => {
-                let means: Vec<f32> = (0..CLASSES).flat_map(class_mean).map(|x| x as f32).collect();
-                let means = cx.constant_f32("class means", &[CLASSES, 2], &means)?;
-                let mixture = Mixture { means: &means, standard_deviation: STANDARD_DEVIATION };
-                ops::mixture_score(&mut cx, &repeated, &conditions, mixture, &steps, &counter_tensor)?
-            }
-            ToyModel::Learnt(network) => {
-                let time = cx.output("time", &[1], DType::F32)?;
-                ops::step_times(&mut cx, &steps, &counter_tensor, &time)?;
-                let points = repeated.reshape(&[evaluations, 2])?;
-                let v = network.velocity(&mut cx, &points, &time, &conditions)?;
-                let v = v.reshape(repeated.shape())?;
-                ops::velocity_eps(&mut cx, &repeated, &v, &steps, &counter_tensor)?
-            }
+        let rows = slots::empty(gpu, "labels", &[conditions * n], DType::U32)?;
+        let slots = Slots { rows: Some(rows.clone()), ..Slots::plain(gpu, [n, 1, 1, 2], &walk)? };
+        let weight = options.guidance.weight() as f32;
+        slots::write(gpu, &slots.weight, bytemuck::bytes_of(&weight))?;
+        let of = &ToyDenoiser::new(gpu, model, STANDARD_DEVIATION)?;
+        let recorder = StepRecorder {
+            gpu,
+            name: "toy",
+            evaluations: &[Evaluation { of, rows: Some(rows.clone()), conditions }],
+            mixed: 1,
+            combine: Combine::InStep,
+            guide: None,
+            walk: &walk,
+            slots: &slots,
+            clip: Clip::None,
+            fast: false,
         };
-        let weight = cx.constant_f32("guidance weight", &[1], &[options.guidance.weight() as f32])?;
-        ops::guided_step(
-            &mut cx,
-            GuidedStep {
-                z: &z_tensor,
-                eps: &eps,
-                steps: &steps,
-                counter: &counter_tensor,
-                guidance: &weight,
-                seeds: &seeds_tensor,
-                clip: Clip::None,
-                preview: None,
-            },
-        )?;
-        ops::advance(&mut cx, &counter_tensor)?;
-        let step = cx.finish("toy step")?;
-        Ok(ToySampler { gpu: gpu.clone(), options, start, step, z, labels, seeds, counter })
+        let (start, step) = (recorder.start()?, recorder.step(Which::All)?);
+        let z = slots::buffer(&slots.z)?.clone();
+        Ok(ToySampler { gpu: gpu.clone(), options, start, step, slots, z, rows })
     }
 
     /// What it was recorded for.
@@ -150,9 +157,9 @@ impl ToySampler {
             .map(|i| seed.wrapping_add(i as u64))
             .map(|seed| [seed as u32, (seed >> 32) as u32])
             .collect();
-        self.gpu.write(&self.labels, 0, bytemuck::cast_slice(&labels))?;
-        self.gpu.write(&self.seeds, 0, bytemuck::cast_slice(&seeds))?;
-        self.gpu.write(&self.counter, 0, bytemuck::bytes_of(&0u32))?;
+        slots::write(&self.gpu, &self.rows, bytemuck::cast_slice(&labels))?;
+        slots::write(&self.gpu, &self.slots.seeds, bytemuck::cast_slice(&seeds))?;
+        slots::write(&self.gpu, &self.slots.counter, bytemuck::bytes_of(&0u32))?;
         self.start.run()
     }
 

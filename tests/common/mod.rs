@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use freeguide::data::{Dataset, Image};
-use freeguide::diffusion::Method;
+use freeguide::diffusion::{Guiders, Method};
 use freeguide::gpu::{DeviceChoice, Gpu};
 use freeguide::model::Model;
-use freeguide::sample::{Request, Sampler, SamplerOptions};
+use freeguide::sample::{Request, Sampler, SamplerOptions, Uncond};
 use freeguide::tensor::DType;
 use freeguide::train::{Outcome, Preset, TrainOptions, Trainer};
 
@@ -50,6 +50,8 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
         variance_exponent: 0.3,
         clip: Default::default(),
         guided: true,
+        guiders: Guiders::default(),
+        uncond: Uncond::Null,
         two_pass: false,
         dtype: DType::F32,
         fast: false,

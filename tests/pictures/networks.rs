@@ -148,7 +148,7 @@ fn distilled_networks() {
                     }
                 }
                 let sampler = Sampler::of(gpu(), &model, options(&model, SamplerKind::Ddim)).unwrap();
-                refused(process.name, sampler.start(&two(), w(4.5)), "from 0 to 4");
+                refused(process.name, sampler.start(&two(), w(4.5)).map(drop), "from 0 to 4");
                 cases.check(&format!("{}{name}, one without a class", process.name), || {
                     draw(&sampler, &one_without_class(), 1.5)
                 });
@@ -172,13 +172,8 @@ fn upsamplers() {
                     let values: Vec<f32> =
                         small.iter().map(|&x| (f32::from(x) * 2.0 - 255.0) / 255.0).collect();
                     let buffer = gpu().buffer_with("small", bytemuck::cast_slice(&values)).unwrap();
-                    let networks = Networks {
-                        unet: &model.unet,
-                        weights: &weights,
-                        unconditional: None,
-                        guide: None,
-                        low_res: Some((&buffer, SIDE)),
-                    };
+                    let low_res = Some((&buffer, SIDE));
+                    let networks = Networks { low_res, ..Networks::of(&model.unet, &weights) };
                     let process = model.config.process().unwrap();
                     let sampler = Sampler::with(gpu(), networks, process, once(&model, kind)).unwrap();
                     draw(&sampler, &two(), 0.0)

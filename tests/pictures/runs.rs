@@ -4,9 +4,7 @@
 use freeguide::Result;
 use freeguide::diffusion::{Guidance, Method, SamplerKind};
 use freeguide::model::Model;
-use freeguide::sample::{
-    ClassifierGuide, FromClassesSampler, Guide, GuidedSampler, Networks, Request, Sampler, SamplerOptions,
-};
+use freeguide::sample::{ClassifierGuide, Guide, Networks, Request, Run, Sampler, SamplerOptions, Uncond};
 
 use super::models;
 use super::record::{Dispatches, Drawn, Hash, gpu};
@@ -39,12 +37,12 @@ pub fn once(model: &Model, kind: SamplerKind) -> SamplerOptions {
     SamplerOptions { guided: false, ..options(model, kind) }
 }
 
-/// Hashes what `read` gives after each of `moves` moves.
-fn walked(moves: usize, step: impl Fn() -> Result<()>, read: impl Fn(usize) -> Result<Vec<f32>>) -> u64 {
+/// Hashes what `read` gives after each move of a run.
+fn walked(mut run: Run<'_>, read: impl Fn(usize) -> Result<Vec<f32>>) -> u64 {
     let mut hash = Hash::new();
     let mut last = Vec::new();
-    for _ in 0..moves {
-        step().unwrap();
+    while !run.finished() {
+        run.step().unwrap();
         last = read(BATCH).unwrap();
         hash.values(&last);
     }
@@ -55,8 +53,8 @@ fn walked(moves: usize, step: impl Fn() -> Result<()>, read: impl Fn(usize) -> R
 
 /// Draws with a recorded sampler.
 pub fn draw(sampler: &Sampler, requests: &[Request], weight: f64) -> Drawn {
-    sampler.start(requests, w(weight)).unwrap();
-    let hash = walked(sampler.moves(), || sampler.step(), |count| sampler.read(count));
+    let run = sampler.start(requests, w(weight)).unwrap();
+    let hash = walked(run, |count| sampler.read(count));
     Drawn { hash, plans: vec![Dispatches::of("step", sampler.step_plan())] }
 }
 
@@ -87,11 +85,9 @@ pub fn beside(model: &Model, beside: &Beside<'_>, options: SamplerOptions, weigh
         scale: *scale,
     });
     let networks = Networks {
-        unet: &model.unet,
-        weights: &weights,
         unconditional: unconditional.as_ref().map(|(unet, weights)| (*unet, weights)),
         guide: beside.guide.or(classifier.as_ref().map(|guide| guide as &dyn Guide)),
-        low_res: None,
+        ..Networks::of(&model.unet, &weights)
     };
     let sampler = Sampler::with(gpu(), networks, model.config.process()?, options)?;
     Ok(draw(&sampler, &two(), weight))
@@ -110,22 +106,24 @@ pub fn guided_at(
     options: SamplerOptions,
     weight: f64,
 ) -> Result<Drawn> {
-    let sampler = GuidedSampler::new(gpu(), model, weak, chain.parse()?, options)?;
-    let evaluations = sampler.evaluations(w(weight));
-    sampler.start(&two(), w(weight))?;
+    let options = SamplerOptions { guiders: chain.parse()?, ..options };
+    let sampler = Sampler::beside(gpu(), model, weak, options)?;
+    let evaluations = sampler.evaluations(w(weight))?;
+    let run = sampler.start(&two(), w(weight))?;
     let mut hash = Hash::new();
     hash.bytes(&(evaluations as u64).to_le_bytes());
-    let pictures = walked(sampler.moves(), || sampler.step(), |count| sampler.read(count));
+    let pictures = walked(run, |count| sampler.read(count));
     hash.bytes(&pictures.to_le_bytes());
-    let [all, first] = sampler.step_plans();
+    let (all, first) = (sampler.step_plan(), sampler.single_step_plan().unwrap());
     let plans = vec![Dispatches::of("step of all evaluations", all), Dispatches::of("step of one", first)];
     Ok(Drawn { hash: hash.finish(), plans })
 }
 
 /// Evaluations that a chain takes for a picture, and the moves.
 pub fn evaluations(model: &Model, chain: &str, options: SamplerOptions) -> Result<(usize, usize)> {
-    let sampler = GuidedSampler::new(gpu(), model, None, chain.parse()?, options)?;
-    Ok((sampler.evaluations(w(1.5)), sampler.moves()))
+    let options = SamplerOptions { guiders: chain.parse()?, ..options };
+    let sampler = Sampler::of(gpu(), model, options)?;
+    Ok((sampler.evaluations(w(1.5))?, sampler.moves()))
 }
 
 /// The unconditional score from those of all classes: the pictures and what is thought of their classes.
@@ -136,9 +134,9 @@ pub fn from_classes(
     requests: &[Request],
     weight: f64,
 ) -> Result<Drawn> {
-    let moves = options.steps;
-    let sampler = FromClassesSampler::new(gpu(), model, prior, options)?;
-    sampler.start(requests, w(weight))?;
+    let uncond = Uncond::FromClasses { prior: prior.map(<[f64]>::to_vec) };
+    let sampler = Sampler::of(gpu(), model, SamplerOptions { uncond, ..options })?;
+    let run = sampler.start(requests, w(weight))?;
     let read = |count| {
         let mut all = sampler.read(count)?;
         let posterior = sampler.posterior(count)?;
@@ -148,7 +146,7 @@ pub fn from_classes(
         all.extend(&posterior[1]);
         Ok(all)
     };
-    let hash = walked(moves, || sampler.step(), read);
+    let hash = walked(run, read);
     Ok(Drawn { hash, plans: vec![Dispatches::of("step", sampler.step_plan())] })
 }
 

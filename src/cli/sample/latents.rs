@@ -106,7 +106,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
         options: sampler.options(),
         classifier: None,
         without: None,
-        guiders: None,
+        weaker: None,
         upsampler: None,
     };
     let mut notes = parameters(args, &made);

@@ -3,7 +3,7 @@
 use crate::cli::notes::{
     Notes, file_name, note, of_classifier, of_model, of_sampling, of_second, program, weights,
 };
-use crate::diffusion::{Guidance, Guiders, Process};
+use crate::diffusion::{Guidance, Process};
 use crate::gpu::Gpu;
 use crate::model::{ClassifierModel, Model};
 use crate::sample::SamplerOptions;
@@ -19,8 +19,8 @@ pub(super) struct Made<'a> {
     pub options: &'a SamplerOptions,
     pub classifier: Option<&'a ClassifierModel>,
     pub without: Option<&'a Model>,
-    /// And the checksum of the weaker model that they name.
-    pub guiders: Option<(&'a Guiders, Option<u32>)>,
+    /// The weaker model that guiders name.
+    pub weaker: Option<&'a Model>,
     pub upsampler: Option<(&'a Model, &'a SamplerOptions)>,
 }
 
@@ -46,7 +46,7 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
         clip: _,
         classifier,
         classifier_scale,
-        uncond,
+        uncond: _,
         uncond_model,
         upsampler,
         upsampler_steps: _,
@@ -66,18 +66,12 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
     notes.push(note("seeds", seeds));
     notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));
     // A weight that a guider puts its own in the place of decides nothing.
-    if made.guiders.as_ref().is_none_or(|(guiders, _)| guiders.check_weight_is_read().is_ok()) {
+    if made.options.guiders.check_weight_is_read().is_ok() {
         notes.push(note("guidance_weight", made.guidance.weight()));
         notes.push(note("guidance_scale", made.guidance.scale()));
     }
     notes.extend(of_sampling(made.options, made.process));
-    if let Some((guiders, weaker)) = made.guiders {
-        notes.push(note("guider", guiders));
-        notes.extend(weaker.map(|checksum| note("guider_weights", weights(checksum))));
-    }
-    if uncond != "null" {
-        notes.push(note("uncond", uncond));
-    }
+    notes.extend(made.weaker.map(|weaker| note("guider_weights", weights(weaker.checksum()))));
     if let (Some(named), Some(model)) = (uncond_model, made.without) {
         notes.extend(of_second("uncond_model", named, model));
     }

@@ -1,0 +1,243 @@
+//! What options come to where they go together.
+
+use crate::diffusion::guiders::{Against, moments};
+use crate::diffusion::{Evaluations, Guidance, Method, Process};
+use crate::error::{Error, Result};
+use crate::model::Conditions;
+use crate::ops;
+
+use super::checks::{
+    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_small, check_together,
+};
+use super::guide::Guide;
+use super::networks::Networks;
+use super::options::{Request, SamplerOptions, Uncond};
+use super::step::Combine;
+use super::walk::Walk;
+
+/// Options that go together, and what follows from them.
+pub(crate) struct Settled {
+    pub options: SamplerOptions,
+    pub conditions: Conditions,
+    pub walk: Walk,
+    /// Conditions that become one, the first of an evaluation.
+    pub mixed: usize,
+    /// The network's own rows that are evaluated beside each picture's class: "nothing", or what guiders name.
+    pub others: Vec<u32>,
+    /// p(c) where the unconditional half comes from the classes.
+    pub prior: Option<Vec<f64>>,
+    /// The weights that a distilled network was trained for.
+    pub distilled: Option<[f64; 2]>,
+    has_classes: bool,
+    null_label: u32,
+    /// Whether something else than the null class is the unconditional half.
+    elsewhere: bool,
+    by_gradient: bool,
+    /// The classes that a guide by a gradient knows, where it is for classes.
+    guided_classes: Option<usize>,
+}
+
+/// What a host writes for a batch of pictures.
+pub(crate) struct Written {
+    /// `[K·N]`: rows of the class table.
+    pub rows: Vec<u32>,
+    /// w as the step's kernel reads it, where nothing on the device says it.
+    pub weight: f32,
+    /// w as distilled networks are told it.
+    pub told: f32,
+    /// `[T, 8]`: the guiders' table.
+    pub guiders: Vec<f32>,
+    /// Of guiders, which steps need all evaluations.
+    pub needs_all: Vec<bool>,
+}
+
+impl Settled {
+    /// # Errors
+    /// [`Error::Config`] for what does not go together.
+    pub fn new(networks: &Networks<'_>, process: &Process, options: SamplerOptions) -> Result<Settled> {
+        let config = networks.unet.config();
+        check_together(networks, &options)?;
+        let own = options.guiders.is_empty() && options.uncond == Uncond::Null;
+        // A distilled network is told w, and its one evaluation is guided.
+        let guided = own && options.guided && config.guidance_range.is_none();
+        let options = SamplerOptions { guided, ..options };
+        let small = networks.low_res.map(|(buffer, side)| (buffer.bytes(), side));
+        check_small(config, small, options.batch, guided || !own)?;
+        crate::sizes::check_batch(options.batch, config.sample_size, config.in_channels)?;
+        // Options of another model say nothing of this network.
+        let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
+        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
+        let (mut others, mut prior) = (Vec::new(), None);
+        match (&options.uncond, networks.unconditional) {
+            (Uncond::FromClasses { prior: given }, _) => {
+                prior = Some(check_from_classes(config, &conditions, given.as_deref(), process, &options)?);
+            }
+            _ if !options.guiders.is_empty() => {
+                others = check_guiders(config, &conditions, networks, &options.guiders)?;
+            }
+            (_, Some((other, _))) => {
+                check_pair(config, other.config())?;
+                Conditions::of_network(other.config()).check_null("the unconditional half")?;
+            }
+            _ if guided => {
+                if config.num_classes.is_none() {
+                    conditions.check_guidance("guidance")?;
+                }
+                conditions.check_null("guidance")?;
+                others = vec![config.null_label()];
+            }
+            _ => {}
+        }
+        let walk = Walk::new(process, &options, networks.guide.is_some())?;
+        Ok(Settled {
+            conditions,
+            walk,
+            mixed: 1,
+            others,
+            prior,
+            distilled: config.guidance_range,
+            has_classes: config.num_classes.is_some(),
+            null_label: config.null_label(),
+            elsewhere: networks.unconditional.is_some() || options.guiders.against() != Against::Null,
+            by_gradient: networks.guide.is_some(),
+            guided_classes: networks.guide.and_then(Guide::classes),
+            options,
+        })
+    }
+
+    /// The same for a session: one picture at a time from noise, and in place of its class a mix of up to `mixed`; there is room
+    /// for `most_rows` rows. Its sampler is settled here, whatever number of steps a request asks for.
+    ///
+    /// # Errors
+    /// As [`Settled::new`]; [`Error::Config`] for what a session cannot be asked for.
+    pub fn of_session(
+        networks: &Networks<'_>,
+        process: &Process,
+        options: SamplerOptions,
+        mixed: usize,
+        most_rows: usize,
+    ) -> Result<Settled> {
+        let kind = process.sampler(&options.method, options.steps);
+        check_session(kind, &options)?;
+        let method = Method { kind: Some(kind), ..options.method };
+        let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
+        check_rows(mixed, settled.others.len(), most_rows)?;
+        Ok(Settled { mixed, ..settled })
+    }
+
+    /// What becomes of the evaluations.
+    pub fn combine(&self) -> Combine<'_> {
+        match &self.prior {
+            Some(_) => Combine::Posterior,
+            None if self.options.guiders.is_empty() => Combine::InStep,
+            None => Combine::Guiders(&self.options.guiders),
+        }
+    }
+
+    /// Refuses what the network, or what guides it, was not taught, and guidance that this was not recorded for; else what a
+    /// host writes for `all`, of which `requests` are read.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the reason.
+    pub fn written(&self, requests: &[Request], all: &[Request], guidance: Guidance) -> Result<Written> {
+        self.check_classes(requests.iter().map(|request| request.class), guidance)?;
+        let plain = matches!(self.combine(), Combine::InStep);
+        let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
+        let row = |request: &Request| match request.class {
+            Some(class) if !unconditional => class,
+            _ => self.null_label,
+        };
+        let others = self.others.iter().flat_map(|row| std::iter::repeat_n(*row, all.len()));
+        let rows = match &self.prior {
+            None => all.iter().map(row).chain(others).collect(),
+            // Class by class.
+            Some(prior) => {
+                (0..prior.len() as u32).flat_map(|class| std::iter::repeat_n(class, all.len())).collect()
+            }
+        };
+        let (needs_all, guiders) = self.of_guiders(&self.walk, guidance)?;
+        let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
+        Ok(Written { rows, weight, told, guiders, needs_all })
+    }
+
+    /// Refuses classes that the network, or what guides it, was not taught, under this guidance.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the reason.
+    pub fn check_classes(
+        &self,
+        classes: impl Iterator<Item = Option<u32>> + Clone,
+        guidance: Guidance,
+    ) -> Result<()> {
+        if let Some(known) = self.guided_classes
+            && let Some(class) = classes.clone().flatten().find(|class| *class as usize >= known)
+        {
+            return Err(Error::Config(format!(
+                "there is no class {class}; the classifier knows 0 to {}",
+                known - 1
+            )));
+        }
+        match self.combine() {
+            // The classes of a network without any are those of what guides it.
+            _ if !self.has_classes && self.by_gradient => Ok(()),
+            // The unconditional half is that of all classes: no null class is asked for.
+            Combine::Posterior => {
+                let mut named = classes.flatten();
+                named.try_for_each(|class| self.conditions.check_class(Some(class)))
+            }
+            Combine::Guiders(_) => self.conditions.check(classes, Evaluations::Both, self.elsewhere),
+            Combine::InStep => self.conditions.check(classes, guidance.evaluations(), self.elsewhere),
+        }
+    }
+
+    /// Which moves of a walk need all evaluations of guiders, and their table.
+    ///
+    /// # Errors
+    /// [`Error::Config`] when a schedule gives a weight that is no number.
+    pub fn of_guiders(&self, walk: &Walk, guidance: Guidance) -> Result<(Vec<bool>, Vec<f32>)> {
+        let Combine::Guiders(guiders) = self.combine() else { return Ok((Vec::new(), Vec::new())) };
+        let (weight, steps) = (guidance.weight(), &walk.steps);
+        let weights = guiders.weights(weight, &moments(steps));
+        if let Some(step) = weights.iter().position(|weight| !(*weight as f32).is_finite()) {
+            let what = format!("the guiders give step {step} the weight {}", weights[step]);
+            return Err(Error::Config(what));
+        }
+        let needs_all = weights.iter().map(|weight| guiders.needs_all(*weight)).collect();
+        Ok((needs_all, ops::guider_table(guiders, weight, steps)))
+    }
+
+    /// w as the step's kernel reads it: guiders put their own there.
+    fn weight(&self, guidance: Guidance) -> Result<f32> {
+        let w = guidance.weight();
+        match self.combine() {
+            Combine::Guiders(_) => Ok(0.0),
+            Combine::Posterior => Ok(w as f32),
+            Combine::InStep => {
+                let both = guidance.evaluations() == Evaluations::Both;
+                if self.distilled.is_none() && both && !self.options.guided {
+                    return Err(Error::Config(format!(
+                        "w = {w} needs a guided sampler; this one evaluates once a step"
+                    )));
+                }
+                Ok(w as f32)
+            }
+        }
+    }
+
+    /// w as distilled networks are told it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for one that the network was not trained for.
+    pub fn told(&self, guidance: Guidance) -> Result<f32> {
+        let w = guidance.weight();
+        match self.distilled {
+            None => Ok(0.0),
+            // Without a class the guided picture is the unconditional one, whatever w.
+            Some([low, _]) if guidance.evaluations() == Evaluations::Unconditional => Ok(low as f32),
+            Some([low, high]) if !(low..=high).contains(&w) => Err(Error::Config(format!(
+                "w = {w}: this distilled network was trained for w from {low} to {high}"
+            ))),
+            Some(_) => Ok(w as f32),
+        }
+    }
+}
