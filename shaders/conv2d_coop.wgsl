@@ -5,9 +5,9 @@ enable wgpu_cooperative_matrix;
 // [taps·in_c, out_c] that gathers its rows from x; 1x1 is the product itself, and linear layers are 1x1.
 //   y[m,k] = bias[k] + Σ_{tap,c} x[pixel that m sees through tap, c]·w[tap,c,k]
 // 32 of the taps' channels a step, fetched while the two steps before are multiplied. in_c and out_c are multiples of 16.
-// With SPLIT, split s sums steps [s·chunk, (s+1)·chunk) and y is partial sums [splits, rows, out_c] in f32, rows being
-// the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them. x, w and y are f16 otherwise; sums are f32, in
-// the order of taps and channels.
+// With SPLIT, split s sums steps [s·chunk, (s+1)·chunk) and y is partial sums [splits, rows, out_c] in f32, or with HALVES
+// in f16, rows being the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them, to conv2d_winograd.wgsl each is a
+// product. x, w and y are f16 otherwise; sums are f32, in the order of taps and channels.
 //
 // In bounds, for the compiler adds no checks here: a load of x is of a pixel whose bit in `seen` says that it is inside,
 // and of channels below in_c; a load of w is of a row below taps·in_c and a column below out_c; a store to y is of a row
@@ -16,6 +16,7 @@ enable wgpu_cooperative_matrix;
 
 override KERNEL: u32 = 3u;
 override SPLIT: bool = false;
+override HALVES: bool = false;
 override DEEP: bool = true; // two steps are fetched ahead, not one
 override X_EIGHTS: u32 = 4u * TILE_M;
 override W_EIGHTS: u32 = 32u * (TILE_N / 8u);
@@ -213,11 +214,12 @@ fn product(
     }
 
     // A matrix of each subgroup at a time; what stands beside it in a row is written together. Of the staged rows of the
-    // subgroups beside each other an invocation writes an eight, always of the same columns, or with SPLIT two fours.
-    let width = select(2u, 4u, SPLIT) * ACROSS;
+    // subgroups beside each other an invocation writes an eight, always of the same columns, or of f32 sums two fours.
+    let fours = SPLIT && !HALVES;
+    let width = select(2u, 4u, fours) * ACROSS;
     let piece = subgroup % ACROSS * 32u + lane;
     let line = piece / width;
-    let column = piece % width * select(8u, 4u, SPLIT);
+    let column = piece % width * select(8u, 4u, fours);
     let slot = subgroup / ACROSS * 16u * STAGE_STRIDE;
     let from_slot = slot + line * STAGE_STRIDE + column / 4u;
 #unroll j in 0..4
@@ -225,21 +227,19 @@ fn product(
         let k_at = k0 + ${j}u * 16u * ACROSS + column;
         let added = bias_of(k_at);
 #unroll i in 0..4
-        let to${i} = m0 + m + ${i}u * 16u + line;
-        let store${i} = ROWS > ${i}u && there && to${i} < pixels && k_at < OUT_C;
+        let to${i} = select(0u, split * m_blocks * TILE_M, SPLIT) + m0 + m + ${i}u * 16u + line;
+        let store${i} = ROWS > ${i}u && there && (SPLIT || to${i} < pixels) && k_at < OUT_C;
         let more${i} = residual_of(store${i}, to${i}, k_at);
 #end
 #unroll i in 0..4
         if (ROWS > ${i}u) {
             workgroupBarrier();
-            let at = slot + subgroup % ACROSS * 4u;
             let stride = STAGE_STRIDE;
-            coopStoreT(c${i}_${j}, &stage[at], stride);
+            coopStoreT(c${i}_${j}, &stage[slot + subgroup % ACROSS * 4u], stride);
             workgroupBarrier();
-            if (SPLIT) {
-                let to = split * m_blocks * TILE_M + to${i};
-                write_four(from_slot, there, to, k_at);
-                write_four(from_slot + 8u * STAGE_STRIDE, there, to + 8u, k_at);
+            if (fours) {
+                write_four(from_slot, there, to${i}, k_at);
+                write_four(from_slot + 8u * STAGE_STRIDE, there, to${i} + 8u, k_at);
             } else {
                 write_eight(from_slot, store${i}, to${i}, k_at, added, more${i});
             }

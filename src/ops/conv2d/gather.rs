@@ -56,6 +56,9 @@ pub(super) fn gather(
     [bias, residual]: [Option<&Tensor>; 2],
     params: Params,
 ) -> Result<()> {
+    if coop::winograd::suits(cx, x, &params) {
+        return coop::winograd::gather(cx, direction, [x, w, y], [bias, residual], params, None);
+    }
     if let Some(choice) = coop::Choice::best(cx, x, &params) {
         return coop::gather(cx, direction, [x, w, y], [bias, residual], params, choice);
     }

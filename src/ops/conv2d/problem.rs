@@ -260,6 +260,14 @@ pub(super) fn cast_weights(cx: &mut Context, w: &Tensor, dtype: DType) -> Result
     Ok(converted)
 }
 
+/// `images` of the `batch` of a tensor, from `first` on, as a tensor.
+pub(super) fn images_of(tensor: &Tensor, batch: usize, first: usize, images: usize) -> Tensor {
+    let mut shape = tensor.shape().to_vec();
+    shape[0] = images;
+    let offset = tensor.offset() + tensor.bytes() / batch as u64 * first as u64;
+    Tensor::new(tensor.storage().clone(), offset, &shape, tensor.dtype())
+}
+
 /// The kernel's side and the number of output channels.
 fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<(usize, usize)> {
     let fail = |what: String| Err(Error::shape("conv2d", what));

@@ -8,7 +8,7 @@ use crate::gpu::{Access, Kernel, groups_over};
 use crate::tensor::{Context, DType, Tensor};
 use crate::wgsl;
 
-use super::problem::{Direction, Params, STEP, TWICE, Tensors, Tile};
+use super::problem::{Direction, Params, STEP, TWICE, Tensors, Tile, images_of};
 
 use Access::{Read, Update, Write};
 
@@ -83,13 +83,6 @@ fn images_at_once(tensors: &Tensors<'_>, batch: usize, splits: u64, most_bytes: 
         return batch;
     }
     (1..batch).rev().find(|images| fits(*images as u64)).unwrap_or(batch)
-}
-
-fn images_of(tensor: &Tensor, batch: usize, first: usize, images: usize) -> Tensor {
-    let mut shape = tensor.shape().to_vec();
-    shape[0] = images;
-    let offset = tensor.offset() + tensor.bytes() / batch as u64 * first as u64;
-    Tensor::new(tensor.storage().clone(), offset, &shape, tensor.dtype())
 }
 
 fn some_images(

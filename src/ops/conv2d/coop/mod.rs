@@ -2,9 +2,10 @@
 //!
 //! Three kernels: `halo` for 3x3 with stride 1 on images whose rows fill tiles, `product` for all else (1x1, linear, stride
 //! 2, narrow images), `weights` for the weight gradient. Channels that 16 does not divide are padded with zeros. What none
-//! of them takes (f32, a stride undone) runs on the tiled kernels.
+//! of them takes (f32, a stride undone) runs on the tiled kernels. 3x3 of many channels goes by Winograd's way (`winograd.rs`).
 
 mod tile;
+pub(super) mod winograd;
 
 use bytemuck::{Pod, Zeroable};
 

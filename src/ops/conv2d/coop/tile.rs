@@ -277,6 +277,17 @@ impl Choice {
         all.min_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(choice, _)| choice)
     }
 
+    /// The tile of a product in `splits` that should be fastest.
+    pub(super) fn best_product(cx: &Context, params: &Params, splits: u32) -> Choice {
+        let processors = f64::from(cx.capabilities().processors);
+        let all = PRODUCTS.map(|(tile, deep, rate)| {
+            (Choice { kind: Kind::Product(Product { tile, deep }), splits }, rate)
+        });
+        let seconds = |(choice, rate): &(Choice, f64)| choice.seconds(params, *rate, processors);
+        let best = all.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
+        best.expect("there are tiles").0
+    }
+
     pub(super) fn tile(self) -> Tile {
         match self.kind {
             Kind::Halo(halo) => halo.tile,
