@@ -304,7 +304,8 @@ fn the_smallest_published_diffusion_model_runs() {
     let dir = tempfile::tempdir().unwrap();
     let model = Model::of(gpu(), random_file(dir.path(), "64x64_diffusion")).unwrap();
     let mut cx = Context::new(gpu());
-    let x = Array::random(&[1, 64, 64, 3], 1).upload(&cx, DType::F32);
+    // A sixteenth of its pixels: every layer of it, in seconds on a software adapter too.
+    let x = Array::random(&[1, 16, 16, 3], 1).upload(&cx, DType::F32);
     let time = Array::new(&[1], vec![500.0]).upload(&cx, DType::F32);
     let labels = cx.constant_u32("labels", &[1], &[249]).unwrap();
     let pass = Pass::inference(DType::F32);
@@ -312,6 +313,6 @@ fn the_smallest_published_diffusion_model_runs() {
     cx.keep(&y);
     let plan = cx.finish("diffusion").unwrap();
     plan.run().unwrap();
-    assert_eq!(y.shape(), [1, 64, 64, 6]);
+    assert_eq!(y.shape(), [1, 16, 16, 6]);
     alive(&download(&plan, &y));
 }
