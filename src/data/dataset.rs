@@ -202,7 +202,7 @@ impl Dataset {
 }
 
 /// The side of images that are all of one square size.
-fn one_square_size(spec: &str, sizes: &[(usize, usize)]) -> Result<usize> {
+pub(super) fn one_square_size(spec: &str, sizes: &[(usize, usize)]) -> Result<usize> {
     let (width, height) = *sizes.first().ok_or_else(|| Error::format(spec, "holds no images"))?;
     if width != height {
         let what = format!(

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::data::dataset::one_square_size;
 
 #[test]
 fn a_missing_path_lists_what_may_be_given() {

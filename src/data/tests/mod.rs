@@ -1,6 +1,7 @@
 //! What is promised of data sets in folders and zips.
 
 use std::io::{Cursor, Write};
+use std::path::PathBuf;
 
 use ::image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use zip::write::{SimpleFileOptions, ZipWriter};
