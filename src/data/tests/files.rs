@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::super::dataset::one_square_size;
 use super::*;
+use crate::data::dataset::one_square_size;
 
 #[test]
 fn a_missing_path_lists_what_may_be_given() {
