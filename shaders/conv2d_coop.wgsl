@@ -1,18 +1,17 @@
 #import conv2d_params
 enable wgpu_cooperative_matrix;
 #import coop_write
-// Convolution (1x1 or 3x3, any size, stride 1 or 2) on cooperative matrices, as a product of [pixels, taps·in_c] with
-// [taps·in_c, out_c] that gathers its rows from x; 1x1 is the product itself, and linear layers are 1x1.
+// Convolution (1x1 or 3x3, any size, stride 1 or 2) on cooperative matrices: a product of [pixels, taps·in_c] with
+// [taps·in_c, out_c] that gathers its rows from x; 1x1, so a linear layer too, is the product itself.
 //   y[m,k] = bias[k] + Σ_{tap,c} x[pixel that m sees through tap, c]·w[tap,c,k]
 // 32 of the taps' channels a step, fetched while the two steps before are multiplied. in_c and out_c are multiples of 16.
 // With SPLIT, split s sums steps [s·chunk, (s+1)·chunk) and y is partial sums [splits, rows, out_c] in f32, or with HALVES
-// in f16, rows being the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them, to conv2d_winograd.wgsl each is a
-// product. x, w and y are f16 otherwise; sums are f32, in the order of taps and channels.
+// in f16, rows being the pixels rounded up to tiles; conv2d_coop_parts.wgsl adds them (conv2d_winograd.wgsl has 36 products
+// in them). x, w and y are f16 otherwise; sums are f32, in the order of taps and channels.
 //
-// In bounds, for the compiler adds no checks here: a load of x is of a pixel whose bit in `seen` says that it is inside,
-// and of channels below in_c; a load of w is of a row below taps·in_c and a column below out_c; a store to y is of a row
-// below the number of pixels (with SPLIT: of tiles there is room for) and a column below out_c; the tile holds TILE_M
-// rows of x and 32 of w.
+// In bounds, for the compiler adds no checks here: loads of x are of a pixel whose bit in `seen` says that it is inside and
+// of channels below in_c, those of w of rows below taps·in_c and columns below out_c; stores to y are of rows that there are
+// (with SPLIT: of tiles there is room for) and columns below out_c; the tile holds TILE_M rows of x and 32 of w.
 
 override KERNEL: u32 = 3u;
 override SPLIT: bool = false;
@@ -234,8 +233,9 @@ fn product(
 #unroll i in 0..4
         if (ROWS > ${i}u) {
             workgroupBarrier();
+            let at = slot + subgroup % ACROSS * 4u;
             let stride = STAGE_STRIDE;
-            coopStoreT(c${i}_${j}, &stage[slot + subgroup % ACROSS * 4u], stride);
+            coopStoreT(c${i}_${j}, &stage[at], stride);
             workgroupBarrier();
             if (fours) {
                 write_four(from_slot, there, to${i}, k_at);
