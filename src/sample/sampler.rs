@@ -85,8 +85,8 @@ impl Sampler {
     /// Records the plans of several networks.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for no steps, v outside [0, 1], a guided sampler of a network without a null class, as
-    /// [`Conditions`] has it, and all else that does not go together; whatever the device objects to.
+    /// [`Error::Config`](crate::Error::Config) for no steps, v outside [0, 1], a guided sampler of a network without a null
+    /// class, as [`Conditions`] has it, and all else that does not go together; whatever the device objects to.
     pub fn with(
         gpu: &Gpu,
         networks: Networks<'_>,
@@ -145,9 +145,9 @@ impl Sampler {
     /// Begins up to a batch of pictures, in place of those under way.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the sampler was recorded for
-    /// one, guiders give a weight that is no number, or a class or the null class is asked for that the network was not
-    /// taught.
+    /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the
+    /// sampler was recorded for one, guiders give a weight that is no number, or a class or the null class is asked for that
+    /// the network was not taught.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<Run<'_>> {
         let n = self.settled.options.batch;
         let all = Request::fill(requests, n)?;
@@ -206,8 +206,8 @@ impl Sampler {
         self.batches().read(count)
     }
 
-    /// p(c given z) of the first `count` pictures as they are now, `[count, K]`, of a sampler [`Uncond::FromClasses`](super::Uncond::FromClasses). Waits
-    /// for the device.
+    /// p(c given z) of the first `count` pictures as they are now, `[count, K]`, where the unconditional half
+    /// [comes from the classes](super::Uncond::FromClasses). Waits for the device.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) for a sampler that keeps none.

@@ -35,15 +35,8 @@ pub fn sample_guided(
     }
     let steps = ancestral_steps(&ContinuousSchedule::default(), options.steps, options.variance_exponent)?;
     let weight = options.guidance.weight();
-    let none = CLASSES as u32;
     let weak = matches!(guiders.against(), Against::WeakModel(_));
-    let against = match guiders.against() {
-        Against::Class(class) => vec![toy_class(&class)? as u32],
-        Against::Null => vec![none],
-        Against::WeakModel(_) => Vec::new(),
-    };
-    let more = guiders.more_conditions().iter().map(|(class, _)| toy_class(class).map(|class| class as u32));
-    let others = [against, more.collect::<Result<_>>()?].concat();
+    let others = rows_beside(guiders)?;
 
     let walk = Walk::ancestral(steps, guiders);
     let conditions = 1 + others.len();
@@ -104,6 +97,18 @@ pub fn sample_guided(
         bytemuck::pod_collect_to_vec(&gpu.read(slots::buffer(&slots.z)?, 0..(n * 8) as u64)?);
     let point = |(i, at): (usize, &[f32; 2])| ToyPoint { class: i % CLASSES, position: at.map(f64::from) };
     Ok(positions.iter().enumerate().map(point).collect())
+}
+
+/// The classes that guiders evaluate beside a point's own, [`CLASSES`] for none.
+fn rows_beside(guiders: &Guiders) -> Result<Vec<u32>> {
+    let row = |class: &String| toy_class(class).map(|class| class as u32);
+    let against = match guiders.against() {
+        Against::Class(class) => Some(row(&class)?),
+        Against::Null => Some(CLASSES as u32),
+        Against::WeakModel(_) => None,
+    };
+    let more = guiders.more_conditions().iter().map(|(class, _)| row(class));
+    against.map(Ok).into_iter().chain(more).collect()
 }
 
 #[cfg(test)]
