@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-use super::super::dataset::one_square_size;
 use super::*;
 use crate::data::dataset::one_square_size;
 

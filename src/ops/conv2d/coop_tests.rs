@@ -189,8 +189,15 @@ fn emulated_winograd_agrees_with_f64() {
         if coop::winograd::fits(&cx, &dy, &reversed) {
             let dx = cx.copy(&old).unwrap();
             let none = [None; 2];
-            coop::winograd::gather(&mut cx, Direction::InputGradient, [&dy, &w, &dx], none, reversed, product)
-                .unwrap();
+            coop::winograd::gather(
+                &mut cx,
+                Direction::InputGradient,
+                [&dy, &w, &dx],
+                none,
+                reversed,
+                product,
+            )
+            .unwrap();
             outputs.push((dx, want_dx.zip(&case_old(&case), |a, b| a + b), "dx"));
         }
         outputs.iter().for_each(|(tensor, ..)| cx.keep(tensor));

@@ -280,9 +280,8 @@ impl Choice {
     /// The tile of a product in `splits` that should be fastest.
     pub(super) fn best_product(cx: &Context, params: &Params, splits: u32) -> Choice {
         let processors = f64::from(cx.capabilities().processors);
-        let all = PRODUCTS.map(|(tile, deep, rate)| {
-            (Choice { kind: Kind::Product(Product { tile, deep }), splits }, rate)
-        });
+        let all = PRODUCTS
+            .map(|(tile, deep, rate)| (Choice { kind: Kind::Product(Product { tile, deep }), splits }, rate));
         let seconds = |(choice, rate): &(Choice, f64)| choice.seconds(params, *rate, processors);
         let best = all.into_iter().min_by(|a, b| seconds(a).total_cmp(&seconds(b)));
         best.expect("there are tiles").0
