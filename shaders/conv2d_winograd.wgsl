@@ -22,8 +22,8 @@ struct Tiles {
     accumulate: u32,
 }
 
-@group(0) @binding(0) var<storage, read> from: array<u32>;         // w [9, in, out], x [N, H, W, C] or m: pairs of channels
-@group(0) @binding(1) var<storage, read_write> to: array<u32>;     // u [36, in, out] or v [tiles, 36, C]
+@group(0) @binding(0) var<storage, read> given: array<u32>;         // w [9, in, out], x [N, H, W, C] or m: pairs of channels
+@group(0) @binding(1) var<storage, read_write> made: array<u32>;     // u [36, in, out] or v [tiles, 36, C]
 @group(0) @binding(2) var<uniform> weights_p: Tiles;
 
 @group(0) @binding(1) var<storage, read> bias: array<vec2<f32>>;    // [K/2]
@@ -45,9 +45,9 @@ fn weights(
     }
     // Columns, then rows.
 #unroll j in 0..3
-    let g0_${j} = unpack2x16float(from[${j}u * all + i]);
-    let g1_${j} = unpack2x16float(from[(3u + ${j}u) * all + i]);
-    let g2_${j} = unpack2x16float(from[(6u + ${j}u) * all + i]);
+    let g0_${j} = unpack2x16float(given[${j}u * all + i]);
+    let g1_${j} = unpack2x16float(given[(3u + ${j}u) * all + i]);
+    let g2_${j} = unpack2x16float(given[(6u + ${j}u) * all + i]);
     let even_${j} = g0_${j} + 0.5625 * g2_${j};
     let odd_${j} = 0.75 * g1_${j};
     let far_even_${j} = g0_${j} + 2.25 * g2_${j};
@@ -66,12 +66,12 @@ fn weights(
         let far_even = t${a}_0 + 2.25 * t${a}_2;
         let far_odd = 1.5 * t${a}_1;
         let at = ${a}u * 6u * all + i;
-        to[at] = pack2x16float(EDGE * t${a}_0);
-        to[at + all] = pack2x16float(NEAR * (even + odd));
-        to[at + 2u * all] = pack2x16float(NEAR * (even - odd));
-        to[at + 3u * all] = pack2x16float(FAR * (far_even + far_odd));
-        to[at + 4u * all] = pack2x16float(FAR * (far_even - far_odd));
-        to[at + 5u * all] = pack2x16float(8.0 * t${a}_2);
+        made[at] = pack2x16float(EDGE * t${a}_0);
+        made[at + all] = pack2x16float(NEAR * (even + odd));
+        made[at + 2u * all] = pack2x16float(NEAR * (even - odd));
+        made[at + 3u * all] = pack2x16float(FAR * (far_even + far_odd));
+        made[at + 4u * all] = pack2x16float(FAR * (far_even - far_odd));
+        made[at + 5u * all] = pack2x16float(8.0 * t${a}_2);
     }
 #end
 }
@@ -90,7 +90,7 @@ fn pixel(row: u32, column: u32, n: u32, pair: u32) -> vec2<f32> {
     if (row >= height || column >= width) {
         return vec2(0.0);
     }
-    return unpack2x16float(from[((n * height + row) * width + column) * q.pairs + pair]);
+    return unpack2x16float(given[((n * height + row) * width + column) * q.pairs + pair]);
 }
 
 @compute @workgroup_size(64)
@@ -133,12 +133,12 @@ fn input(
         let far_even = t${a}_4 - 0.5625 * t${a}_2;
         let far_odd = 1.5 * (t${a}_3 - 0.5625 * t${a}_1);
         let at = (tile * 36u + ${a}u * 6u) * q.pairs + pair;
-        to[at] = pack2x16float(0.125 * (1.265625 * t${a}_0 - 2.8125 * t${a}_2 + t${a}_4));
-        to[at + q.pairs] = pack2x16float(0.125 * (even + odd));
-        to[at + 2u * q.pairs] = pack2x16float(0.125 * (even - odd));
-        to[at + 3u * q.pairs] = pack2x16float(0.25 * (far_even + far_odd));
-        to[at + 4u * q.pairs] = pack2x16float(0.25 * (far_even - far_odd));
-        to[at + 5u * q.pairs] = pack2x16float(0.125 * (1.265625 * t${a}_1 - 2.8125 * t${a}_3 + t${a}_5));
+        made[at] = pack2x16float(0.125 * (1.265625 * t${a}_0 - 2.8125 * t${a}_2 + t${a}_4));
+        made[at + q.pairs] = pack2x16float(0.125 * (even + odd));
+        made[at + 2u * q.pairs] = pack2x16float(0.125 * (even - odd));
+        made[at + 3u * q.pairs] = pack2x16float(0.25 * (far_even + far_odd));
+        made[at + 4u * q.pairs] = pack2x16float(0.25 * (far_even - far_odd));
+        made[at + 5u * q.pairs] = pack2x16float(0.125 * (1.265625 * t${a}_1 - 2.8125 * t${a}_3 + t${a}_5));
     }
 #end
 }
@@ -177,7 +177,7 @@ fn output(
     let column = tile % p.across * 4u;
 #unroll j in 0..6
 #unroll a in 0..6
-    let m${a}_${j} = unpack2x16float(from[((${a}u * 6u + ${j}u) * p.rows + tile) * p.pairs + pair]);
+    let m${a}_${j} = unpack2x16float(given[((${a}u * 6u + ${j}u) * p.rows + tile) * p.pairs + pair]);
 #end
 #end
 #unroll j in 0..6
