@@ -4,7 +4,7 @@
 mod common;
 
 use common::{assert_same_file, digits, gpu, requests, sampler, sampler_options, tiny, train};
-use freeguide::diffusion::moves::SAMPLERS;
+use freeguide::diffusion::moves::{Entry, SAMPLERS};
 use freeguide::diffusion::{Method, Prediction, SamplerKind, TimeSampler, Variance};
 use freeguide::model::Model;
 use freeguide::sample::SamplerOptions;
@@ -47,7 +47,8 @@ fn every_objective_trains_and_is_sampled_by_every_sampler() {
         let process = model.config.process().unwrap();
         assert_eq!(process.prediction, objective.prediction);
         assert_eq!(process.is_continuous(), objective.schedule == TrainSchedule::Continuous);
-        for (kind, name, _) in SAMPLERS.iter().filter(|(kind, ..)| *kind != SamplerKind::DdimReverse) {
+        for Entry { kind, name, .. } in SAMPLERS.iter().filter(|entry| entry.kind != SamplerKind::DdimReverse)
+        {
             let method = Method { kind: Some(*kind), ..Method::default() };
             let sampler = sampler(&gpu, &model, SamplerOptions { method, ..sampler_options(1, 3) });
             let guidance = freeguide::diffusion::Guidance::from_weight(1.0).unwrap();

@@ -1,6 +1,7 @@
 //! Noise levels, and the choices of them that samplers walk through.
 
 use crate::diffusion::discrete::DiscreteSchedule;
+use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::{
     ContinuousSchedule, alpha_of_log_snr, sigma_of_log_snr, theta_of_log_snr, time_embedding_of_theta,
 };
@@ -66,6 +67,19 @@ impl LevelSource {
             }
             LevelSource::Discrete(schedule, scale) => {
                 (0..schedule.len()).rev().map(|t| Level::discrete(schedule, t, *scale)).collect()
+            }
+        }
+    }
+
+    /// The levels that are kept of a discrete process; all of one of continuous time.
+    ///
+    /// # Errors
+    /// As [`Respacing::kept`].
+    pub fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
+        match self {
+            LevelSource::Continuous(schedule) => Ok(LevelSource::Continuous(*schedule)),
+            LevelSource::Discrete(schedule, scale) => {
+                Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
             }
         }
     }

@@ -1,12 +1,7 @@
 //! A trained process, and the moves of a sampler through it.
 
-use super::levels::check_steps;
-use super::spacing::{kept, log_snrs};
-use super::{
-    Level, LevelSource, Move, SamplerKind, Spacing, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde,
-    euler,
-};
-use super::{euler_ancestral, heun};
+use super::spacing::log_snrs;
+use super::{LevelSource, Move, SamplerKind, Spacing, Walks, Way};
 use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::{Prediction, Variance};
 use crate::diffusion::respacing::Respacing;
@@ -124,98 +119,44 @@ impl Process {
                 "--variance is for ancestral steps of a discrete process, not for {kind} here"
             ));
         }
-        let fixed = kind.is_solver() || kind == SamplerKind::Halving;
+        let (fixed, halves) = (kind.entry().walks != Walks::Steps, kind.entry().walks == Walks::Halves);
         if method.respacing.is_some() && (self.is_continuous() || fixed) {
             return refuse(format!(
                 "--respacing chooses steps of a discrete process; {kind} here takes --steps"
             ));
         }
-        if method.spacing.is_some() && (method.respacing.is_some() || kind == SamplerKind::Halving) {
-            return refuse(match kind {
-                SamplerKind::Halving => {
-                    "--spacing: the steps of a halved student are where it was taught".into()
-                }
-                _ => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
+        if method.spacing.is_some() && (method.respacing.is_some() || halves) {
+            return refuse(match halves {
+                true => "--spacing: the steps of a halved student are where it was taught".into(),
+                false => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
             });
         }
-        let spacing = self.spacing(method, steps);
-        let levels = |steps: usize| match &method.respacing {
-            Some(respacing) => Ok(self.respaced(respacing)?.own(steps)),
-            None => self.levels.spaced(spacing, steps),
-        };
-        let eta = method.eta.or(kind.default_eta()).unwrap_or(0.0);
-        let moves = match kind {
-            SamplerKind::Ancestral => match &self.levels {
-                LevelSource::Continuous(schedule) => {
-                    let grid = log_snrs(schedule, spacing, steps)?;
-                    continuous_ancestral(&ancestral_steps_through(&grid, variance_exponent)?)
-                }
-                LevelSource::Discrete(schedule, scale) => {
-                    let schedule = match &method.respacing {
-                        Some(respacing) => schedule.respaced(respacing)?,
-                        None => kept(schedule, spacing, steps)?,
-                    };
-                    let variance = self.step_variance(method);
-                    if variance.is_learned() && !self.variance.is_learned() {
-                        return refuse(
-                            "this network has learnt no variances; use --variance small or large".into(),
-                        );
-                    }
-                    return Ok((ancestral(&schedule, *scale, variance), variance));
-                }
-            },
-            SamplerKind::Ddim => ddim(&levels(steps)?, eta)?,
-            SamplerKind::Halving => ddim(&self.levels.halving(steps)?, 0.0)?,
-            SamplerKind::DdimReverse => {
-                check_steps(steps, None)?;
-                // N levels have N - 1 moves between them; one step goes from end to end.
-                let levels = levels(steps.max(2))?;
-                if levels.len() < 2 {
-                    return refuse(format!(
-                        "{kind} goes from one level to another; ask for two steps or more"
-                    ));
-                }
-                ddim_reverse(&levels)
-            }
-            SamplerKind::Euler => euler(&levels(steps)?),
-            SamplerKind::EulerAncestral => euler_ancestral(&levels(steps)?, eta)?,
-            SamplerKind::Heun => heun(&levels(steps)?),
-            SamplerKind::Dpmpp2m => dpmpp_2m(&levels(steps)?),
-            SamplerKind::Dpmpp2mSde => dpmpp_2m_sde(&levels(steps)?, eta)?,
-        };
-        Ok((moves, Variance::Small))
+        if method.variance.is_some_and(Variance::is_learned) && !self.variance.is_learned() {
+            return refuse("this network has learnt no variances; use --variance small or large".into());
+        }
+        let moves = (kind.entry().moves)(&Way {
+            source: &self.levels,
+            respacing: method.respacing.as_ref(),
+            spacing: self.spacing(method, steps),
+            steps,
+            eta: method.eta.or(kind.default_eta()).unwrap_or(0.0),
+            variance: self.step_variance(method),
+            variance_exponent,
+        })?;
+        // Moves that have room for a learned variance are those of a discrete chain.
+        let of_chain = moves.iter().any(|step| step.log_variances.is_some());
+        Ok((moves, if of_chain { self.step_variance(method) } else { Variance::Small }))
     }
 
     /// Whether it is one of continuous time.
     pub fn is_continuous(&self) -> bool {
         matches!(self.levels, LevelSource::Continuous(_))
     }
-
-    /// The levels that are kept of a discrete process.
-    fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
-        match &self.levels {
-            LevelSource::Continuous(schedule) => Ok(LevelSource::Continuous(*schedule)),
-            LevelSource::Discrete(schedule, scale) => {
-                Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
-            }
-        }
-    }
-}
-
-/// CFG's Algorithm 2 as moves.
-fn continuous_ancestral(steps: &[StepCoefficients]) -> Vec<Move> {
-    let one = |step: &StepCoefficients| Move {
-        mean_z: step.mean_z,
-        mean_x: step.mean_x,
-        noise_sd: step.noise_sd,
-        mean_gradient: step.noise_sd.powi(2),
-        ..Move::at(Level::continuous(step.log_snr))
-    };
-    steps.iter().map(one).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Entry, SAMPLERS};
     use super::*;
     use crate::diffusion::{BetaSchedule, DiscreteSchedule};
 
@@ -244,7 +185,7 @@ mod tests {
     #[test]
     fn every_sampler_walks_every_process() {
         for process in [discrete(), Process::from(&ContinuousSchedule::default())] {
-            for (kind, name, _) in super::super::SAMPLERS {
+            for Entry { kind, name, .. } in SAMPLERS {
                 let method = Method { kind: Some(*kind), ..Method::default() };
                 let (moves, _) = process.moves(&method, 20, 0.3).unwrap();
                 let expected = match kind {

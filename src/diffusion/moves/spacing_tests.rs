@@ -44,7 +44,7 @@ proptest! {
         spacing in spacings(),
         part in 0.0..1.0f64,
     ) {
-        let (kind, ..) = SAMPLERS[sampler];
+        let kind = SAMPLERS[sampler].kind;
         let (noisiest, total) = end(&process);
         // Small numbers are where rounding goes wrong, and T is the largest.
         let steps = 1 + ((total as f64).powf(part) as usize - 1).min(total - 1);
@@ -84,7 +84,7 @@ proptest! {
     fn more_steps_than_there_are_are_refused(
         total in 21..2000usize, more in 1..5000usize, sampler in 0..SAMPLERS.len(), spacing in spacings(),
     ) {
-        let (kind, ..) = SAMPLERS[sampler];
+        let kind = SAMPLERS[sampler].kind;
         let process = discrete(BetaSchedule::Linear, total, 1.0);
         let method = Method { kind: Some(kind), spacing: spacing.filter(|_| kind != SamplerKind::Halving), ..Method::default() };
         let message = process.moves(&method, total + more, 0.3).unwrap_err().to_string();
