@@ -6,7 +6,7 @@ use crate::diffusion::moves::{Entry, SAMPLERS};
 pub fn help() -> String {
     let names: Vec<&str> = SAMPLERS.iter().map(|entry| entry.name).collect();
     format!(
-        "The sampler: {} [default: ancestral; on a model of discrete time ddim below 50 steps]; see below",
+        "The sampler: {} [default: ancestral; on a model of discrete time ddim below 50 steps, on a flow always]; see below",
         names.join(", ")
     )
 }

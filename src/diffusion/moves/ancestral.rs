@@ -2,10 +2,10 @@
 
 use super::spacing::{kept, log_snrs};
 use super::{Entry, Level, LevelSource, Move, SamplerKind, Walks, Way};
-use crate::Result;
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::Variance;
+use crate::{Error, Result};
 
 pub(super) const ENTRY: Entry = Entry {
     kind: SamplerKind::Ancestral,
@@ -29,6 +29,9 @@ fn chain(way: &Way<'_>) -> Result<Vec<Move>> {
             };
             Ok(ancestral(&schedule, *scale, way.variance))
         }
+        LevelSource::Flow(_) => Err(Error::Config(
+            "ancestral steps count on α² + σ² = 1, which a flow has not: take ddim, euler, heun, dpmpp-2m or dpmpp-2m-sde".into(),
+        )),
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) const ENTRY: Entry = Entry {
     about: "the process's steps, with as much noise as eta says",
     walks: Walks::Steps,
     eta: Some(0.0),
-    moves: |way| ddim(&way.levels()?, way.eta),
+    moves: |way| ddim(&way.levels()?, way.posterior_eta()?),
 };
 
 pub(super) const HALVING: Entry = Entry {

@@ -19,7 +19,7 @@ pub(super) const EULER_ANCESTRAL: Entry = Entry {
     about: "the same with fresh noise in each step",
     walks: Walks::Levels,
     eta: Some(1.0),
-    moves: |way| euler_ancestral(&way.levels()?, way.eta),
+    moves: |way| euler_ancestral(&way.levels()?, way.posterior_eta()?),
 };
 
 pub(super) const HEUN: Entry = Entry {

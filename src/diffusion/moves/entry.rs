@@ -2,9 +2,9 @@
 
 use super::levels::LevelSource;
 use super::{Level, Move, Spacing};
-use crate::Result;
 use crate::diffusion::prediction::Variance;
 use crate::diffusion::respacing::Respacing;
+use crate::{Error, Result};
 
 /// A sampler by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,21 @@ pub struct Way<'a> {
 }
 
 impl Way<'_> {
+    /// η, where noise of the posterior means something.
+    ///
+    /// # Errors
+    /// [`Error::Config`] on a straight path: the posterior's formula counts on α² + σ² = 1.
+    pub fn posterior_eta(&self) -> Result<f64> {
+        match self.source {
+            LevelSource::Flow(_) if self.eta > 0.0 => Err(Error::Config(
+                "the noise of η counts on α² + σ² = 1, which a flow has not: leave --eta at 0 (ddim, euler), or take \
+                 dpmpp-2m-sde"
+                    .into(),
+            )),
+            _ => Ok(self.eta),
+        }
+    }
+
     /// The levels from noisy to clean.
     ///
     /// # Errors

@@ -51,10 +51,31 @@ pub struct Method {
 }
 
 impl Process {
-    /// The sampler that `method` names, or the process's own: ancestral, and on a discrete process DDIM below 50 steps.
+    /// Refuses a prediction that gives no picture on these levels: its formula counts on α + σ = 1, or on α² + σ² = 1.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming both.
+    pub fn check(&self) -> Result<()> {
+        let flow = matches!(self.levels, LevelSource::Flow(_));
+        match self.prediction {
+            Prediction::Flow { .. } if !flow => Err(Error::Config(
+                "the prediction flow is the velocity of a straight path: its schedule is flow".into(),
+            )),
+            prediction @ (Prediction::V | Prediction::PreviousX) if flow => Err(Error::Config(format!(
+                "the prediction {prediction} counts on α² + σ² = 1, which the flow schedule has not; there it predicts flow, x0 \
+                 or eps"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sampler that `method` names, or the process's own: ancestral, on a discrete process DDIM below 50 steps, on a straight
+    /// path DDIM.
     pub fn sampler(&self, method: &Method, steps: usize) -> SamplerKind {
         let few = match (&self.levels, &method.respacing) {
             (LevelSource::Continuous(_), _) => false,
+            // Its chain is not here: DDIM without noise is Euler's method on the path's own velocity.
+            (LevelSource::Flow(_), _) => true,
             (_, Some(Respacing::Stride(_))) => true,
             (_, Some(Respacing::Sections(counts))) => counts.iter().sum::<usize>() < FEW_STEPS,
             (_, None) => steps < FEW_STEPS,
@@ -69,12 +90,19 @@ impl Process {
 
     /// The spacing of the levels of a sampler under `method`.
     pub fn spacing(&self, method: &Method, steps: usize) -> Spacing {
-        method.spacing.unwrap_or_else(|| self.sampler(method, steps).default_spacing())
+        let kind = self.sampler(method, steps);
+        let own = match self.levels {
+            // Backwards both ends are needed.
+            LevelSource::Flow(_) if kind != SamplerKind::DdimReverse => Spacing::Trailing,
+            _ => kind.default_spacing(),
+        };
+        method.spacing.unwrap_or(own)
     }
 
     /// Whether the exponent v of the reverse variance means anything: to ancestral steps in continuous time alone.
     pub fn has_variance_exponent(&self, method: &Method, steps: usize) -> bool {
-        self.is_continuous() && self.sampler(method, steps) == SamplerKind::Ancestral
+        matches!(self.levels, LevelSource::Continuous(_))
+            && self.sampler(method, steps) == SamplerKind::Ancestral
     }
 
     /// The steps of CFG's Algorithm 2, where that is what `method` asks for: ancestral steps in continuous time.
@@ -148,9 +176,9 @@ impl Process {
         Ok((moves, if of_chain { self.step_variance(method) } else { Variance::Small }))
     }
 
-    /// Whether it is one of continuous time.
+    /// Whether it is one of continuous time, a straight path among them.
     pub fn is_continuous(&self) -> bool {
-        matches!(self.levels, LevelSource::Continuous(_))
+        !matches!(self.levels, LevelSource::Discrete(..))
     }
 }
 
@@ -158,7 +186,7 @@ impl Process {
 mod tests {
     use super::super::{Entry, SAMPLERS};
     use super::*;
-    use crate::diffusion::{BetaSchedule, DiscreteSchedule};
+    use crate::diffusion::{BetaSchedule, DiscreteSchedule, FlowSchedule};
 
     fn discrete() -> Process {
         let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
@@ -206,6 +234,47 @@ mod tests {
             }
         }
         assert!("euler2".parse::<SamplerKind>().is_err());
+    }
+
+    #[test]
+    fn on_a_straight_path_ddim_is_euler_and_what_counts_on_the_circle_is_refused() {
+        let levels = LevelSource::Flow(FlowSchedule::new(-20.0, 20.0).unwrap());
+        let process = Process { levels, prediction: Prediction::FLOW, variance: Variance::Small };
+        assert_eq!(process.sampler(&Method::default(), 100), SamplerKind::Ddim);
+        let (moves, _) = process.moves(&Method::default(), 5, 0.0).unwrap();
+        for (i, step) in moves.iter().enumerate() {
+            // z' = z + (t' - t)·out, with x̂ = z - t·out put in.
+            let (t, next) = (step.level.sigma, moves.get(i + 1).map_or(0.0, |step| step.level.sigma));
+            assert!((t - (1.0 - 0.2 * i as f64)).abs() < 1e-4, "{step:?}");
+            let (of_z, of_out) = process.prediction.x_factors(step.level.alpha, t, (1.0, 0.0));
+            assert!((step.mean_z + step.mean_x * of_z - 1.0).abs() < 1e-12, "{step:?}");
+            assert!((step.mean_x * of_out - (next - t)).abs() < 1e-12, "{step:?}");
+        }
+        for (kind, eta) in [
+            (SamplerKind::Ancestral, None),
+            (SamplerKind::EulerAncestral, None),
+            (SamplerKind::Ddim, Some(0.5)),
+        ] {
+            let method = Method { kind: Some(kind), eta, ..Method::default() };
+            let error = process.moves(&method, 5, 0.0).unwrap_err().to_string();
+            assert!(error.contains("flow") && error.contains("α² + σ² = 1"), "{kind}: {error}");
+        }
+        for kind in
+            [SamplerKind::Heun, SamplerKind::Dpmpp2m, SamplerKind::Dpmpp2mSde, SamplerKind::DdimReverse]
+        {
+            let method = Method { kind: Some(kind), ..Method::default() };
+            let (moves, _) = process.moves(&method, 8, 0.0).unwrap();
+            // Signal and noise arrive where the next level has them: a picture that is known stays itself.
+            for pair in moves.windows(2).filter(|pair| pair[0].mean_previous == 0.0) {
+                let (from, to) = (pair[0].level, pair[1].level);
+                let signal = pair[0].mean_z * from.alpha + pair[0].mean_x;
+                let noise = (pair[0].mean_z * from.sigma).hypot(pair[0].noise_sd);
+                assert!(
+                    (signal - to.alpha).abs() < 1e-9 && (noise - to.sigma).abs() < 1e-9,
+                    "{kind}: {pair:?}"
+                );
+            }
+        }
     }
 
     #[test]
