@@ -85,45 +85,47 @@ fn sample(gpu: &Gpu, model: &Model, w: f64, options: SamplerOptions, requests: &
     sampler.sample(requests, guidance, || Ok(())).unwrap()
 }
 
-/// A part of the quickstart's training: as many images as `flops` allow.
-fn short(gpu: &Gpu, objective: Objective, flops: f64) -> TrainOptions {
+/// The velocity of a straight path, sampled by Euler's method, which DDIM is there. A narrow network and a fifteenth of the
+/// quickstart's pictures: rough digits, most of them the one asked for, where chance would be a tenth.
+#[test]
+fn a_very_short_training_of_a_flow_draws_digits_too() {
+    let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
     let mut options = Preset::named("digits").unwrap().options(&digits(), 0);
-    let unet = UNet::new(&options.unet).unwrap();
-    let of_one = TrainStep::cost(gpu, &unet, &options).unwrap().flops / options.batch as f64;
-    options.images = (flops / of_one) as u64;
-    println!("{:.1} MFLOP an image, {} images", of_one * 1e-6, options.images);
-    // In so few steps the average has to be a shorter one, and smaller batches make more of them.
-    TrainOptions {
+    options.unet.model_channels = 16;
+    options.objective =
+        Objective { schedule: TrainSchedule::Flow, prediction: Prediction::FLOW, ..Objective::default() };
+    let options = TrainOptions {
+        images: 1600,
+        learning_rate: 4e-3,
         warmup_images: 160,
         ema_rates: vec![0.95],
         batch: 16,
         microbatch: 16,
-        objective,
         ..options
-    }
-}
-
-/// The velocity of a straight path, sampled by Euler's method, which DDIM is there: half of the other training's work.
-#[test]
-fn a_short_training_of_a_flow_draws_digits_too() {
-    let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
-    let objective =
-        Objective { schedule: TrainSchedule::Flow, prediction: Prediction::FLOW, ..Objective::default() };
-    train(&gpu, &short(&gpu, objective, 0.08e12), dir.path());
+    };
+    train(&gpu, &options, dir.path());
     let model = Model::load(&gpu, dir.path()).unwrap();
     let (digits, requests) = (Digits::new(), requests(10, 5));
     let options = sampler_options(requests.len(), 24);
     let guided = digits.judge(&requests, &sample(&gpu, &model, 1.0, options, &requests));
     println!("w = 1: {guided:.3?}");
-    assert!(guided.agreement >= 0.8, "w = 1: {guided:?}");
-    assert!(guided.distinct >= 30 && guided.classes >= 9 && guided.distance <= 4.0, "{guided:?}");
+    assert!(guided.agreement >= 0.5, "w = 1: {guided:?}");
+    assert!(guided.distinct >= 35 && guided.classes >= 9 && guided.distance <= 4.0, "{guided:?}");
 }
 
 #[test]
 fn a_short_training_draws_the_digits_it_is_asked_for() {
     let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
-    // A quarter of the quickstart's work.
-    train(&gpu, &short(&gpu, Objective::default(), 0.15e12), dir.path());
+    let mut options = Preset::named("digits").unwrap().options(&digits(), 0);
+    // A quarter of the quickstart's work: as many images as 0.15 TFLOP allow.
+    let unet = UNet::new(&options.unet).unwrap();
+    let flops = TrainStep::cost(&gpu, &unet, &options).unwrap().flops / options.batch as f64;
+    options.images = (0.15e12 / flops) as u64;
+    println!("{:.1} MFLOP an image, {} images", flops * 1e-6, options.images);
+    // In so few steps the average has to be a shorter one, and smaller batches make more of them.
+    let short =
+        TrainOptions { warmup_images: 160, ema_rates: vec![0.95], batch: 16, microbatch: 16, ..options };
+    train(&gpu, &short, dir.path());
 
     let model = Model::load(&gpu, dir.path()).unwrap();
     let (digits, requests) = (Digits::new(), requests(10, 5));
