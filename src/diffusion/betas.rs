@@ -84,7 +84,7 @@ impl BetaSchedule {
                 (0..steps_total).map(beta).collect()
             }
         };
-        match betas.iter().position(|beta| !(*beta < 1.0)) {
+        match betas.iter().position(|beta| beta.is_nan() || *beta >= 1.0) {
             None => Ok(betas),
             Some(t) if first.is_finite() && last.is_finite() => Err(Error::Config(format!(
                 "a {self} schedule of {steps_total} steps would need β = {:.3} at t = {t}; β stays below 1 from 21 steps on",
