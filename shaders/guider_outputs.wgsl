@@ -1,6 +1,7 @@
 #import index
 // Outputs of networks as guiders need them, in place; channels from C on (variances) are left as they are.
-//   to_eps: out <- (z - alpha out)/sigma where it is x, sigma z + alpha out where it is v; all K evaluations.
+//   to_eps: out <- (z - alpha out)/sigma where it is x, sigma z + alpha out where it is v, z + alpha out where it is eps - x of a
+//           flow, z - alpha out where it is x - eps; all K evaluations.
 //   put:    the first C channels of the first N samples of out <- guided.
 // out [K·N, H, W, E] f32, E >= C; z and guided [N, H, W, C] f32.
 
@@ -11,7 +12,7 @@ struct Params {
     out_channels: u32, // E
     samples: u32,      // N
     steps: u32,        // T
-    velocity: u32,     // whether out is v rather than x
+    velocity: u32,     // 0: out is x, 1: v, 2: eps - x, 3: x - eps
 }
 
 @group(0) @binding(0) var<storage, read_write> out: array<f32>;
@@ -41,8 +42,12 @@ fn to_eps(
     let step = table[min(counter[0], p.steps - 1u) * 2u];
     let value = z[i % (p.samples * p.length)];
     let at = place(i, p);
-    if (p.velocity != 0u) {
+    if (p.velocity == 1u) {
         out[at] = step.z * value + step.y * out[at];
+    } else if (p.velocity == 2u) {
+        out[at] = value + step.y * out[at];
+    } else if (p.velocity == 3u) {
+        out[at] = value - step.y * out[at];
     } else {
         out[at] = (value - step.y * out[at]) / step.z;
     }

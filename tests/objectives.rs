@@ -4,7 +4,7 @@
 mod common;
 
 use common::{assert_same_file, digits, gpu, requests, sampler, sampler_options, tiny, train};
-use freeguide::diffusion::moves::SAMPLERS;
+use freeguide::diffusion::moves::{Entry, SAMPLERS};
 use freeguide::diffusion::{Method, Prediction, SamplerKind, TimeSampler, Variance};
 use freeguide::model::Model;
 use freeguide::sample::SamplerOptions;
@@ -32,6 +32,12 @@ fn objectives() -> Vec<Objective> {
             steps_total: 100,
             ..cosine
         },
+        Objective {
+            schedule: TrainSchedule::Flow,
+            prediction: Prediction::FLOW,
+            t_sampler: TimeSampler::LogitNormal,
+            ..none
+        },
     ]
 }
 
@@ -46,9 +52,17 @@ fn every_objective_trains_and_is_sampled_by_every_sampler() {
         let model = Model::load(&gpu, dir.path()).unwrap();
         let process = model.config.process().unwrap();
         assert_eq!(process.prediction, objective.prediction);
-        assert_eq!(process.is_continuous(), objective.schedule == TrainSchedule::Continuous);
-        for (kind, name, _) in SAMPLERS.iter().filter(|(kind, ..)| *kind != SamplerKind::DdimReverse) {
+        let discrete = matches!(objective.schedule, TrainSchedule::Linear | TrainSchedule::Cosine);
+        assert_eq!(process.is_continuous(), !discrete);
+        for Entry { kind, name, .. } in SAMPLERS.iter().filter(|entry| entry.kind != SamplerKind::DdimReverse)
+        {
             let method = Method { kind: Some(*kind), ..Method::default() };
+            let noisy = matches!(kind, SamplerKind::Ancestral | SamplerKind::EulerAncestral);
+            if noisy && objective.schedule == TrainSchedule::Flow {
+                let error = process.moves(&method, 3, 0.3).unwrap_err().to_string();
+                assert!(error.contains("a flow has not"), "{error}");
+                continue;
+            }
             let sampler = sampler(&gpu, &model, SamplerOptions { method, ..sampler_options(1, 3) });
             let guidance = freeguide::diffusion::Guidance::from_weight(1.0).unwrap();
             let pictures = sampler.sample(&requests(1, 1), guidance, || Ok(())).unwrap();
@@ -114,6 +128,33 @@ fn importance_sampling_resumes_byte_for_byte() {
     {
         assert_same_file(name, straight.path(), stopped.path());
     }
+}
+
+#[test]
+fn a_straight_path_is_told_in_files_and_resumes_byte_for_byte() {
+    let gpu = gpu();
+    let [straight, stopped] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let options = options(objectives()[6], 64);
+    train(&gpu, &options, straight.path());
+    for steps in [1, 3] {
+        let mut trainer = Trainer::open(&gpu, digits(), &options, stopped.path()).unwrap();
+        let mut left = steps;
+        let stop = || {
+            left -= 1;
+            left == 0
+        };
+        assert_eq!(trainer.run(stop, |_, _| Ok(())).unwrap(), Outcome::Stopped);
+    }
+    train(&gpu, &options, stopped.path());
+    for name in
+        ["train.json", "train.jsonl", "config.json", "model.safetensors", "state-000000000064.safetensors"]
+    {
+        assert_same_file(name, straight.path(), stopped.path());
+    }
+    let text = std::fs::read_to_string(straight.path().join("config.json")).unwrap();
+    let scheduler = serde_json::from_str::<serde_json::Value>(&text).unwrap()["scheduler"].clone();
+    assert_eq!(scheduler["beta_schedule"], "flow");
+    assert_eq!(scheduler["prediction_type"], "flow_prediction");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result, one_line};
 use crate::io::generations;
-use crate::model::{Checkpoint, Conditions, Kind, ModelConfig};
+use crate::model::{Checkpoint, Conditions, Kind, ModelConfig, SchedulerConfig};
 use crate::nn::UNet;
 use crate::nn::unet::QkvLayout;
 use crate::train::TrainOptions;
@@ -110,6 +110,17 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
     Ok(())
 }
 
+/// What β are, where a schedule's name does not say it.
+fn betas(scheduler: &SchedulerConfig) -> String {
+    let SchedulerConfig { beta_start, beta_end, trained_betas, rescale_betas_zero_snr, .. } = scheduler;
+    let ends = match (trained_betas, beta_start, beta_end) {
+        (Some(_), ..) => ", every β given".to_owned(),
+        (None, Some(first), Some(last)) => format!(", β from {first} to {last}"),
+        _ => String::new(),
+    };
+    ends + if *rescale_betas_zero_snr { ", rescaled to end at zero SNR" } else { "" }
+}
+
 /// What a diffusion model was trained for.
 fn noise(config: &ModelConfig) {
     let scheduler = &config.scheduler;
@@ -123,18 +134,23 @@ fn noise(config: &ModelConfig) {
             config.unconditional_probability
         );
         println!(
-            "  sampling: {} steps{}, v = {}, clip {}; guidance {}",
+            "  sampling: {} steps{}{}, clip {}; guidance {}",
             config.sampling.steps,
             ways(config),
-            config.sampling.variance_exponent,
+            // A flow has no chain whose variance this would be.
+            match scheduler.beta_schedule.as_str() {
+                "continuous" => format!(", v = {}", config.sampling.variance_exponent),
+                _ => String::new(),
+            },
             config.sampling.clip,
             Conditions::of(config).guidance()
         );
         return;
     };
     println!(
-        "  schedule: {} of {steps} steps, predicts {}, variances {}{}",
+        "  schedule: {} of {steps} steps{}, predicts {}, variances {}{}",
         scheduler.beta_schedule,
+        betas(scheduler),
         scheduler.prediction_type,
         scheduler.variance_type.as_deref().unwrap_or("fixed_small"),
         if scheduler.rescale_timesteps { ", is told t·1000/T" } else { "" }

@@ -30,6 +30,7 @@ mod progress;
 mod quickstart;
 mod ranges;
 mod sample;
+mod samplers;
 mod shared_args;
 mod sheets;
 mod start;

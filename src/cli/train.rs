@@ -174,14 +174,15 @@ pub struct Args {
         allow_negative_numbers = true,
         help_heading = "Optimisation", value_parser = number::real(-80.0..=80.0))]
     lambda_max: f64,
-    /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM) or cosine (IDDPM).
+    /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM), cosine (IDDPM) or flow (the straight path from
+    /// picture to noise).
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Objective")]
     schedule: TrainSchedule,
     #[command(flatten, next_help_heading = "Objective")]
     steps_total: StepsTotalArgs,
-    /// What the network predicts: eps, x0 or v.
-    #[arg(long, value_name = "eps|x0|v", default_value = "eps", help_heading = "Objective")]
-    predict: Prediction,
+    /// What the network predicts: eps, x0, v or flow, the velocity of a straight path [default: eps; flow of --schedule flow].
+    #[arg(long, value_name = "eps|x0|v|flow", help_heading = "Objective")]
+    predict: Option<Prediction>,
     /// Learn the variance of ancestral steps too (IDDPM).
     #[arg(long, help_heading = "Objective")]
     learn_sigma: bool,
@@ -189,7 +190,7 @@ pub struct Args {
     /// published code has it), vlb (the bound).
     #[arg(long, value_name = "NAME", default_value = "simple", help_heading = "Objective")]
     loss: LossKind,
-    /// How times are drawn: uniform, importance (by the size of their losses), low-discrepancy.
+    /// How times are drawn: uniform, importance (by the size of their losses), low-discrepancy, logit-normal (of a flow).
     #[arg(long, value_name = "NAME", default_value = "uniform", help_heading = "Objective")]
     t_sampler: TimeSampler,
     #[command(flatten, next_help_heading = "Optimisation")]

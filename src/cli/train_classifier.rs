@@ -39,7 +39,7 @@ pub struct Args {
     image_size: ImageSizeArgs,
     #[command(flatten)]
     flip: FlipArgs,
-    /// The schedule of the noise, that of the model to be guided: continuous, linear or cosine.
+    /// The schedule of the noise, that of the model to be guided: continuous, linear, cosine or flow.
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Noise")]
     schedule: TrainSchedule,
     #[command(flatten, next_help_heading = "Noise")]

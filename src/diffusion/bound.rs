@@ -64,6 +64,13 @@ impl LossRow {
                 Prediction::X0 => c1,
                 Prediction::V => -c1 * sigma,
                 Prediction::PreviousX => 1.0,
+                Prediction::Flow { towards_data } => {
+                    if towards_data {
+                        c1 * sigma
+                    } else {
+                        -c1 * sigma
+                    }
+                }
             } as f32,
             log_true: schedule.posterior_log_variance(t) as f32,
             log_small: log_small as f32,

@@ -120,6 +120,11 @@ impl DiscreteSchedule {
         self.betas[t]
     }
 
+    /// β of every step.
+    pub fn betas(&self) -> &[f64] {
+        &self.betas
+    }
+
     /// ᾱ_t.
     pub fn alpha_cumprod(&self, t: usize) -> f64 {
         self.alphas_cumprod[t]

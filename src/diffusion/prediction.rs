@@ -8,6 +8,8 @@
 //! | x0 | x | out |
 //! | v (arXiv 2202.00512) | α eps - σ x | α z - σ out |
 //! | previous x (DDPM, section 3.2) | c1 x + c2 z | (out - c2 z)/c1 |
+//! | flow, where α + σ = 1 (arXiv 2209.03003) | eps - x | z - σ out |
+//! | flow towards the data | x - eps | z + σ out |
 
 use std::fmt;
 use std::str::FromStr;
@@ -30,6 +32,11 @@ pub enum Prediction {
     V,
     /// The mean of the posterior, one step cleaner; discrete ancestral sampling alone can use it.
     PreviousX,
+    /// The velocity dz/dt of a straight path, eps - x; of the path run backwards x - eps.
+    Flow {
+        /// Whether it points from noise to picture.
+        towards_data: bool,
+    },
 }
 
 /// The variance of an ancestral step of a discrete process.
@@ -58,6 +65,9 @@ pub struct TargetFactors {
 }
 
 impl Prediction {
+    /// The velocity of a straight path, from picture to noise.
+    pub const FLOW: Prediction = Prediction::Flow { towards_data: false };
+
     /// The training target at (α, σ); `posterior` holds (c1, c2) for [`Prediction::PreviousX`].
     pub fn target(self, alpha: f64, sigma: f64, posterior: (f64, f64)) -> TargetFactors {
         let none = TargetFactors::default();
@@ -66,6 +76,10 @@ impl Prediction {
             Prediction::X0 => TargetFactors { of_x: 1.0, ..none },
             Prediction::V => TargetFactors { of_x: -sigma, of_eps: alpha, ..none },
             Prediction::PreviousX => TargetFactors { of_x: posterior.0, of_z: posterior.1, ..none },
+            Prediction::Flow { towards_data } => {
+                let sign = if towards_data { -1.0 } else { 1.0 };
+                TargetFactors { of_x: -sign, of_eps: sign, ..none }
+            }
         }
     }
 
@@ -76,6 +90,7 @@ impl Prediction {
             Prediction::X0 => (0.0, 1.0),
             Prediction::V => (alpha, -sigma),
             Prediction::PreviousX => (-posterior.1 / posterior.0, 1.0 / posterior.0),
+            Prediction::Flow { towards_data } => (1.0, if towards_data { sigma } else { -sigma }),
         }
     }
 
@@ -86,6 +101,8 @@ impl Prediction {
             Prediction::X0 => "sample",
             Prediction::V => "v_prediction",
             Prediction::PreviousX => "previous_sample",
+            Prediction::Flow { towards_data: false } => "flow_prediction",
+            Prediction::Flow { towards_data: true } => "flow_prediction_towards_data",
         }
     }
 
@@ -94,10 +111,18 @@ impl Prediction {
     /// # Errors
     /// [`Error::Config`] listing the names.
     pub fn from_config_name(name: &str) -> Result<Self> {
-        let all = [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::PreviousX];
+        let backwards = Prediction::Flow { towards_data: true };
+        let all = [
+            Prediction::Eps,
+            Prediction::X0,
+            Prediction::V,
+            Prediction::PreviousX,
+            Prediction::FLOW,
+            backwards,
+        ];
         all.into_iter().find(|prediction| prediction.config_name() == name).ok_or_else(|| {
             Error::Config(format!(
-                "prediction {name:?} is not known; there are epsilon, sample, v_prediction and previous_sample", name = brief(name)))
+                "prediction {name:?} is not known; there are epsilon, sample, v_prediction, previous_sample, flow_prediction and flow_prediction_towards_data", name = brief(name)))
         })
     }
 }
@@ -139,8 +164,9 @@ impl FromStr for Prediction {
             "eps" => Ok(Prediction::Eps),
             "x0" => Ok(Prediction::X0),
             "v" => Ok(Prediction::V),
+            "flow" => Ok(Prediction::FLOW),
             _ => Err(Error::Config(format!(
-                "`{text}` is no prediction; there are eps, x0 and v",
+                "`{text}` is no prediction; there are eps, x0, v and flow",
                 text = brief(text)
             ))),
         }
@@ -154,6 +180,7 @@ impl fmt::Display for Prediction {
             Prediction::X0 => "x0",
             Prediction::V => "v",
             Prediction::PreviousX => "previous x",
+            Prediction::Flow { .. } => "flow",
         })
     }
 }
@@ -167,6 +194,16 @@ mod tests {
         let (alpha, sigma, x, eps): (f64, f64, f64, f64) = (0.6, 0.8, -0.7, 1.3);
         let (z, posterior) = (alpha * x + sigma * eps, (0.3, 0.65));
         for prediction in [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::PreviousX] {
+            let target = prediction.target(alpha, sigma, posterior);
+            let out = target.of_x * x + target.of_z * z + target.of_eps * eps;
+            let (of_z, of_out) = prediction.x_factors(alpha, sigma, posterior);
+            assert!((of_z * z + of_out * out - x).abs() < 1e-14, "{prediction}");
+            assert_eq!(Prediction::from_config_name(prediction.config_name()).unwrap(), prediction);
+        }
+        // On a straight path, where α + σ = 1.
+        let (alpha, sigma) = (0.7, 0.3);
+        let z = alpha * x + sigma * eps;
+        for prediction in [Prediction::FLOW, Prediction::Flow { towards_data: true }] {
             let target = prediction.target(alpha, sigma, posterior);
             let out = target.of_x * x + target.of_z * z + target.of_eps * eps;
             let (of_z, of_out) = prediction.x_factors(alpha, sigma, posterior);

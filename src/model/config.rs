@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
-    BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, LevelSource, Method, Prediction, Process,
-    SamplerKind, Variance,
+    BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, FlowSchedule, LevelSource, Method, Prediction,
+    Process, SamplerKind, Variance, zero_terminal_snr,
 };
 use crate::error::{Error, Result, brief, one_line};
 use crate::nn::UNetConfig;
@@ -19,9 +19,10 @@ use super::trained_rows::TrainedRows;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchedulerConfig {
-    /// `continuous` (CFG section 2), or the discrete `linear` (DDPM) or `cosine` (IDDPM).
+    /// `continuous` (CFG section 2), `flow` (a straight path), or the discrete `linear` (DDPM), `cosine` (IDDPM),
+    /// `scaled_linear` (latent diffusion) or `sigmoid`.
     pub beta_schedule: String,
-    /// What the network predicts: `epsilon` (the noise), `sample` or `v_prediction`.
+    /// What the network predicts: `epsilon` (the noise), `sample`, `v_prediction` or `flow_prediction`.
     pub prediction_type: String,
     /// λ at the noisy end; 0 where the schedule is discrete.
     #[serde(default)]
@@ -32,6 +33,18 @@ pub struct SchedulerConfig {
     /// Steps T of a discrete schedule.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub num_train_timesteps: Option<usize>,
+    /// The first β, where it is not the schedule's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta_start: Option<f64>,
+    /// The last β, where it is not the schedule's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beta_end: Option<f64>,
+    /// Every β, instead of a schedule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_betas: Option<Vec<f64>>,
+    /// Whether β are rescaled so that the last level is noise alone (arXiv 2305.08891).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rescale_betas_zero_snr: bool,
     /// The reverse variance of a discrete schedule: `fixed_small`, `fixed_large`, `learned` or `learned_range`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub variance_type: Option<String>,
@@ -49,8 +62,21 @@ impl SchedulerConfig {
             log_snr_min,
             log_snr_max,
             num_train_timesteps: None,
+            beta_start: None,
+            beta_end: None,
+            trained_betas: None,
+            rescale_betas_zero_snr: false,
             variance_type: None,
             rescale_timesteps: false,
+        }
+    }
+
+    /// The scheduler of a straight path between picture and noise, the velocity being predicted.
+    pub fn flow(log_snr_min: f64, log_snr_max: f64) -> Self {
+        SchedulerConfig {
+            beta_schedule: FLOW.into(),
+            prediction_type: Prediction::FLOW.config_name().into(),
+            ..Self::continuous(log_snr_min, log_snr_max)
         }
     }
 
@@ -76,29 +102,82 @@ impl SchedulerConfig {
     /// [`Error::Config`] for a schedule, prediction or variance this version does not know, or a discrete one without T.
     pub fn process(&self) -> Result<Process> {
         let prediction = Prediction::from_config_name(&self.prediction_type)?;
-        if self.beta_schedule == "continuous" {
-            let levels =
-                LevelSource::Continuous(ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?);
-            return Ok(Process { levels, prediction, variance: Variance::Small });
+        let continuous = match self.beta_schedule.as_str() {
+            "continuous" => {
+                let schedule = ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?;
+                Some(LevelSource::Continuous(schedule))
+            }
+            FLOW => Some(LevelSource::Flow(FlowSchedule::new(self.log_snr_min, self.log_snr_max)?)),
+            _ => None,
+        };
+        if let Some(levels) = continuous {
+            let process = Process { levels, prediction, variance: Variance::Small };
+            return process.check().map(|()| process);
         }
-        let schedule: BetaSchedule = self.beta_schedule.parse().map_err(|_| {
-            Error::Config(format!(
-                "schedule {:?} is not known here; there are continuous, linear and cosine",
-                brief(&self.beta_schedule)
-            ))
-        })?;
         let steps = self.num_train_timesteps.ok_or_else(|| {
             Error::Config(format!(
-                "the {schedule} schedule needs `num_train_timesteps`, the number of its steps"
+                "the {} schedule needs `num_train_timesteps`, the number of its steps",
+                brief(&self.beta_schedule)
             ))
-        })?;
+        });
+        let betas = self.betas(steps)?;
+        let steps = betas.len();
         let scale = if self.rescale_timesteps { 1000.0 / steps as f64 } else { 1.0 };
         let variance =
             self.variance_type.as_deref().map_or(Ok(Variance::Large), Variance::from_config_name)?;
-        let levels = LevelSource::Discrete(DiscreteSchedule::new(schedule, steps)?, scale);
-        Ok(Process { levels, prediction, variance })
+        let levels = LevelSource::Discrete(DiscreteSchedule::from_betas(betas)?, scale);
+        if self.rescale_betas_zero_snr && prediction == Prediction::Eps {
+            return Err(Error::Config(
+                "`rescale_betas_zero_snr` and the prediction epsilon do not go together: the first level is noise alone, and \
+                 x̂ = (z - σ eps)/α says nothing of the picture there. Such a network predicts v (`v_prediction`)"
+                    .into(),
+            ));
+        }
+        let process = Process { levels, prediction, variance };
+        process.check().map(|()| process)
+    }
+
+    /// β of each step of a discrete process.
+    fn betas(&self, steps: Result<usize>) -> Result<Vec<f64>> {
+        let schedule: BetaSchedule = self.beta_schedule.parse().map_err(|_| {
+            Error::Config(format!(
+                "schedule {:?} is not known here; there are continuous, flow, linear, cosine, scaled_linear and sigmoid",
+                brief(&self.beta_schedule)
+            ))
+        })?;
+        let steps = steps?;
+        let betas = match (&self.trained_betas, self.beta_start, self.beta_end) {
+            (Some(betas), ..) if betas.len() != steps => {
+                return Err(Error::Config(format!(
+                    "`trained_betas` has {} numbers, and `num_train_timesteps` is {steps}",
+                    betas.len()
+                )));
+            }
+            (Some(betas), ..) => betas.clone(),
+            (None, None, None) => schedule.betas(steps)?,
+            (None, Some(first), Some(last)) => schedule.between((first, last), steps)?,
+            _ => {
+                return Err(Error::Config(
+                    "`beta_start` and `beta_end` are the two ends of a schedule: give both or neither".into(),
+                ));
+            }
+        };
+        // What is rescaled must be a process already.
+        let betas = DiscreteSchedule::from_betas(betas)?.betas().to_vec();
+        Ok(if self.rescale_betas_zero_snr { zero_terminal_snr(&betas) } else { betas })
+    }
+
+    /// Whether its β are not those that its name and T tell alone.
+    pub fn has_own_betas(&self) -> bool {
+        self.beta_start.is_some()
+            || self.beta_end.is_some()
+            || self.trained_betas.is_some()
+            || self.rescale_betas_zero_snr
     }
 }
+
+/// What files call the schedule of a straight path.
+const FLOW: &str = "flow";
 
 /// Steps of sampling where a model's files name none: those of guided-diffusion's published samples.
 pub(super) const STEPS: usize = 250;

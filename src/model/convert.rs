@@ -135,6 +135,7 @@ pub fn not_in_guided_diffusion(config: &ModelConfig) -> Vec<String> {
     no(unet.guidance_range.is_some(), "guidance weight as an input".into());
     let schedule = scheduler.beta_schedule.as_str();
     no(!matches!(schedule, "linear" | "cosine"), format!("{schedule} schedule"));
+    no(scheduler.has_own_betas(), "betas of its own".into());
     no(scheduler.prediction_type == "v_prediction", "prediction of v".into());
     let learned = scheduler.variance_type.as_deref() == Some("learned");
     no(learned, "variances learned without a range, in its scripts".into());

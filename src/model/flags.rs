@@ -239,8 +239,6 @@ pub fn configure(
         scheduler: SchedulerConfig {
             beta_schedule: schedule,
             prediction_type: if flags.predict_xstart == Some(true) { "sample" } else { "epsilon" }.into(),
-            log_snr_min: 0.0,
-            log_snr_max: 0.0,
             num_train_timesteps: Some(flags.diffusion_steps.unwrap_or(1000)),
             variance_type: Some(
                 match (learned, flags.sigma_small) {
@@ -251,6 +249,7 @@ pub fn configure(
                 .into(),
             ),
             rescale_timesteps: flags.rescale_timesteps.unwrap_or(false),
+            ..SchedulerConfig::continuous(0.0, 0.0)
         },
         sampling: SamplingDefaults {
             // A short process has fewer.

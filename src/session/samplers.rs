@@ -2,7 +2,7 @@
 
 use super::tests::{encoder, finish, learned, model, request, session};
 use super::*;
-use crate::diffusion::moves::SAMPLERS;
+use crate::diffusion::moves::{Entry, SAMPLERS};
 use crate::diffusion::{BetaSchedule, Clip, Guidance, Guiders, Method, Prediction, SamplerKind, Variance};
 use crate::model::{Model, SchedulerConfig};
 use crate::nn::UNetConfig;
@@ -90,7 +90,9 @@ fn every_sampler_runs_in_a_session() {
     for (name, model) in
         [("eps", model(gpu(), tiny())), ("v", of(learned(), v)), ("learned variances", discrete())]
     {
-        for (kind, text, _) in SAMPLERS.iter().filter(|(kind, ..)| *kind != SamplerKind::DdimReverse) {
+        for Entry { kind, name: text, .. } in
+            SAMPLERS.iter().filter(|entry| entry.kind != SamplerKind::DdimReverse)
+        {
             let asked = [request(1, 1.5, 7), request(2, 0.0, 8)];
             check(&model, None, of_kind(*kind), &asked, &format!("{text} of {name}"));
         }

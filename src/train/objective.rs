@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
-    BetaSchedule, ContinuousSchedule, DiscreteSchedule, LossRow, Prediction, Process, TimeSampler,
-    TrainDraws, Variance,
+    BetaSchedule, ContinuousSchedule, DiscreteSchedule, FlowSchedule, Level, LossRow, Prediction, Process,
+    TimeSampler, TrainDraws, Variance,
 };
 use crate::error::{Error, Result, brief};
 use crate::model::SchedulerConfig;
@@ -23,6 +23,8 @@ pub enum TrainSchedule {
     Linear,
     /// IDDPM.
     Cosine,
+    /// The straight path between picture and noise.
+    Flow,
 }
 
 /// The loss.
@@ -83,7 +85,7 @@ impl Objective {
     /// The betas, for a discrete schedule.
     pub fn betas(&self) -> Option<BetaSchedule> {
         match self.schedule {
-            TrainSchedule::Continuous => None,
+            TrainSchedule::Continuous | TrainSchedule::Flow => None,
             TrainSchedule::Linear => Some(BetaSchedule::Linear),
             TrainSchedule::Cosine => Some(BetaSchedule::Cosine),
         }
@@ -110,6 +112,19 @@ impl Objective {
     /// [`Error::Config`] with the option to change.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: &str| Err(Error::Config(what.to_owned()));
+        let flow = self.schedule == TrainSchedule::Flow;
+        if self.t_sampler == TimeSampler::LogitNormal && !flow {
+            return refuse("--t-sampler logit-normal is for times of a straight path: give --schedule flow");
+        }
+        match self.prediction {
+            Prediction::Flow { .. } if !flow => {
+                return refuse("--predict flow is the velocity of a straight path: give --schedule flow");
+            }
+            Prediction::V if flow => {
+                return refuse("--predict v counts on α² + σ² = 1; --schedule flow takes flow, x0 or eps");
+            }
+            _ => {}
+        }
         let Some(betas) = self.betas() else {
             return match self {
                 _ if self.learn_sigma || !matches!(self.loss, LossKind::Simple | LossKind::CrossEntropy) => {
@@ -164,6 +179,10 @@ impl Objective {
     /// What a model of it is sampled by.
     pub fn scheduler(&self, log_snr_min: f64, log_snr_max: f64) -> SchedulerConfig {
         match self.betas() {
+            None if self.schedule == TrainSchedule::Flow => SchedulerConfig {
+                prediction_type: self.prediction.config_name().into(),
+                ..SchedulerConfig::flow(log_snr_min, log_snr_max)
+            },
             None => SchedulerConfig {
                 prediction_type: self.prediction.config_name().into(),
                 ..SchedulerConfig::continuous(log_snr_min, log_snr_max)
@@ -211,6 +230,7 @@ pub struct Draws {
     labels: TrainDraws,
     continuous: ContinuousSchedule,
     discrete: Option<DiscreteSchedule>,
+    flow: Option<FlowSchedule>,
     objective: Objective,
     seed: u64,
 }
@@ -228,7 +248,10 @@ impl Draws {
     ) -> Result<Self> {
         let discrete = objective.betas().map(|betas| DiscreteSchedule::new(betas, objective.steps_total));
         let labels = TrainDraws::new(continuous, seed, unconditional_probability)?;
-        Ok(Draws { labels, continuous, discrete: discrete.transpose()?, objective, seed })
+        let flow = (objective.schedule == TrainSchedule::Flow)
+            .then(|| FlowSchedule::new(continuous.log_snr_min(), continuous.log_snr_max()));
+        let (discrete, flow) = (discrete.transpose()?, flow.transpose()?);
+        Ok(Draws { labels, continuous, discrete, flow, objective, seed })
     }
 
     /// All that is drawn for an image; `importance` where the objective samples times by it.
@@ -251,6 +274,20 @@ impl Draws {
                 quarter: 4 * t / schedule.len(),
                 drop_label,
                 row: LossRow::discrete(schedule, t, prediction, self.objective.variance(), weight),
+            };
+        }
+        if let Some(path) = &self.flow {
+            let level = Level::flow(path.time(u));
+            return Draw {
+                alpha: level.alpha,
+                sigma: level.sigma,
+                u,
+                log_snr: level.log_snr(),
+                time: level.time,
+                t: 0,
+                quarter: (4.0 * u) as usize,
+                drop_label,
+                row: LossRow::continuous(level.alpha, level.sigma, prediction, 1.0),
             };
         }
         let (alpha, sigma) = (self.continuous.alpha(u), self.continuous.sigma(u));
@@ -276,8 +313,9 @@ impl std::str::FromStr for TrainSchedule {
             "continuous" => Ok(TrainSchedule::Continuous),
             "linear" => Ok(TrainSchedule::Linear),
             "cosine" => Ok(TrainSchedule::Cosine),
+            "flow" => Ok(TrainSchedule::Flow),
             _ => Err(Error::Config(format!(
-                "`{text}` is no schedule; there are continuous, linear and cosine",
+                "`{text}` is no schedule; there are continuous, linear, cosine and flow",
                 text = brief(text)
             ))),
         }
@@ -333,6 +371,35 @@ mod tests {
             assert_eq!((new.alpha, new.sigma, new.log_snr), (old.alpha, old.sigma, old.log_snr));
             assert_eq!((new.time, new.drop_label), (old.time_embedding, old.drop_label));
         }
+    }
+
+    #[test]
+    fn times_of_a_straight_path_are_told_and_its_target_is_the_velocity() {
+        let flow = Objective {
+            schedule: TrainSchedule::Flow,
+            prediction: Prediction::FLOW,
+            t_sampler: TimeSampler::LogitNormal,
+            ..Objective::default()
+        };
+        flow.check().unwrap();
+        let draws = Draws::new(flow, ContinuousSchedule::default(), 1, 0.1).unwrap();
+        let mut quarters = [0u32; 4];
+        for image in 0..4000 {
+            let draw = draws.draw(image, None);
+            assert!((draw.alpha + draw.sigma - 1.0).abs() < 1e-15);
+            assert!((draw.time - 1000.0 * draw.sigma).abs() < 1e-9);
+            assert_eq!((draw.row.target_x, draw.row.target_z, draw.row.target_eps), (-1.0, 0.0, 1.0));
+            quarters[draw.quarter] += 1;
+        }
+        // A standard normal number lies within ±log 3 with probability 0.728; the standard deviation is 28.
+        assert!((quarters[1] + quarters[2]).abs_diff(2912) < 140, "{quarters:?}");
+        let process = flow.process(-20.0, 20.0).unwrap();
+        assert_eq!(process.prediction, Prediction::FLOW);
+        let error = |objective: Objective| objective.check().unwrap_err().to_string();
+        assert!(error(Objective { schedule: TrainSchedule::Continuous, ..flow }).contains("logit-normal"));
+        let uniform = Objective { t_sampler: TimeSampler::Uniform, ..flow };
+        assert!(error(Objective { schedule: TrainSchedule::Cosine, ..uniform }).contains("--schedule flow"));
+        assert!(error(Objective { prediction: Prediction::V, ..flow }).contains("α² + σ² = 1"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Every sampler through every process it allows, without guidance, with it, and with it in an interval.
 
 use freeguide::data::Image;
-use freeguide::diffusion::moves::SAMPLERS;
+use freeguide::diffusion::moves::{Entry, SAMPLERS};
 use freeguide::diffusion::{Clip, Method, SamplerKind, Variance};
 use freeguide::sample::{Sampler, SamplerOptions};
 
@@ -14,7 +14,7 @@ const INTERVAL: &str = "interval(lo=-3,hi=4)";
 
 fn every_sampler(cases: &mut Cases, process: Process) {
     let model = models::small(process);
-    for (kind, name, _) in SAMPLERS {
+    for Entry { kind, name, .. } in SAMPLERS {
         let case = |guidance: &str| format!("{}, {name}, {guidance}", process.name);
         if process.is_mean() && *kind != SamplerKind::Ancestral {
             let part = "only be sampled by ancestral steps";

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::cli::guider;
 use crate::cli::model_args::ModelArgs;
 use crate::cli::shared_args::{ForceArgs, PrecisionArgs};
-use crate::cli::{DeviceArgs, number, ranges};
+use crate::cli::{DeviceArgs, number, ranges, samplers};
 use crate::diffusion::{Respacing, SamplerKind, Spacing};
 
 /// Shown first by `--help`.
@@ -17,7 +17,7 @@ Examples:
 
 /// Make pictures with a model.
 #[derive(clap::Args)]
-#[command(before_help = EXAMPLES, after_long_help = guider::table())]
+#[command(before_help = EXAMPLES, after_long_help = samplers::table() + "\n" + &guider::table())]
 pub struct Args {
     /// The model: a training's folder, a .safetensors file beside its config.json, or a .pt file of guided-diffusion.
     #[arg(long, value_name = "DIR|FILE")]
@@ -57,16 +57,19 @@ pub struct Args {
         help_heading = "Sampler"
     )]
     pub(super) steps: Option<usize>,
-    /// The sampler: ancestral, ddim, ddim-reverse (--from pictures), euler, euler-ancestral, heun, dpmpp-2m, dpmpp-2m-sde
-    /// [default: ancestral; on a model of discrete time ddim below 50 steps].
-    #[arg(long, value_name = "NAME", help_heading = "Sampler")]
+    #[arg(long, value_name = "NAME", help_heading = "Sampler", help = samplers::help())]
     pub(super) sampler: Option<SamplerKind>,
     /// Begin with what is there, --seeds being the numbers of which: pictures, as `train` takes them, for ddim-reverse, whose
     /// latents go to a .npz; such a .npz for any other sampler.
     #[arg(long, value_name = "DATA|LATENTS.npz", help_heading = "Sampler")]
     pub(super) from: Option<String>,
-    /// η of ddim (default 0), euler-ancestral and dpmpp-2m-sde (default 1): 0 adds no noise, 1 as much as the posterior.
-    #[arg(long, value_name = "F", value_parser = number::real(0.0..=1.0), help_heading = "Sampler")]
+    #[arg(
+        long,
+        value_name = "F",
+        value_parser = number::real(0.0..=1.0),
+        help_heading = "Sampler",
+        help = samplers::eta_help()
+    )]
     pub(super) eta: Option<f64>,
     /// Steps of a discrete process: 250 evenly, 90,60,60,20,20 so many in each fifth, ddim25 by a fixed stride.
     #[arg(long, value_name = "SPEC", conflicts_with = "steps", help_heading = "Sampler")]

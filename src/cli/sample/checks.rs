@@ -31,6 +31,17 @@ pub(super) fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) ->
     }
     // What both are told of a noise level must mean the same.
     let process = |c: &ModelConfig| (c.scheduler.beta_schedule.clone(), c.scheduler.num_train_timesteps);
+    let betas = |c: &ModelConfig| {
+        let s = &c.scheduler;
+        (s.beta_start, s.beta_end, s.trained_betas.clone(), s.rescale_betas_zero_snr)
+    };
+    if process(model) == process(classifier) && betas(model) != betas(classifier) {
+        return Err(Error::Config(
+            "the classifier was trained on noise of other betas than the model (`beta_start`, `beta_end`, `trained_betas`, \
+             `rescale_betas_zero_snr`)"
+                .into(),
+        ));
+    }
     if process(model) != process(classifier) {
         let of = |(schedule, steps): (String, Option<usize>)| match steps {
             Some(steps) => format!("{schedule} in {steps} steps"),

@@ -2,11 +2,12 @@
 
 use crate::cli::ranges;
 use crate::data::Dataset;
+use crate::diffusion::Prediction;
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
 use crate::nn::unet::NullClass;
-use crate::train::{Objective, Preset, TrainOptions, TrainStep};
+use crate::train::{Objective, Preset, TrainOptions, TrainSchedule, TrainStep};
 
 use super::Args;
 
@@ -75,7 +76,10 @@ impl Args {
         o.objective = Objective {
             schedule: self.schedule,
             steps_total: self.steps_total.steps_total,
-            prediction: self.predict,
+            prediction: self.predict.unwrap_or(match self.schedule {
+                TrainSchedule::Flow => Prediction::FLOW,
+                _ => Prediction::Eps,
+            }),
             learn_sigma: self.learn_sigma,
             loss: self.loss,
             t_sampler: self.t_sampler,

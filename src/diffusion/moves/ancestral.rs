@@ -1,8 +1,51 @@
 //! Ancestral sampling of a discrete process (DDPM, Algorithm 2; learned variances: IDDPM, section 3.1).
 
-use super::{Level, Move};
+use super::spacing::{kept, log_snrs};
+use super::{Entry, Level, LevelSource, Move, SamplerKind, Walks, Way};
 use crate::diffusion::discrete::DiscreteSchedule;
+use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::Variance;
+use crate::{Error, Result};
+
+pub(super) const ENTRY: Entry = Entry {
+    kind: SamplerKind::Ancestral,
+    name: "ancestral",
+    about: "DDPM's chain, or Algorithm 2 of the CFG paper in continuous time",
+    walks: Walks::Steps,
+    eta: None,
+    moves: chain,
+};
+
+fn chain(way: &Way<'_>) -> Result<Vec<Move>> {
+    match way.source {
+        LevelSource::Continuous(schedule) => {
+            let grid = log_snrs(schedule, way.spacing, way.steps)?;
+            Ok(continuous(&ancestral_steps_through(&grid, way.variance_exponent)?))
+        }
+        LevelSource::Discrete(schedule, scale) => {
+            let schedule = match way.respacing {
+                Some(respacing) => schedule.respaced(respacing)?,
+                None => kept(schedule, way.spacing, way.steps)?,
+            };
+            Ok(ancestral(&schedule, *scale, way.variance))
+        }
+        LevelSource::Flow(_) => Err(Error::Config(
+            "ancestral steps count on α² + σ² = 1, which a flow has not: take ddim, euler, heun, dpmpp-2m or dpmpp-2m-sde".into(),
+        )),
+    }
+}
+
+/// CFG's Algorithm 2 as moves.
+fn continuous(steps: &[StepCoefficients]) -> Vec<Move> {
+    let one = |step: &StepCoefficients| Move {
+        mean_z: step.mean_z,
+        mean_x: step.mean_x,
+        noise_sd: step.noise_sd,
+        mean_gradient: step.noise_sd.powi(2),
+        ..Move::at(Level::continuous(step.log_snr))
+    };
+    steps.iter().map(one).collect()
+}
 
 /// A move for each step, the noisiest first: the posterior's mean of (x̂, z), and noise of the chosen variance, none in the
 /// last. Guided, the mean moves by variance times gradient (ADM, Algorithm 1).

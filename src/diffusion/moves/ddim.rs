@@ -2,8 +2,47 @@
 //!
 //! With eps = (z - α x̂)/σ: z' = α' x̂ + √(σ'² - s²) eps + s·noise, s = η (σ'/σ) √(1 - α²/α'²).
 
-use super::{Level, Move, check_eta};
-use crate::Result;
+use super::levels::check_steps;
+use super::{Entry, Level, Move, SamplerKind, Walks, Way, check_eta};
+use crate::{Error, Result};
+
+pub(super) const ENTRY: Entry = Entry {
+    kind: SamplerKind::Ddim,
+    name: "ddim",
+    about: "the process's steps, with as much noise as eta says",
+    walks: Walks::Steps,
+    eta: Some(0.0),
+    moves: |way| ddim(&way.levels()?, way.posterior_eta()?),
+};
+
+pub(super) const HALVING: Entry = Entry {
+    kind: SamplerKind::Halving,
+    name: "halving",
+    about: "the steps that a student of `distill --halve` was taught",
+    walks: Walks::Halves,
+    eta: None,
+    moves: |way| ddim(&way.source.halving(way.steps)?, 0.0),
+};
+
+pub(super) const REVERSE: Entry = Entry {
+    kind: SamplerKind::DdimReverse,
+    name: "ddim-reverse",
+    about: "backwards: pictures (--from) to their latents",
+    walks: Walks::Steps,
+    eta: None,
+    moves: reverse,
+};
+
+fn reverse(way: &Way<'_>) -> Result<Vec<Move>> {
+    check_steps(way.steps, None)?;
+    // N levels have N - 1 moves between them; one step goes from end to end.
+    let levels = Way { steps: way.steps.max(2), ..*way }.levels()?;
+    if levels.len() < 2 {
+        let what = format!("{} goes from one level to another; ask for two steps or more", REVERSE.name);
+        return Err(Error::Config(what));
+    }
+    Ok(ddim_reverse(&levels))
+}
 
 /// From one level to another.
 pub(crate) fn between(from: Level, to: Level, eta: f64) -> Move {

@@ -3,8 +3,26 @@
 //! With half log SNRs l = log(α/σ), h = l' - l, and D = x̂ + (x̂ - x̂ before)·h/(2 h before):
 //! z' = (σ'/σ) e^{-ηh} z + α'(1 - e^{-(1+η)h}) D + σ' √(1 - e^{-2ηh}) noise.
 
-use super::{Level, Move, check_eta};
+use super::{Entry, Level, Move, SamplerKind, Walks, check_eta};
 use crate::Result;
+
+pub(super) const ENTRY: Entry = Entry {
+    kind: SamplerKind::Dpmpp2m,
+    name: "dpmpp-2m",
+    about: "DPM-Solver++(2M), of order two: one evaluation a step",
+    walks: Walks::Levels,
+    eta: None,
+    moves: |way| Ok(dpmpp_2m(&way.levels()?)),
+};
+
+pub(super) const SDE: Entry = Entry {
+    kind: SamplerKind::Dpmpp2mSde,
+    name: "dpmpp-2m-sde",
+    about: "the same as an SDE",
+    walks: Walks::Levels,
+    eta: Some(1.0),
+    moves: |way| dpmpp_2m_sde(&way.levels()?, way.eta),
+};
 
 /// The deterministic solver: order two with one evaluation a step.
 pub fn dpmpp_2m(levels: &[Level]) -> Vec<Move> {

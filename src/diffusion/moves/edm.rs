@@ -1,8 +1,35 @@
 //! The samplers of Karras et al. (arXiv 2206.00364) on the probability flow dy/dτ = (y - x̂)/τ, y = z/α, τ = σ/α.
 
 use super::ddim::between;
-use super::{Level, Move, check_eta};
+use super::{Entry, Level, Move, SamplerKind, Walks, check_eta};
 use crate::Result;
+
+pub(super) const EULER: Entry = Entry {
+    kind: SamplerKind::Euler,
+    name: "euler",
+    about: "Euler's method on the probability flow",
+    walks: Walks::Levels,
+    eta: None,
+    moves: |way| Ok(euler(&way.levels()?)),
+};
+
+pub(super) const EULER_ANCESTRAL: Entry = Entry {
+    kind: SamplerKind::EulerAncestral,
+    name: "euler-ancestral",
+    about: "the same with fresh noise in each step",
+    walks: Walks::Levels,
+    eta: Some(1.0),
+    moves: |way| euler_ancestral(&way.levels()?, way.posterior_eta()?),
+};
+
+pub(super) const HEUN: Entry = Entry {
+    kind: SamplerKind::Heun,
+    name: "heun",
+    about: "Heun's method, of order two: two evaluations a step",
+    walks: Walks::Levels,
+    eta: None,
+    moves: |way| Ok(heun(&way.levels()?)),
+};
 
 /// Euler's method. In these coordinates it is the deterministic DDIM step; what differs are the levels.
 pub fn euler(levels: &[Level]) -> Vec<Move> {

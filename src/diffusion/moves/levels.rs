@@ -1,6 +1,8 @@
 //! Noise levels, and the choices of them that samplers walk through.
 
 use crate::diffusion::discrete::DiscreteSchedule;
+use crate::diffusion::flow::{FlowSchedule, time_of_log_snr};
+use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::{
     ContinuousSchedule, alpha_of_log_snr, sigma_of_log_snr, theta_of_log_snr, time_embedding_of_theta,
 };
@@ -36,6 +38,18 @@ impl Level {
         Level { alpha: schedule.alpha(t), sigma: schedule.sigma(t), time }
     }
 
+    /// The level at a time of a straight path.
+    pub fn flow(t: f64) -> Self {
+        Level { alpha: 1.0 - t, sigma: t, time: 1000.0 * t }
+    }
+
+    /// The level of a straight path whose λ is `log_snr`.
+    pub fn flow_of_log_snr(log_snr: f64) -> Self {
+        // 1 - t is the time of -λ, which near the noise keeps the digits that a difference would lose.
+        let (t, alpha) = (time_of_log_snr(log_snr), time_of_log_snr(-log_snr));
+        Level { alpha, ..Level::flow(t) }
+    }
+
     /// λ.
     pub fn log_snr(&self) -> f64 {
         2.0 * (self.alpha / self.sigma).ln()
@@ -54,6 +68,8 @@ pub enum LevelSource {
     Continuous(ContinuousSchedule),
     /// The steps of a discrete process; the network is told t times the factor (1000/T where it was trained so, else 1).
     Discrete(DiscreteSchedule, f64),
+    /// Any time of a straight path.
+    Flow(FlowSchedule),
 }
 
 impl LevelSource {
@@ -66,6 +82,20 @@ impl LevelSource {
             }
             LevelSource::Discrete(schedule, scale) => {
                 (0..schedule.len()).rev().map(|t| Level::discrete(schedule, t, *scale)).collect()
+            }
+            LevelSource::Flow(path) => path.sampling_grid(steps).into_iter().map(Level::flow).collect(),
+        }
+    }
+
+    /// The levels that are kept of a discrete process; all of one of continuous time.
+    ///
+    /// # Errors
+    /// As [`Respacing::kept`].
+    pub fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
+        match self {
+            LevelSource::Continuous(_) | LevelSource::Flow(_) => Ok(self.clone()),
+            LevelSource::Discrete(schedule, scale) => {
+                Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
             }
         }
     }
@@ -86,6 +116,10 @@ impl LevelSource {
                 check_steps(steps, Some(s.len()))?;
                 let step = |u: f64| (u * s.len() as f64).round() as usize - 1;
                 Ok(parts.map(|u| Level::discrete(s, step(u), *scale)).collect())
+            }
+            LevelSource::Flow(path) => {
+                check_steps(steps, None)?;
+                Ok(parts.map(|u| Level::flow(path.time(u))).collect())
             }
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! A move goes from one level to a cleaner one: z ← `mean_z`·z + `mean_x`·x̂ + `mean_previous`·x̂ of the move before +
 //! `mean_gradient`·∇log p(c given z) + `noise_sd`·noise. All samplers here are linear in these, so their numbers are
-//! computed in f64 once, and one loop ([`walk`]) or one kernel walks any of them. To add a sampler: a function, and a line
-//! of [`SAMPLERS`].
+//! computed in f64 once, and one loop ([`walk`]) or one kernel walks any of them. To add a sampler: a file with its function
+//! and its entry, its name as a [`SamplerKind`], and a line of [`SAMPLERS`]; help texts and refusals are made of the entry.
 
 mod ancestral;
 #[cfg(test)]
@@ -11,6 +11,7 @@ mod convergence;
 mod ddim;
 mod dpmpp;
 mod edm;
+mod entry;
 mod levels;
 mod process;
 mod row;
@@ -23,6 +24,7 @@ pub(crate) use ddim::between as ddim_between;
 pub use ddim::{ddim, ddim_reverse};
 pub use dpmpp::{dpmpp_2m, dpmpp_2m_sde};
 pub use edm::{euler, euler_ancestral, heun};
+pub use entry::{Entry, SamplerKind, Walks, Way};
 pub use levels::{Level, LevelSource};
 pub use process::{Method, Process};
 pub use row::StepRow;
@@ -31,6 +33,8 @@ pub use spacing::Spacing;
 use std::fmt;
 use std::str::FromStr;
 
+use crate::diffusion::prediction::Variance;
+use crate::diffusion::schedule::ContinuousSchedule;
 use crate::error::brief;
 use crate::{Error, Result};
 
@@ -112,76 +116,78 @@ pub fn walk(
     Ok(z)
 }
 
-/// A sampler by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SamplerKind {
-    /// DDPM's chain, or CFG's Algorithm 2 on a network of continuous time.
-    Ancestral,
-    /// DDIM with η.
-    Ddim,
-    /// Deterministic DDIM through the levels of halved students: u = 1, 1 - 1/N, …, 1/N, then the picture.
-    Halving,
-    /// DDIM backwards: a picture to its latent.
-    DdimReverse,
-    /// Euler's method on the probability flow, over EDM's levels.
-    Euler,
-    /// The same with fresh noise in each step.
-    EulerAncestral,
-    /// Heun's method: two evaluations a step.
-    Heun,
-    /// DPM-Solver++(2M).
-    Dpmpp2m,
-    /// SDE-DPM-Solver++(2M).
-    Dpmpp2mSde,
-}
-
-/// Every sampler, its name on the command line, and the spacing of its levels when none is asked for.
-pub const SAMPLERS: &[(SamplerKind, &str, Spacing)] = &[
-    (SamplerKind::Ancestral, "ancestral", Spacing::Uniform),
-    (SamplerKind::Ddim, "ddim", Spacing::Uniform),
-    (SamplerKind::Halving, "halving", Spacing::Trailing),
-    (SamplerKind::DdimReverse, "ddim-reverse", Spacing::Uniform),
-    (SamplerKind::Euler, "euler", Spacing::Edm),
-    (SamplerKind::EulerAncestral, "euler-ancestral", Spacing::Edm),
-    (SamplerKind::Heun, "heun", Spacing::Edm),
-    (SamplerKind::Dpmpp2m, "dpmpp-2m", Spacing::Edm),
-    (SamplerKind::Dpmpp2mSde, "dpmpp-2m-sde", Spacing::Edm),
+/// Every sampler.
+pub const SAMPLERS: &[Entry] = &[
+    ancestral::ENTRY,
+    ddim::ENTRY,
+    ddim::HALVING,
+    ddim::REVERSE,
+    edm::EULER,
+    edm::EULER_ANCESTRAL,
+    edm::HEUN,
+    dpmpp::ENTRY,
+    dpmpp::SDE,
 ];
 
 impl SamplerKind {
+    /// All that is known of it.
+    ///
+    /// # Panics
+    /// Never: every kind has an entry, which a test makes sure of.
+    pub fn entry(self) -> &'static Entry {
+        SAMPLERS.iter().find(|entry| entry.kind == self).expect("every kind has an entry")
+    }
+
     /// The spacing of its levels when none is asked for.
     pub fn default_spacing(self) -> Spacing {
-        SAMPLERS.iter().find(|(kind, ..)| *kind == self).map_or(Spacing::Uniform, |(.., spacing)| *spacing)
+        match self.entry().walks {
+            Walks::Steps => Spacing::Uniform,
+            Walks::Levels => Spacing::Edm,
+            Walks::Halves => Spacing::Trailing,
+        }
     }
 
     /// Whether it is a solver of the probability flow, which goes from level to level rather than through a chain's steps.
     pub fn is_solver(self) -> bool {
-        self.default_spacing() == Spacing::Edm
+        self.entry().walks == Walks::Levels
     }
 
-    /// Whether a move needs the x̂ of the move before.
+    /// Whether a move needs the x̂ of the move before: whether one of a few moves has a factor of it.
     pub fn is_multistep(self) -> bool {
-        matches!(self, SamplerKind::Heun | SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mSde)
+        let source = LevelSource::Continuous(ContinuousSchedule::default());
+        let way = Way {
+            source: &source,
+            respacing: None,
+            spacing: self.default_spacing(),
+            steps: PROBED_STEPS,
+            eta: self.default_eta().unwrap_or(0.0),
+            variance: Variance::Small,
+            variance_exponent: 0.0,
+        };
+        match (self.entry().moves)(&way) {
+            Ok(moves) => moves.iter().any(|step| step.mean_previous != 0.0),
+            // Of another process alone: the slot is kept, which costs memory; a missing one would cost the picture.
+            Err(_) => true,
+        }
     }
 
     /// Whether η means something to it, and what it is when nobody says.
     pub fn default_eta(self) -> Option<f64> {
-        match self {
-            SamplerKind::Ddim => Some(0.0),
-            SamplerKind::EulerAncestral | SamplerKind::Dpmpp2mSde => Some(1.0),
-            _ => None,
-        }
+        self.entry().eta
     }
 }
+
+/// Steps enough for a solver to be in its stride.
+const PROBED_STEPS: usize = 8;
 
 impl FromStr for SamplerKind {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let lower = text.to_ascii_lowercase().replace('_', "-");
-        let found = SAMPLERS.iter().find(|(_, name, _)| *name == lower);
-        found.map(|(kind, _, _)| *kind).ok_or_else(|| {
-            let names: Vec<&str> = SAMPLERS.iter().map(|(_, name, _)| *name).collect();
+        let found = SAMPLERS.iter().find(|entry| entry.name == lower);
+        found.map(|entry| entry.kind).ok_or_else(|| {
+            let names: Vec<&str> = SAMPLERS.iter().map(|entry| entry.name).collect();
             Error::Config(format!(
                 "`{text}` is no sampler; there are {}",
                 names.join(", "),
@@ -193,8 +199,7 @@ impl FromStr for SamplerKind {
 
 impl fmt::Display for SamplerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = SAMPLERS.iter().find(|(kind, _, _)| kind == self).map_or("", |(_, name, _)| name);
-        f.write_str(name)
+        f.write_str(self.entry().name)
     }
 }
 
@@ -204,4 +209,23 @@ fn check_eta(eta: f64) -> Result<()> {
         return Ok(());
     }
     Err(Error::Config(format!("η is {eta}: it must lie between 0 (deterministic) and 1 (ancestral)")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the table leaves out follows from the moves; the expectations are read off the papers.
+    #[test]
+    fn facts_that_no_entry_tells_follow_from_the_moves() {
+        for entry in SAMPLERS {
+            let looks_back =
+                matches!(entry.kind, SamplerKind::Heun | SamplerKind::Dpmpp2m | SamplerKind::Dpmpp2mSde);
+            assert_eq!(entry.kind.is_multistep(), looks_back, "{}", entry.name);
+            assert_eq!(entry.kind.entry().name, entry.name);
+        }
+        let names: std::collections::BTreeSet<_> = SAMPLERS.iter().map(|entry| entry.name).collect();
+        assert_eq!(names.len(), SAMPLERS.len());
+        assert_eq!(SamplerKind::Dpmpp2mSde as usize + 1, SAMPLERS.len(), "a kind has no entry");
+    }
 }

@@ -1,12 +1,7 @@
 //! A trained process, and the moves of a sampler through it.
 
-use super::levels::check_steps;
-use super::spacing::{kept, log_snrs};
-use super::{
-    Level, LevelSource, Move, SamplerKind, Spacing, ancestral, ddim, ddim_reverse, dpmpp_2m, dpmpp_2m_sde,
-    euler,
-};
-use super::{euler_ancestral, heun};
+use super::spacing::log_snrs;
+use super::{LevelSource, Move, SamplerKind, Spacing, Walks, Way};
 use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::{Prediction, Variance};
 use crate::diffusion::respacing::Respacing;
@@ -56,10 +51,31 @@ pub struct Method {
 }
 
 impl Process {
-    /// The sampler that `method` names, or the process's own: ancestral, and on a discrete process DDIM below 50 steps.
+    /// Refuses a prediction that gives no picture on these levels: its formula counts on α + σ = 1, or on α² + σ² = 1.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming both.
+    pub fn check(&self) -> Result<()> {
+        let flow = matches!(self.levels, LevelSource::Flow(_));
+        match self.prediction {
+            Prediction::Flow { .. } if !flow => Err(Error::Config(
+                "the prediction flow is the velocity of a straight path: its schedule is flow".into(),
+            )),
+            prediction @ (Prediction::V | Prediction::PreviousX) if flow => Err(Error::Config(format!(
+                "the prediction {prediction} counts on α² + σ² = 1, which the flow schedule has not; there it predicts flow, x0 \
+                 or eps"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The sampler that `method` names, or the process's own: ancestral, on a discrete process DDIM below 50 steps, on a straight
+    /// path DDIM.
     pub fn sampler(&self, method: &Method, steps: usize) -> SamplerKind {
         let few = match (&self.levels, &method.respacing) {
             (LevelSource::Continuous(_), _) => false,
+            // Its chain is not here: DDIM without noise is Euler's method on the path's own velocity.
+            (LevelSource::Flow(_), _) => true,
             (_, Some(Respacing::Stride(_))) => true,
             (_, Some(Respacing::Sections(counts))) => counts.iter().sum::<usize>() < FEW_STEPS,
             (_, None) => steps < FEW_STEPS,
@@ -74,12 +90,19 @@ impl Process {
 
     /// The spacing of the levels of a sampler under `method`.
     pub fn spacing(&self, method: &Method, steps: usize) -> Spacing {
-        method.spacing.unwrap_or_else(|| self.sampler(method, steps).default_spacing())
+        let kind = self.sampler(method, steps);
+        let own = match self.levels {
+            // Backwards both ends are needed.
+            LevelSource::Flow(_) if kind != SamplerKind::DdimReverse => Spacing::Trailing,
+            _ => kind.default_spacing(),
+        };
+        method.spacing.unwrap_or(own)
     }
 
     /// Whether the exponent v of the reverse variance means anything: to ancestral steps in continuous time alone.
     pub fn has_variance_exponent(&self, method: &Method, steps: usize) -> bool {
-        self.is_continuous() && self.sampler(method, steps) == SamplerKind::Ancestral
+        matches!(self.levels, LevelSource::Continuous(_))
+            && self.sampler(method, steps) == SamplerKind::Ancestral
     }
 
     /// The steps of CFG's Algorithm 2, where that is what `method` asks for: ancestral steps in continuous time.
@@ -124,100 +147,46 @@ impl Process {
                 "--variance is for ancestral steps of a discrete process, not for {kind} here"
             ));
         }
-        let fixed = kind.is_solver() || kind == SamplerKind::Halving;
+        let (fixed, halves) = (kind.entry().walks != Walks::Steps, kind.entry().walks == Walks::Halves);
         if method.respacing.is_some() && (self.is_continuous() || fixed) {
             return refuse(format!(
                 "--respacing chooses steps of a discrete process; {kind} here takes --steps"
             ));
         }
-        if method.spacing.is_some() && (method.respacing.is_some() || kind == SamplerKind::Halving) {
-            return refuse(match kind {
-                SamplerKind::Halving => {
-                    "--spacing: the steps of a halved student are where it was taught".into()
-                }
-                _ => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
+        if method.spacing.is_some() && (method.respacing.is_some() || halves) {
+            return refuse(match halves {
+                true => "--spacing: the steps of a halved student are where it was taught".into(),
+                false => "--respacing names the steps itself; --spacing spreads --steps of them".into(),
             });
         }
-        let spacing = self.spacing(method, steps);
-        let levels = |steps: usize| match &method.respacing {
-            Some(respacing) => Ok(self.respaced(respacing)?.own(steps)),
-            None => self.levels.spaced(spacing, steps),
-        };
-        let eta = method.eta.or(kind.default_eta()).unwrap_or(0.0);
-        let moves = match kind {
-            SamplerKind::Ancestral => match &self.levels {
-                LevelSource::Continuous(schedule) => {
-                    let grid = log_snrs(schedule, spacing, steps)?;
-                    continuous_ancestral(&ancestral_steps_through(&grid, variance_exponent)?)
-                }
-                LevelSource::Discrete(schedule, scale) => {
-                    let schedule = match &method.respacing {
-                        Some(respacing) => schedule.respaced(respacing)?,
-                        None => kept(schedule, spacing, steps)?,
-                    };
-                    let variance = self.step_variance(method);
-                    if variance.is_learned() && !self.variance.is_learned() {
-                        return refuse(
-                            "this network has learnt no variances; use --variance small or large".into(),
-                        );
-                    }
-                    return Ok((ancestral(&schedule, *scale, variance), variance));
-                }
-            },
-            SamplerKind::Ddim => ddim(&levels(steps)?, eta)?,
-            SamplerKind::Halving => ddim(&self.levels.halving(steps)?, 0.0)?,
-            SamplerKind::DdimReverse => {
-                check_steps(steps, None)?;
-                // N levels have N - 1 moves between them; one step goes from end to end.
-                let levels = levels(steps.max(2))?;
-                if levels.len() < 2 {
-                    return refuse(format!(
-                        "{kind} goes from one level to another; ask for two steps or more"
-                    ));
-                }
-                ddim_reverse(&levels)
-            }
-            SamplerKind::Euler => euler(&levels(steps)?),
-            SamplerKind::EulerAncestral => euler_ancestral(&levels(steps)?, eta)?,
-            SamplerKind::Heun => heun(&levels(steps)?),
-            SamplerKind::Dpmpp2m => dpmpp_2m(&levels(steps)?),
-            SamplerKind::Dpmpp2mSde => dpmpp_2m_sde(&levels(steps)?, eta)?,
-        };
-        Ok((moves, Variance::Small))
-    }
-
-    /// Whether it is one of continuous time.
-    pub fn is_continuous(&self) -> bool {
-        matches!(self.levels, LevelSource::Continuous(_))
-    }
-
-    /// The levels that are kept of a discrete process.
-    fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
-        match &self.levels {
-            LevelSource::Continuous(schedule) => Ok(LevelSource::Continuous(*schedule)),
-            LevelSource::Discrete(schedule, scale) => {
-                Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
-            }
+        if method.variance.is_some_and(Variance::is_learned) && !self.variance.is_learned() {
+            return refuse("this network has learnt no variances; use --variance small or large".into());
         }
+        let moves = (kind.entry().moves)(&Way {
+            source: &self.levels,
+            respacing: method.respacing.as_ref(),
+            spacing: self.spacing(method, steps),
+            steps,
+            eta: method.eta.or(kind.default_eta()).unwrap_or(0.0),
+            variance: self.step_variance(method),
+            variance_exponent,
+        })?;
+        // Moves that have room for a learned variance are those of a discrete chain.
+        let of_chain = moves.iter().any(|step| step.log_variances.is_some());
+        Ok((moves, if of_chain { self.step_variance(method) } else { Variance::Small }))
     }
-}
 
-/// CFG's Algorithm 2 as moves.
-fn continuous_ancestral(steps: &[StepCoefficients]) -> Vec<Move> {
-    let one = |step: &StepCoefficients| Move {
-        mean_z: step.mean_z,
-        mean_x: step.mean_x,
-        noise_sd: step.noise_sd,
-        mean_gradient: step.noise_sd.powi(2),
-        ..Move::at(Level::continuous(step.log_snr))
-    };
-    steps.iter().map(one).collect()
+    /// Whether it is one of continuous time, a straight path among them.
+    pub fn is_continuous(&self) -> bool {
+        !matches!(self.levels, LevelSource::Discrete(..))
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Entry, SAMPLERS};
     use super::*;
-    use crate::diffusion::{BetaSchedule, DiscreteSchedule};
+    use crate::diffusion::{BetaSchedule, DiscreteSchedule, FlowSchedule};
 
     fn discrete() -> Process {
         let schedule = DiscreteSchedule::new(BetaSchedule::Cosine, 1000).unwrap();
@@ -244,7 +213,7 @@ mod tests {
     #[test]
     fn every_sampler_walks_every_process() {
         for process in [discrete(), Process::from(&ContinuousSchedule::default())] {
-            for (kind, name, _) in super::super::SAMPLERS {
+            for Entry { kind, name, .. } in SAMPLERS {
                 let method = Method { kind: Some(*kind), ..Method::default() };
                 let (moves, _) = process.moves(&method, 20, 0.3).unwrap();
                 let expected = match kind {
@@ -265,6 +234,47 @@ mod tests {
             }
         }
         assert!("euler2".parse::<SamplerKind>().is_err());
+    }
+
+    #[test]
+    fn on_a_straight_path_ddim_is_euler_and_what_counts_on_the_circle_is_refused() {
+        let levels = LevelSource::Flow(FlowSchedule::new(-20.0, 20.0).unwrap());
+        let process = Process { levels, prediction: Prediction::FLOW, variance: Variance::Small };
+        assert_eq!(process.sampler(&Method::default(), 100), SamplerKind::Ddim);
+        let (moves, _) = process.moves(&Method::default(), 5, 0.0).unwrap();
+        for (i, step) in moves.iter().enumerate() {
+            // z' = z + (t' - t)·out, with x̂ = z - t·out put in.
+            let (t, next) = (step.level.sigma, moves.get(i + 1).map_or(0.0, |step| step.level.sigma));
+            assert!((t - (1.0 - 0.2 * i as f64)).abs() < 1e-4, "{step:?}");
+            let (of_z, of_out) = process.prediction.x_factors(step.level.alpha, t, (1.0, 0.0));
+            assert!((step.mean_z + step.mean_x * of_z - 1.0).abs() < 1e-12, "{step:?}");
+            assert!((step.mean_x * of_out - (next - t)).abs() < 1e-12, "{step:?}");
+        }
+        for (kind, eta) in [
+            (SamplerKind::Ancestral, None),
+            (SamplerKind::EulerAncestral, None),
+            (SamplerKind::Ddim, Some(0.5)),
+        ] {
+            let method = Method { kind: Some(kind), eta, ..Method::default() };
+            let error = process.moves(&method, 5, 0.0).unwrap_err().to_string();
+            assert!(error.contains("flow") && error.contains("α² + σ² = 1"), "{kind}: {error}");
+        }
+        for kind in
+            [SamplerKind::Heun, SamplerKind::Dpmpp2m, SamplerKind::Dpmpp2mSde, SamplerKind::DdimReverse]
+        {
+            let method = Method { kind: Some(kind), ..Method::default() };
+            let (moves, _) = process.moves(&method, 8, 0.0).unwrap();
+            // Signal and noise arrive where the next level has them: a picture that is known stays itself.
+            for pair in moves.windows(2).filter(|pair| pair[0].mean_previous == 0.0) {
+                let (from, to) = (pair[0].level, pair[1].level);
+                let signal = pair[0].mean_z * from.alpha + pair[0].mean_x;
+                let noise = (pair[0].mean_z * from.sigma).hypot(pair[0].noise_sd);
+                assert!(
+                    (signal - to.alpha).abs() < 1e-9 && (noise - to.sigma).abs() < 1e-9,
+                    "{kind}: {pair:?}"
+                );
+            }
+        }
     }
 
     #[test]

@@ -55,6 +55,8 @@ impl StepRow {
             Prediction::X0 => sigma.powi(2) / alpha,
             Prediction::V => -sigma / alpha,
             Prediction::PreviousX => step.mean_x * sigma.powi(2) / alpha,
+            // -σ g - σ² g/α with α + σ = 1.
+            Prediction::Flow { towards_data } => sigma / alpha * if towards_data { 1.0 } else { -1.0 },
         };
         let (mean_z, mean_x) = if is_mean { (0.0, 0.0) } else { (step.mean_z, step.mean_x) };
         Ok(StepRow {

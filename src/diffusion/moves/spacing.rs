@@ -9,6 +9,9 @@
 //! | `trailing` | the noisy end of each of N equal parts | diffusers' of that name; halved students |
 //! | `leading` | the clean end of each of N equal parts, `leading+1` a step above; begins below the noisy end | diffusers' of that name |
 //!
+//! On a straight path t has equal steps in `uniform` and `trailing`, and `trailing`, from t = 1 to 1/N and then to the picture, is
+//! the default of all samplers.
+//!
 //! x̂ hardly changes beyond σ/α = 80, and Karras' rule would spend more than half of its steps there on a process that ends at
 //! 20,000 (cosine, continuous time), so `edm` crosses that part in one step, from where the process really begins.
 
@@ -17,6 +20,7 @@ use std::str::FromStr;
 
 use super::levels::{Level, LevelSource, check_steps};
 use crate::diffusion::discrete::DiscreteSchedule;
+use crate::diffusion::flow::FlowSchedule;
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
 use crate::error::brief;
@@ -68,6 +72,7 @@ impl LevelSource {
                 let kept = kept(schedule, spacing, steps)?;
                 Ok(LevelSource::Discrete(kept, *scale).own(steps))
             }
+            LevelSource::Flow(path) => flow_levels(path, spacing, steps),
         }
     }
 }
@@ -92,6 +97,26 @@ pub(super) fn log_snrs(schedule: &ContinuousSchedule, spacing: Spacing, steps: u
         Spacing::Leading(_) => Err(Error::Config(
             "the spacing `leading` is of the steps of a discrete process, and this one is of continuous time"
                 .into(),
+        )),
+    }
+}
+
+/// `steps` levels of a straight path, from noisy to clean; `uniform` and `trailing` are of t.
+fn flow_levels(path: &FlowSchedule, spacing: Spacing, steps: usize) -> Result<Vec<Level>> {
+    check_steps(steps, None)?;
+    let (noisy, clean) = (path.log_snr_min(), path.log_snr_max());
+    let cleanest = clean.min(-2.0 * EDM_RANGE.0.ln());
+    let along = |log_snrs: Vec<f64>| Ok(log_snrs.into_iter().map(Level::flow_of_log_snr).collect());
+    match spacing {
+        Spacing::Edm => along(edm(noisy, cleanest, steps)),
+        Spacing::Karras => along(karras(noisy, cleanest, steps)),
+        Spacing::Exponential => along(evenly(noisy, clean, steps)),
+        Spacing::Uniform => Ok(path.sampling_grid(steps).into_iter().map(Level::flow).collect()),
+        Spacing::Trailing => {
+            Ok((1..=steps).rev().map(|i| Level::flow(path.time(i as f64 / steps as f64))).collect())
+        }
+        Spacing::Leading(_) => Err(Error::Config(
+            "the spacing `leading` is of the steps of a discrete process, and this one is a flow in continuous time".into(),
         )),
     }
 }

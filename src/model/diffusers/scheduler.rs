@@ -229,23 +229,22 @@ impl Scheduler {
 
     /// What the network was trained for.
     fn training(&self, class: &Class) -> Result<SchedulerConfig, String> {
-        if self.trained_betas.is_some() || self.rescale_betas_zero_snr == Some(true) {
-            return Err("`trained_betas` and `rescale_betas_zero_snr` are not supported".into());
-        }
         let steps = self.num_train_timesteps.unwrap_or(1000);
         let scale = 1000.0 / steps.max(1) as f64;
         let close = |a: f64, b: f64| (a - b).abs() <= 1e-9 * b;
         let (first, last) =
             (self.beta_start.unwrap_or(class.betas.0), self.beta_end.unwrap_or(class.betas.1));
-        let schedule = match self.beta_schedule.as_deref().unwrap_or(class.betas.2) {
-            "linear" if close(first, 1e-4 * scale) && close(last, 0.02 * scale) => "linear",
-            "squaredcos_cap_v2" => "cosine",
+        let given = self.trained_betas.is_some();
+        let (schedule, ends) = match self.beta_schedule.as_deref().unwrap_or(class.betas.2) {
+            // Not looked at where every β is given.
+            _ if given => ("linear", None),
+            "linear" if close(first, 1e-4 * scale) && close(last, 0.02 * scale) => ("linear", None),
+            "squaredcos_cap_v2" => ("cosine", None),
+            name @ ("linear" | "scaled_linear" | "sigmoid") => (name, Some((first, last))),
             other => {
                 return Err(format!(
-                    "`beta_schedule` {other:?} from {first} to {last} in {steps} steps is not supported; \"linear\" from {} to {} \
-                     and \"squaredcos_cap_v2\" are",
-                    1e-4 * scale,
-                    0.02 * scale,
+                    "`beta_schedule` {other:?} is not known; \"linear\", \"scaled_linear\", \"sigmoid\" and \
+                     \"squaredcos_cap_v2\" are",
                     other = brief(other)
                 ));
             }
@@ -268,13 +267,19 @@ impl Scheduler {
                 prediction = brief(prediction)
             ));
         }
-        Ok(SchedulerConfig {
+        let config = SchedulerConfig {
             beta_schedule: schedule.into(),
             prediction_type: prediction.into(),
             num_train_timesteps: Some(steps),
+            beta_start: ends.map(|(first, _)| first),
+            beta_end: ends.map(|(_, last)| last),
+            trained_betas: self.trained_betas.clone(),
+            rescale_betas_zero_snr: self.rescale_betas_zero_snr.unwrap_or(false),
             variance_type: Some(variance.into()),
             ..SchedulerConfig::continuous(0.0, 0.0)
-        })
+        };
+        config.process().map_err(|error| error.to_string())?;
+        Ok(config)
     }
 
     /// How pictures are drawn; what of it is not done here goes to `left`.
@@ -344,9 +349,14 @@ impl Scheduler {
         let steps = config.num_train_timesteps?;
         let scale = 1000.0 / steps.max(1) as f64;
         let beta_schedule = match config.beta_schedule.as_str() {
-            "linear" => "linear",
+            name @ ("linear" | "scaled_linear" | "sigmoid") => name,
             "cosine" => "squaredcos_cap_v2",
             _ => return None,
+        };
+        let (first, last) = match config.beta_schedule.as_str() {
+            "scaled_linear" => (LATENT_BETAS.0, LATENT_BETAS.1),
+            "sigmoid" => (DDPM_BETAS.0, DDPM_BETAS.1),
+            _ => (1e-4 * scale, 0.02 * scale),
         };
         // A chain's steps lie evenly here when nothing is said.
         let spacing = sampling.spacing.as_deref().unwrap_or("uniform").parse::<Spacing>().ok()?;
@@ -363,8 +373,10 @@ impl Scheduler {
         (!config.rescale_timesteps).then(|| Scheduler {
             class_name: "DDPMScheduler".into(),
             num_train_timesteps: Some(steps),
-            beta_start: Some(1e-4 * scale),
-            beta_end: Some(0.02 * scale),
+            beta_start: config.beta_start.or(Some(first)),
+            beta_end: config.beta_end.or(Some(last)),
+            trained_betas: config.trained_betas.clone(),
+            rescale_betas_zero_snr: config.rescale_betas_zero_snr.then_some(true),
             beta_schedule: Some(beta_schedule.into()),
             variance_type: config.variance_type.clone(),
             prediction_type: Some(config.prediction_type.clone()),

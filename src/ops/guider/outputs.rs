@@ -32,7 +32,7 @@ struct Params {
     pad: u32,
 }
 
-/// Turns what a network predicts, `step.eps` `[K·N, H, W, E]` f32, into eps in place: (z - α x)/σ, or σ z + α v. Of an x or v a
+/// Turns what a network predicts, `step.eps` `[K·N, H, W, E]` f32, into eps in place: (z - α x)/σ, σ z + α v, or z ± α out of a flow. Of an x or v a
 /// rounding is lost by it that 1/α magnifies when x̂ is made again, as it is of any predicted eps.
 ///
 /// # Errors
@@ -43,6 +43,8 @@ pub fn outputs_to_eps(cx: &mut Context, prediction: Prediction, step: Guided<'_>
         Prediction::Eps => return Ok(()),
         Prediction::X0 => 0,
         Prediction::V => 1,
+        Prediction::Flow { towards_data: false } => 2,
+        Prediction::Flow { towards_data: true } => 3,
         Prediction::PreviousX => {
             let what = "a network that predicts the previous x has no eps at one noise level to guide";
             return Err(Error::Config(what.into()));

@@ -290,7 +290,8 @@ fn outputs_become_eps_and_guided_ones_take_their_place() {
         let (evaluations, [n, .., c]) = (3, shape);
         let world = World::new(shape, evaluations, channels);
         let guided = Array::random(&shape, 9);
-        for prediction in [Prediction::X0, Prediction::V] {
+        let backwards = Prediction::Flow { towards_data: true };
+        for prediction in [Prediction::X0, Prediction::V, Prediction::FLOW, backwards] {
             let t = 2;
             let (alpha, sigma) = (steps()[t].alpha, steps()[t].sigma);
             let mut cx = Context::new(gpu());
@@ -316,6 +317,8 @@ fn outputs_become_eps_and_guided_ones_take_their_place() {
                     let out = f64::from(*value);
                     *value = match prediction {
                         Prediction::V => sigma * z + alpha * out,
+                        Prediction::Flow { towards_data: false } => z + alpha * out,
+                        Prediction::Flow { .. } => z - alpha * out,
                         _ => (z - alpha * out) / sigma,
                     } as f32;
                 }

@@ -146,6 +146,13 @@ fn check(config: &ModelConfig) -> Result<()> {
 }
 
 fn schedule(config: &ModelConfig) -> Result<TrainSchedule> {
+    if config.scheduler.has_own_betas() {
+        return Err(Error::Config(
+            "the teacher's betas are its own (`beta_start`, `trained_betas` or `rescale_betas_zero_snr` in its configuration), \
+             and a student's are those of a schedule by name"
+                .into(),
+        ));
+    }
     config.scheduler.beta_schedule.parse()
 }
 

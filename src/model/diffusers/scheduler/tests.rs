@@ -26,7 +26,10 @@ fn a_class_is_known_by_its_whole_name() {
     }
     assert!(of(json!({"_class_name": "DDPMWuerstchenScheduler"})).is_err());
     // Betas that a file leaves out are its class's, and Heun's are another process's.
-    assert!(of(json!({"_class_name": "HeunDiscreteScheduler"})).err().unwrap().contains("0.00085"));
+    let heun = of(json!({"_class_name": "HeunDiscreteScheduler"})).unwrap().scheduler;
+    assert_eq!((heun.beta_start, heun.beta_end), (Some(0.00085), Some(0.012)));
+    let lcm = of(json!({"_class_name": "LCMScheduler"})).unwrap().scheduler;
+    assert_eq!((&*lcm.beta_schedule, lcm.beta_start), ("scaled_linear", Some(0.00085)));
 }
 
 #[test]
@@ -113,7 +116,12 @@ fn what_is_not_followed_is_named_with_its_value() {
 fn what_changes_the_process_is_refused() {
     for (value, named) in [
         (json!({"_class_name": "DDPMScheduler", "rescale_betas_zero_snr": true}), "rescale_betas_zero_snr"),
-        (json!({"_class_name": "DDPMScheduler", "beta_schedule": "scaled_linear"}), "scaled_linear"),
+        (json!({"_class_name": "DDPMScheduler", "beta_schedule": "laplace"}), "laplace"),
+        (json!({"_class_name": "DDPMScheduler", "trained_betas": [0.1, 0.2]}), "trained_betas"),
+        (
+            json!({"_class_name": "DDPMScheduler", "trained_betas": [0.1, 1.0], "num_train_timesteps": 2}),
+            "β is 1 at t = 1",
+        ),
         (json!({"_class_name": "DDPMScheduler", "timestep_spacing": "odd"}), "timestep_spacing"),
         (
             json!({"_class_name": "EulerDiscreteScheduler", "prediction_type": "flow_prediction"}),
@@ -123,6 +131,32 @@ fn what_changes_the_process_is_refused() {
         let message = of(value.clone()).err().unwrap();
         assert!(message.contains(named), "{value}: {message}");
     }
+}
+
+/// The processes of latent diffusion, of its v model at zero SNR, and of given β: levels by the formulas.
+#[test]
+fn betas_of_any_kind_are_followed() {
+    use crate::diffusion::LevelSource;
+    let process = |value: Value| match of(value).unwrap().scheduler.process().unwrap().levels {
+        LevelSource::Discrete(schedule, _) => schedule,
+        other => panic!("{other:?}"),
+    };
+    let latent = |more: Value| {
+        let mut all = json!({"_class_name": "EulerDiscreteScheduler", "beta_start": 0.00085, "beta_end": 0.012,
+            "beta_schedule": "scaled_linear"});
+        all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        all
+    };
+    let plain = process(latent(json!({})));
+    assert!((plain.alpha_cumprod(999) / 0.004660098513077238 - 1.0).abs() < 1e-9);
+    let zero = process(latent(json!({"rescale_betas_zero_snr": true, "prediction_type": "v_prediction"})));
+    assert!((zero.sigma(999) / zero.alpha(999) - 4096.0).abs() < 1e-2, "{}", zero.alpha(999));
+    assert!((zero.alpha_cumprod(500) / 0.24101878275731575 - 1.0).abs() < 1e-9);
+    let sigmoid = process(json!({"_class_name": "DDPMScheduler", "beta_schedule": "sigmoid"}));
+    assert!((sigmoid.alpha_cumprod(999) / 3.968181990533219e-05 - 1.0).abs() < 1e-9);
+    let given = json!({"_class_name": "DDPMScheduler", "trained_betas": [0.1, 0.3, 0.2], "num_train_timesteps": 3,
+        "beta_schedule": "looked at by nobody"});
+    assert_eq!(process(given).betas(), [0.1, 0.3, 0.2]);
 }
 
 #[test]
@@ -150,5 +184,31 @@ fn what_is_written_reads_as_it_was() {
         let text = serde_json::to_string(&Scheduler::of(&scheduler, &sampling).unwrap()).unwrap();
         let read = serde_json::from_str::<Scheduler>(&text).unwrap().ours().unwrap();
         assert_eq!((&read.scheduler, &read.sampling), (&scheduler, &sampling), "{text}");
+    }
+    let ends = SchedulerConfig {
+        beta_schedule: "scaled_linear".into(),
+        prediction_type: "v_prediction".into(),
+        beta_start: Some(0.00085),
+        beta_end: Some(0.012),
+        rescale_betas_zero_snr: true,
+        ..scheduler.clone()
+    };
+    let given = SchedulerConfig {
+        beta_schedule: "linear".into(),
+        num_train_timesteps: Some(3),
+        trained_betas: Some(vec![0.1, 0.4, 0.2]),
+        ..scheduler
+    };
+    for config in [ends, given] {
+        let sampling = SamplingDefaults {
+            steps: 3,
+            variance_exponent: 0.0,
+            clip: "none".into(),
+            sampler: None,
+            spacing: Some("trailing".into()),
+        };
+        let text = serde_json::to_string(&Scheduler::of(&config, &sampling).unwrap()).unwrap();
+        let read = serde_json::from_str::<Scheduler>(&text).unwrap().ours().unwrap();
+        assert_eq!(read.scheduler, config, "{text}");
     }
 }
