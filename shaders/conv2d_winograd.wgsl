@@ -3,7 +3,7 @@
 // 36 multiplications instead of 144.  y = Aᵀ[(G w Gᵀ) ⊙ (Bᵀ d B)]A  (Lavin and Gray, arXiv 1509.09308, with the points
 // 0, ±3/4, ±3/2 and infinity, whose rounding errors are a third of those of 0, ±1, ±2; `winograd.rs` has the matrices).
 //   weights: u[position, c, k] = G w[:, :, c, k] Gᵀ        input: v[tile, position, c] = Bᵀ d B
-//   output:  y = bias + residual + Aᵀ m A, or y += that    m[position, tile, k] = Σ_c v·u is the product kernel's
+//   output:  y = bias + residual + Aᵀ m A                  m[position, tile, k] = Σ_c v·u is the product kernel's
 // Rows of Bᵀ are scaled by powers of two so that no value grows past f16's range, and those of G by their inverses. Two
 // channels an invocation, in f32; x, w, u, v, m and y are f16.
 //
@@ -19,7 +19,6 @@ struct Tiles {
     in_pairs: u32,   // of weights: the channels of x
     has_bias: u32,
     has_residual: u32,
-    accumulate: u32,
 }
 
 @group(0) @binding(0) var<storage, read> given: array<u32>;         // w [9, in, out], x [N, H, W, C] or m: pairs of channels
@@ -153,9 +152,6 @@ fn put(row: u32, column: u32, n: u32, pair: u32, sum: vec2<f32>) {
     }
     if (p.has_residual != 0u) {
         v += unpack2x16float(residual[at]);
-    }
-    if (p.accumulate != 0u) {
-        v += unpack2x16float(y[at]);
     }
     y[at] = pack2x16float(v);
 }

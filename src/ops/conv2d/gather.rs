@@ -56,8 +56,8 @@ pub(super) fn gather(
     [bias, residual]: [Option<&Tensor>; 2],
     params: Params,
 ) -> Result<()> {
-    if coop::winograd::suits(cx, x, &params) {
-        return coop::winograd::gather(cx, direction, [x, w, y], [bias, residual], params, None);
+    if matches!(direction, Direction::Forward) && coop::winograd::suits(cx, x, &params) {
+        return coop::winograd::convolve(cx, [x, w, y], [bias, residual], params, None);
     }
     if let Some(choice) = coop::Choice::best(cx, x, &params) {
         return coop::gather(cx, direction, [x, w, y], [bias, residual], params, choice);
