@@ -24,6 +24,11 @@ pub struct DataArgs {
 }
 
 impl DataArgs {
+    /// Whether anything was asked for.
+    pub fn is_given(&self) -> bool {
+        self.label.is_some() || self.strict_data
+    }
+
     pub fn options(&self, image_size: Option<usize>, unlabelled: bool) -> DataOptions {
         DataOptions {
             image_size,

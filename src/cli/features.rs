@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::data::{DataOptions, Dataset};
-use crate::error::{Error, Result, brief};
+use crate::error::{Error, Result};
 use crate::eval::{
     Collected, Convention, DataPictures, FeatureNetwork, Inception, NpzPictures, PictureClassifier,
     PictureSource, Reference, Store, collect, contents_of, default_images, train_classifier,
@@ -25,7 +25,13 @@ pub struct FeatureArgs {
     #[arg(long, value_name = "FILE|auto", default_value = "auto", help_heading = "Features")]
     features: String,
     /// How Inception's pictures are resized: as TensorFlow 1 does or as PyTorch does [default: as published numbers do].
-    #[arg(long, value_name = "tensorflow|pytorch", help_heading = "Features")]
+    #[arg(
+        long,
+        value_name = "tensorflow|pytorch",
+        value_parser = ["tensorflow", "pytorch"],
+        hide_possible_values = true,
+        help_heading = "Features"
+    )]
     resize: Option<String>,
     /// Take no labels of the data.
     #[arg(long, conflicts_with = "label", help_heading = "Data")]
@@ -46,22 +52,33 @@ impl FeatureArgs {
     }
 
     fn in_file(&self, gpu: &Gpu, path: &Path) -> Result<Box<dyn FeatureNetwork>> {
-        let convention = match self.resize.as_deref() {
-            None => None,
-            Some("tensorflow") => Some(Convention::TensorFlow),
-            Some("pytorch") => Some(Convention::PyTorch),
-            Some(other) => {
-                return Err(Error::Config(format!(
-                    "--resize {other}: it is tensorflow or pytorch",
-                    other = brief(other)
-                )));
-            }
-        };
+        let convention = self.resize.as_deref().map(|resize| match resize {
+            "tensorflow" => Convention::TensorFlow,
+            _ => Convention::PyTorch,
+        });
         let safetensors = path.extension().is_some_and(|extension| extension == "safetensors");
         if safetensors && PictureClassifier::is_in(&SafetensorsFile::open(path)?) {
+            self.check_no_resize("the features are of a classifier")?;
             return Ok(Box::new(PictureClassifier::load(gpu, path)?));
         }
         Ok(Box::new(Inception::load(gpu, path, convention)?))
+    }
+
+    fn check_no_resize(&self, why: &str) -> Result<()> {
+        match &self.resize {
+            None => Ok(()),
+            Some(_) => Err(Error::Config(format!("--resize is of Inception's pictures, and {why}"))),
+        }
+    }
+
+    /// Whether anything of features or of how data is read was asked for.
+    pub fn is_given(&self) -> bool {
+        self.features != "auto" || self.resize.is_some() || self.reads_data_its_way()
+    }
+
+    /// Whether anything was asked of how data is read.
+    fn reads_data_its_way(&self) -> bool {
+        self.unlabelled || self.reading.is_given()
     }
 
     /// The network that is asked for. `auto` reads `kept` if it is of this data, else trains and writes it.
@@ -69,6 +86,7 @@ impl FeatureArgs {
         if self.features != "auto" {
             return self.in_file(gpu, self.features.as_ref());
         }
+        self.check_no_resize("--features names none")?;
         if kept.exists() {
             let network = PictureClassifier::load(gpu, kept)?;
             // The identity names the set by its fingerprint; that of another set is not this one's.
@@ -161,6 +179,11 @@ pub fn compared(
     let path = Path::new(spec);
     if is_arrays(path) {
         std::fs::metadata(path).map_err(Error::io(path))?;
+        // Of pictures that are drawn; those of --samples are data.
+        if size.is_some() && features.reads_data_its_way() {
+            let what = "is a file of statistics: --label, --unlabelled and --strict-data are of data";
+            return Err(Error::format(path, what));
+        }
         let network = features.network(gpu, None, &classifier_beside(path))?;
         if Reference::is_in(path) {
             let (reference, contents) = (Reference::load(path)?, contents_of(path)?);

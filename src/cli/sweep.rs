@@ -101,6 +101,10 @@ pub fn run(args: &Args) -> Result<()> {
         let what = "--reference is what a measured sweep is compared with; add --metrics";
         return Err(Error::Config(what.into()));
     }
+    if !measured && args.features.is_given() {
+        let what = "--features, --resize, --label, --unlabelled and --strict-data are of a measured sweep; add --metrics";
+        return Err(Error::Config(what.into()));
+    }
     let folder = folder(args);
     let names = names(&args.model)?;
     let grids = grids(&names, &folder);

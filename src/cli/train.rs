@@ -228,11 +228,12 @@ pub fn run(args: &Args) -> Result<()> {
     }
     let dataset = data::open(&args.data, &args.reading.options(args.image_size.image_size, args.unlabelled))?;
     let options = args.options(&dataset)?;
+    let first_weights = args.from.weights()?;
     let gpu = args.device.open()?;
     if args.dry_run {
         return options::dry_run(&gpu, &options.settle_precision(gpu.capabilities(), &args.out)?);
     }
-    let start = Start { init_from: args.from.weights()?, ..args.start.start() };
+    let start = Start { init_from: first_weights, ..args.start.start() };
     let outcome = train(&gpu, dataset, &options, &args.out, &start)?;
     if args.profile && outcome == Outcome::Finished {
         let options = options.settle_precision(gpu.capabilities(), &args.out)?;

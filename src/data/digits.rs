@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use super::idx;
-use super::parts::{DataOptions, Parts};
-use crate::error::Result;
+use super::parts::{DataOptions, Labelling, Parts};
+use crate::error::{Error, Result};
 
 const IMAGES: &[u8] =
     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits-8x8-images-idx3-ubyte.gz"));
@@ -17,12 +17,12 @@ pub fn accepts(spec: &str) -> bool {
     spec == "digits"
 }
 
-pub fn open(spec: &str, _: &DataOptions) -> Result<Parts> {
-    idx::from_bytes(
-        spec,
-        (Path::new("digits (images)"), IMAGES),
-        Some((Path::new("digits (labels)"), LABELS)),
-    )
+pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
+    if options.label.is_some() {
+        return Err(Error::format(spec, "the digits have no columns to take labels of"));
+    }
+    let labels = (options.labelling != Labelling::None).then_some((Path::new("digits (labels)"), LABELS));
+    idx::from_bytes(spec, (Path::new("digits (images)"), IMAGES), labels)
 }
 
 #[cfg(test)]

@@ -125,7 +125,13 @@ pub(super) async fn choose(instance: &wgpu::Instance, choice: &DeviceChoice) -> 
         lines.join("\n")
     };
     let by_name = |wanted: &str| {
-        let wanted = wanted.to_lowercase();
+        let wanted = wanted.trim().to_lowercase();
+        if wanted.is_empty() {
+            return Err(Error::NoAdapter(format!(
+                "an adapter's name is asked for, and none is given; there are:\n{}",
+                listed()
+            )));
+        }
         names.iter().position(|name| name.to_lowercase().contains(&wanted)).ok_or_else(|| {
             Error::NoAdapter(format!(
                 "no adapter's name contains {wanted:?}; there are:\n{}",

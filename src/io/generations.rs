@@ -7,8 +7,6 @@ use std::path::{Path, PathBuf};
 use super::write_atomic;
 use crate::error::{Error, Result};
 
-/// How many are kept.
-const KEPT: usize = 2;
 const EXTENSION: &str = "safetensors";
 
 /// Writes `dir/stem-NUMBER.safetensors` through `write`, all or nothing. Returns its path. Older ones stay:
@@ -27,13 +25,19 @@ pub fn save_generation(
     Ok(path)
 }
 
-/// Deletes all but the newest two states of `stem` in `dir`, never number `current`.
+/// Deletes all but two states of `stem` in `dir`, never number `current`: the newest stays, and the newest older one that
+/// `is_due`, so that a training that was stopped in between leaves the same states as one straight through; where none is
+/// due, the newest older one.
 ///
 /// # Errors
 /// When one cannot be deleted; no state that counts is lost then, there is only one too many.
-pub fn prune_generations(dir: &Path, stem: &str, current: u64) -> Result<()> {
-    let old = generations(dir, stem)?.into_iter().skip(KEPT).filter(|(number, _)| *number != current);
-    old.map(|(_, old)| fs::remove_file(&old).map_err(Error::io(&old))).fold(Ok(()), Result::and)
+pub fn prune_generations(dir: &Path, stem: &str, current: u64, is_due: impl Fn(u64) -> bool) -> Result<()> {
+    let found = generations(dir, stem)?;
+    let numbers = || found.iter().map(|(number, _)| *number);
+    let kept = numbers().skip(1).find(|number| is_due(*number)).or(numbers().nth(1));
+    let kept = [numbers().next(), kept, Some(current)];
+    let old = found.iter().filter(|(number, _)| !kept.contains(&Some(*number)));
+    old.map(|(_, old)| fs::remove_file(old).map_err(Error::io(old))).fold(Ok(()), Result::and)
 }
 
 /// The states of `stem` in `dir`, the newest (of the highest number) first. None if there is no such folder.
@@ -72,7 +76,7 @@ mod tests {
         let path = save_generation(dir, "state", number, |writer| {
             writer.write_all(&number.to_le_bytes()).map_err(Error::io(dir))
         })?;
-        prune_generations(dir, "state", number).map(|()| path)
+        prune_generations(dir, "state", number, |_| true).map(|()| path)
     }
 
     fn numbers(dir: &Path) -> Vec<u64> {
@@ -110,9 +114,29 @@ mod tests {
         fs::create_dir(dir.path().join("state-000000000000.safetensors")).unwrap();
         fs::write(dir.path().join("state-3.safetensors"), "").unwrap();
         fs::write(dir.path().join("state-4.safetensors"), "").unwrap();
-        let error = prune_generations(dir.path(), "state", 4).unwrap_err();
+        let error = prune_generations(dir.path(), "state", 4, |_| true).unwrap_err();
         assert!(error.to_string().contains("state-000000000000"), "{error}");
         assert_eq!(numbers(dir.path()), [4, 3, 0]);
+    }
+
+    #[test]
+    fn a_state_of_a_stop_goes_before_one_that_was_due() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |number: u64| {
+            fs::write(dir.path().join(format!("state-{number}.safetensors")), "").unwrap();
+            prune_generations(dir.path(), "state", number, |number| number.is_multiple_of(32)).unwrap();
+            numbers(dir.path())
+        };
+        put(576);
+        assert_eq!(put(608), [608, 576]);
+        assert_eq!(put(620), [620, 608]);
+        assert_eq!(put(624), [624, 608]);
+        assert_eq!(put(640), [640, 608]);
+        assert_eq!(put(645), [645, 640]);
+        // Of stops alone, the last two.
+        fs::remove_file(dir.path().join("state-640.safetensors")).unwrap();
+        assert_eq!(put(650), [650, 645]);
+        assert_eq!(put(655), [655, 650]);
     }
 
     #[test]

@@ -215,7 +215,7 @@ impl fmt::Display for FileKind {
             FileKind::Picture(format) => write!(to, "a picture ({format})"),
             FileKind::Idx => to.write_str("an IDX file, MNIST's form of images and labels"),
             FileKind::Other(what) => to.write_str(what),
-            FileKind::Text => to.write_str("a text"),
+            FileKind::Text => to.write_str("text"),
             FileKind::Unknown => to.write_str("a file of a kind that is not known here"),
         }
     }

@@ -418,9 +418,11 @@ impl Trainer {
         Ok(warning)
     }
 
-    /// Removes states older than the last two; a warning where that fails.
+    /// Removes all states but two; a warning where that fails.
     fn prune(&self) -> Option<String> {
-        let failed = prune_generations(&self.dir, STEM, self.state.images).err();
+        let (batch, every) = (self.options.batch as u64, self.options.save_every);
+        let is_due = |images: u64| every > 0 && images / every > images.saturating_sub(batch) / every;
+        let failed = prune_generations(&self.dir, STEM, self.state.images, is_due).err();
         failed
             .map(|error| format!("an old state could not be removed, which harms nothing but room: {error}"))
     }
