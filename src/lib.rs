@@ -45,6 +45,7 @@ pub mod ops;
 pub mod random;
 pub mod sample;
 pub mod session;
+pub mod shape;
 mod sizes;
 pub mod tensor;
 #[cfg(test)]
