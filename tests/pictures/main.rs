@@ -6,7 +6,7 @@
 //! * pictures and files of trainings: a hash of their bits, in a file for each adapter. Bits are those of an adapter, its
 //!   driver and, of a software adapter, of the host's processor and its vectors; so the file's name holds a hash of the
 //!   driver's description and of what a small kernel of exponentials, sines and sums returns (`probe.rs`). On any other adapter there is
-//!   no record: there each case runs twice, the runs are compared with each other, and the test says so.
+//!   no record: there every fourth case runs twice, the runs are compared with each other, and the test says so.
 //! * dispatches: how many a plan has and a hash of their kernels and workgroups in order, in a file for each rung of kernels.
 //!
 //! With the environment variable `FREEGUIDE_RECORD`:
