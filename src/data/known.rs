@@ -4,6 +4,7 @@
 //! files are looked at anew.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::found::{Found, Looked};
 use super::tree::{Entry, Tree};
 use crate::error::{Error, Result};
-use crate::io::write_atomic;
+use crate::io::AtomicFile;
 
 /// What the first line begins with. Another version of the program may find other things in the same files.
 const FIRST: &str = concat!("freeguide ", env!("CARGO_PKG_VERSION"), " data 1 ");
@@ -100,12 +101,12 @@ fn parse(text: &str) -> Result<HashMap<String, (u64, u64, Found)>, String> {
 fn write(path: &Path, all: &[(&str, u64, u64, &Found)]) -> Result<()> {
     let body = serde_json::to_string(all).map_err(|error| Error::format(path, error.to_string()))?;
     let first = format!("{FIRST}{:016x}\n", xxh3_64(body.as_bytes()));
-    write_atomic(path, |writer| {
-        writer
-            .write_all(first.as_bytes())
-            .and_then(|()| writer.write_all(body.as_bytes()))
-            .map_err(Error::io(path))
-    })?;
+    let mut file = AtomicFile::create(path)?;
+    file.write_all(first.as_bytes())
+        .and_then(|()| file.write_all(body.as_bytes()))
+        .map_err(Error::io(path))?;
+    // The first line has a checksum of the rest.
+    file.commit_unsynced()?;
     let folder = path.parent().unwrap_or(Path::new("."));
     let about = |entry: std::io::Result<std::fs::DirEntry>| -> Option<(std::time::SystemTime, PathBuf)> {
         let entry = entry.ok()?;

@@ -130,18 +130,44 @@ pub fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || name == "__MACOSX"
 }
 
+/// What is read of a file at once: most pictures of a data set are no larger, and each read is a call of the system.
+const AT_ONCE: u64 = 64 << 10;
+
 /// The first bytes of a file of `bytes` bytes, and the others if `wanted` says so of the first.
 pub fn read_wanted(
     mut reader: impl Read,
     bytes: u64,
     wanted: &dyn Fn(&[u8]) -> bool,
 ) -> std::io::Result<Vec<u8>> {
-    let mut read = Vec::with_capacity(HEAD.min(bytes as usize + 1));
-    reader.by_ref().take(HEAD as u64).read_to_end(&mut read)?;
-    if read.len() == HEAD && wanted(&read) {
+    // One more than there are: a zip's checksum is compared at the end, and a file may have grown.
+    let first = if bytes <= AT_ONCE { bytes + 1 } else { HEAD as u64 };
+    let mut read = Vec::with_capacity(first as usize);
+    reader.by_ref().take(first).read_to_end(&mut read)?;
+    if read.len() < HEAD || !wanted(&read[..HEAD]) {
+        read.truncate(HEAD);
+    } else if read.len() as u64 == first {
         // Grows as bytes come, so that a claim costs nothing until it is true.
-        read.reserve_exact((bytes.min(1 << 24) as usize).saturating_sub(HEAD) + 1);
+        read.reserve_exact((bytes.min(1 << 24) as usize + 1).saturating_sub(read.len()));
         reader.take(MAX_FILE).read_to_end(&mut read)?;
     }
     Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sizes around the first read of both kinds, claims that are true, too small and too large.
+    #[test]
+    fn a_file_is_read_whole_if_it_is_wanted_and_else_its_head() {
+        let at_once = AT_ONCE as usize;
+        for size in [0, 1, HEAD - 1, HEAD, HEAD + 1, at_once - 1, at_once, at_once + 1, 3 * at_once] {
+            let file: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+            for claimed in [size.saturating_sub(1), size, size + 1, 0, HEAD, 2 * at_once] {
+                let read = |wanted: bool| read_wanted(&*file, claimed as u64, &|_| wanted).unwrap();
+                assert!(read(true) == file, "{size} bytes, said to be {claimed}");
+                assert!(read(false) == file[..size.min(HEAD)], "{size} bytes, said to be {claimed}");
+            }
+        }
+    }
 }

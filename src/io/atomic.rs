@@ -55,20 +55,31 @@ impl AtomicFile {
     /// # Errors
     /// When the disk is full or the rename fails; the old file is then still there.
     pub fn commit(mut self) -> Result<()> {
-        self.finish().map_err(Error::io(&self.target))
+        self.finish(true).map_err(Error::io(&self.target))
     }
 
-    fn finish(&mut self) -> io::Result<()> {
+    /// As [`commit`](Self::commit), without waiting for the disk: of what was written right before a power cut, the name may
+    /// be left without all of its bytes. For what carries a checksum of its own and can be made again.
+    ///
+    /// # Errors
+    /// As of `commit`, but a full disk may not show.
+    pub fn commit_unsynced(mut self) -> Result<()> {
+        self.finish(false).map_err(Error::io(&self.target))
+    }
+
+    fn finish(&mut self, lasting: bool) -> io::Result<()> {
         let writer = self.writer.take().ok_or_else(|| io::Error::other("already closed"))?;
         let file = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
         let Some(temporary) = &self.temporary else { return Ok(()) };
         // The bytes before the name: otherwise a power cut may leave the name with nothing in it.
-        file.sync_all()?;
+        if lasting {
+            file.sync_all()?;
+        }
         drop(file);
         fs::rename(temporary, &self.target)?;
         self.temporary = None;
         // The rename itself lasts once the folder is written. Not every system can do that; it is no error.
-        if let Ok(folder) = File::open(folder_of(&self.target)) {
+        if lasting && let Ok(folder) = File::open(folder_of(&self.target)) {
             let _ = folder.sync_all();
         }
         Ok(())
