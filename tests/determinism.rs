@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::path::Path;
+
 use common::{gpu, requests, sampler_options};
 use freeguide::diffusion::{Clip, ContinuousSchedule, Guidance};
 use freeguide::gpu::Gpu;
+use freeguide::model::{Checkpoint, Model};
 use freeguide::nn::{UNet, Weights};
 use freeguide::sample::{Request, Sampler, SamplerOptions};
+use freeguide::tensor::DType;
 use rand::{RngExt, SeedableRng};
 
 /// A network whose every weight matters; an untrained one would begin with layers of zeros.
@@ -154,4 +158,40 @@ fn every_clip_runs_and_keeps_its_range() {
         assert!(!seen.contains(&bits), "{clip} is another clip's picture");
         seen.push(bits);
     }
+}
+
+/// Matrices that lie on the device in f16 alone give the pictures of those that were narrowed there, and none in f32.
+#[test]
+fn weights_loaded_in_f16_draw_the_same_pictures() {
+    let gpu = gpu();
+    if !gpu.capabilities().f16 {
+        let refused = Model::of_in(&gpu, digits_model(), DType::F16).err().expect("a device without f16");
+        assert!(refused.to_string().contains("no f16"), "{refused}");
+        return;
+    }
+    let [whole, narrow] =
+        [DType::F32, DType::F16].map(|dtype| Model::of_in(&gpu, digits_model(), dtype).unwrap());
+    assert_eq!(whole.checksum(), narrow.checksum());
+    let pictures = |model: &Model, dtype| -> freeguide::Result<Vec<_>> {
+        let options = SamplerOptions { steps: 4, dtype, ..SamplerOptions::of(&model.config, 2)? };
+        let requests = [(Some(3), 1), (Some(8), 2)].map(|(class, seed)| Request { class, seed });
+        Sampler::of(&gpu, model, options)?.sample(&requests, Guidance::from_weight(1.0)?, || Ok(()))
+    };
+    let wanted = pictures(&whole, DType::F16).unwrap();
+    assert!(pictures(&narrow, DType::F16).unwrap() == wanted);
+    assert!(pictures(&whole, DType::F32).unwrap() != wanted, "nothing was computed in f16");
+    let refused = pictures(&narrow, DType::F32).unwrap_err().to_string();
+    assert!(refused.contains("loaded in f16"), "{refused}");
+    // What is read in f32 is as it was, and what was rounded is near.
+    let values = (whole.values().unwrap(), narrow.values().unwrap());
+    for ((spec, whole), narrow) in whole.unet.parameters().specs().iter().zip(values.0).zip(values.1) {
+        let rounded = |x: &f32| f32::from(half::f16::from_f32(*x));
+        let wanted: Vec<f32> = if spec.multiplies { whole.iter().map(rounded).collect() } else { whole };
+        assert!(narrow == wanted, "{}", spec.name);
+    }
+}
+
+fn digits_model() -> Checkpoint {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/digits-model");
+    Checkpoint::open(&path, None).unwrap()
 }

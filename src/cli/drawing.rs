@@ -72,7 +72,7 @@ impl Drawing {
             dtype,
             ..defaults
         };
-        let weaker = guider::weaker(gpu, &self.guiders)?;
+        let weaker = guider::weaker(gpu, &self.guiders, dtype)?;
         let sampler = Sampler::beside(gpu, model, weaker.as_ref(), options)?;
         Ok((sampler, weaker.as_ref().map(Model::checksum)))
     }

@@ -107,7 +107,7 @@ fn measure_and_keep(
     let precision = precision.checked_on(gpu.capabilities())?;
     let (measured, work) = match (&args.model, given) {
         (Some(path), _) => {
-            let model = args.opening.model(&gpu, path)?;
+            let model = args.opening.model_in(&gpu, path, precision.dtype())?;
             drawing.check(&model, guidance)?;
             let size = model.unet.config().sample_size;
             let compared = compared(&gpu, &args.reference, &args.features, Some(size), work)?;

@@ -5,13 +5,14 @@ use crate::diffusion::guiders::{Against, GUIDERS};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::Model;
+use crate::tensor::DType;
 
 use super::model_args;
 
-/// The weaker model that guiders lead away from, loaded.
-pub fn weaker(gpu: &Gpu, guiders: &Guiders) -> Result<Option<Model>> {
+/// The weaker model that guiders lead away from, loaded for evaluations with activations of `dtype`.
+pub fn weaker(gpu: &Gpu, guiders: &Guiders, dtype: DType) -> Result<Option<Model>> {
     match guiders.against() {
-        Against::WeakModel(path) => Model::of(gpu, model_args::other(path.as_ref())?).map(Some),
+        Against::WeakModel(path) => model_args::other_model(gpu, path.as_ref(), dtype).map(Some),
         Against::Null | Against::Class(_) => Ok(None),
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::gpu::Gpu;
 use crate::model::{Average, Checkpoint, Choice, Model};
+use crate::tensor::DType;
 
 use super::notes::{Notes, file_name, note};
 
@@ -55,10 +56,20 @@ impl ModelArgs {
         Ok(checkpoint)
     }
 
-    /// The same with its weights on a device.
+    /// The same with its weights on a device, for evaluations in f32.
     pub fn model(&self, gpu: &Gpu, path: &Path) -> Result<Model> {
-        Model::of(gpu, self.checkpoint(path)?)
+        self.model_in(gpu, path, DType::F32)
     }
+
+    /// The same for evaluations with activations of `dtype`.
+    pub fn model_in(&self, gpu: &Gpu, path: &Path, dtype: DType) -> Result<Model> {
+        Model::of_in(gpu, self.checkpoint(path)?, dtype)
+    }
+}
+
+/// The model that [`other`] opens.
+pub fn other_model(gpu: &Gpu, path: &Path, dtype: DType) -> Result<Model> {
+    ModelArgs::default().model_in(gpu, path, dtype)
 }
 
 /// A second model that a command takes, opened in the usual way; FILE#NETWORK and DIR#AVERAGE choose.

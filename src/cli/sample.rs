@@ -15,7 +15,7 @@ use crate::diffusion::{Clip, Guidance, Guiders, Method, Variance};
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
+use crate::model::{ClassifierModel, Conditions, ModelConfig, check_same_classes};
 use crate::sample::{
     ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
 };
@@ -54,13 +54,13 @@ pub fn run(args: &Args) -> Result<()> {
     let precision = args.precision.read()?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
-    let precision = precision.checked_on(gpu.capabilities())?;
-    let model = args.opening.model(&gpu, &args.model)?;
+    let dtype = precision.checked_on(gpu.capabilities())?.dtype();
+    let model = args.opening.model_in(&gpu, &args.model, dtype)?;
     let config = &model.config;
     let classifier = args.classifier.as_ref().map(|path| ClassifierModel::of(&gpu, model_args::other(path)?));
     let classifier = classifier.transpose()?;
     let without =
-        args.uncond_model.as_ref().map(|path| Model::of(&gpu, model_args::other(path)?)).transpose()?;
+        args.uncond_model.as_ref().map(|path| model_args::other_model(&gpu, path, dtype)).transpose()?;
     // The classes are those of what guides, where the network itself has none.
     let config = match &classifier {
         Some(classifier) => {
@@ -131,7 +131,7 @@ pub fn run(args: &Args) -> Result<()> {
         },
         guiders,
         two_pass: args.two_pass,
-        dtype: precision.dtype(),
+        dtype,
         fast: args.fast,
         ..defaults
     };
@@ -142,7 +142,7 @@ pub fn run(args: &Args) -> Result<()> {
         weights: classifier.weights(),
         scale: args.classifier_scale.unwrap_or(1.0) as f32,
     });
-    let weaker = guider::weaker(&gpu, &options.guiders)?;
+    let weaker = guider::weaker(&gpu, &options.guiders, dtype)?;
     weaker.as_ref().map_or(Ok(()), |weaker| check_weaker(&model, weaker))?;
     let [other, away] =
         [&without, &weaker].map(|other| other.as_ref().map(|other| (&other.unet, other.weights())));
@@ -165,7 +165,8 @@ pub fn run(args: &Args) -> Result<()> {
     }
     // The second stage, with its own defaults.
     let size = config.unet.sample_size;
-    let larger = args.upsampler.as_ref().map(|path| Model::of(&gpu, model_args::other(path)?)).transpose()?;
+    let larger =
+        args.upsampler.as_ref().map(|path| model_args::other_model(&gpu, path, dtype)).transpose()?;
     let upsampling = match &larger {
         Some(model) => {
             let names = (&*config.class_names, &*model.config.class_names);
@@ -176,7 +177,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             let options = SamplerOptions {
                 steps: args.upsampler_steps.unwrap_or(model.config.default_steps()),
-                dtype: precision.dtype(),
+                dtype,
                 fast: args.fast,
                 ..SamplerOptions::of(&model.config, batch)?
             };

@@ -114,9 +114,10 @@ pub fn run(args: &Args) -> Result<()> {
         outputs::prove([folder.join("sweep.png"), folder.join("sweep.csv")], args.force.force)?;
     }
     let gpu = args.device.open()?;
+    let precision = args.precision.read()?.checked_on(gpu.capabilities())?;
     let mut models = Vec::new();
     for (path, name) in args.model.iter().zip(names) {
-        let model = args.opening.model(&gpu, path)?;
+        let model = args.opening.model_in(&gpu, path, precision.dtype())?;
         guidance.iter().try_for_each(|guidance| drawing.check(&model, *guidance))?;
         if model.config.class_names.is_empty() {
             return Err(Error::Config("a sweep over guidance needs a model with classes".into()));
@@ -124,7 +125,6 @@ pub fn run(args: &Args) -> Result<()> {
         models.push((name, model));
     }
     if measured {
-        let precision = args.precision.read()?.checked_on(gpu.capabilities())?;
         measured_sweep::run(args, &gpu, &models, &drawing, &guidance, precision, &folder)?;
         for (((_, model), named), png) in models.iter().zip(&args.model).zip(&grids) {
             // A grid for each model, at the first number of steps; its pictures are the same whenever they are drawn.

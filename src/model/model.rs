@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::{Arena, Classifier, Parameters, UNet, Weights};
+use crate::tensor::DType;
 
 use super::architecture::Kind;
 use super::checkpoint::{Checkpoint, Found};
@@ -51,13 +52,23 @@ impl Model {
     /// # Errors
     /// When it is a classifier, or its weights cannot be read or are not finite.
     pub fn of(gpu: &Gpu, checkpoint: Checkpoint) -> Result<Model> {
+        Model::of_in(gpu, checkpoint, DType::F32)
+    }
+
+    /// As [`Model::of`], for evaluations with activations of `dtype`. With [`DType::F16`] the matrices lie on the device in f16
+    /// alone, a third of the memory that a model of [`Model::of`] takes for the same pictures; it is then refused wherever f32
+    /// is computed, and [`Model::values`] gives rounded values.
+    ///
+    /// # Errors
+    /// As of `of`; [`Error::Config`] for f16 on a device without it, [`Error::Tensor`] for a weight that f16 cannot hold.
+    pub fn of_in(gpu: &Gpu, checkpoint: Checkpoint, dtype: DType) -> Result<Model> {
         let path = checkpoint.source.path().to_owned();
         if checkpoint.kind() == Kind::Classifier {
             return Err(Error::format(path, "is a classifier, where a diffusion model is expected"));
         }
         let (name, found) = (checkpoint.found.name(), Some(checkpoint.found.clone()));
         let unet = UNet::new(&checkpoint.config.unet)?;
-        let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters())?;
+        let (arena, checksum) = upload(gpu, &checkpoint, unet.parameters(), dtype)?;
         Ok(Model { config: checkpoint.config, unet, path, name, found, gpu: gpu.clone(), arena, checksum })
     }
 
@@ -85,7 +96,7 @@ impl Model {
             let what = format!("the network has {want} numbers in {} parameters", specs.len());
             return Err(Error::format(path, format!("{what}, given were {got} in {}", values.len())));
         }
-        let arena = unet.parameters().read_only_arena(gpu, "weights")?;
+        let arena = unet.parameters().read_only_arena(gpu, "weights", DType::F32)?;
         arena.write(gpu, 0, values)?;
         let mut sum = crc32fast::Hasher::new();
         values.iter().for_each(|values| sum.update(bytemuck::cast_slice(values)));
@@ -152,7 +163,7 @@ impl ClassifierModel {
             return Err(Error::format(path, "is a diffusion model, where a classifier is expected"));
         }
         let network = Classifier::new(&checkpoint.config.unet)?;
-        let (arena, checksum) = upload(gpu, &checkpoint, network.parameters())?;
+        let (arena, checksum) = upload(gpu, &checkpoint, network.parameters(), DType::F32)?;
         Ok(ClassifierModel {
             config: checkpoint.config,
             network,
@@ -175,13 +186,23 @@ impl ClassifierModel {
 }
 
 /// Brings the weights to the device one by one: the host holds no more than the largest. With their checksum.
-fn upload(gpu: &Gpu, checkpoint: &Checkpoint, parameters: &Parameters) -> Result<(Arena, u32)> {
+fn upload(
+    gpu: &Gpu,
+    checkpoint: &Checkpoint,
+    parameters: &Parameters,
+    matrices: DType,
+) -> Result<(Arena, u32)> {
     // A checkpoint was checked to have the network's tensors when it was opened, so the room is really needed.
-    let arena = parameters.read_only_arena(gpu, "weights")?;
+    let arena = parameters.read_only_arena(gpu, "weights", matrices)?;
     let mut sum = crc32fast::Hasher::new();
     for_each_value(checkpoint.source.as_ref(), parameters, &checkpoint.prefix, |place, values| {
         sum.update(bytemuck::cast_slice(&values));
-        arena.write_one(gpu, 0, place, &values)
+        arena.write_one(gpu, 0, place, &values).map_err(|error| match error {
+            Error::Config(what) => {
+                Error::tensor(checkpoint.source.path(), parameters.specs()[place].name.clone(), what)
+            }
+            other => other,
+        })
     })?;
     Ok((arena, sum.finalize()))
 }

@@ -32,7 +32,7 @@ impl Conv2d {
         let init = if zero { Init::Zero } else { fan_in(inputs * kernel * kernel) };
         let shape = [kernel, kernel, inputs, outputs];
         Conv2d {
-            weight: parameters.declare(format!("{name}.weight"), &shape, Layout::Conv2d, init),
+            weight: parameters.declare_matrix(format!("{name}.weight"), &shape, Layout::Conv2d, init),
             bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
             stride: 1,
         }
@@ -71,12 +71,12 @@ pub struct Linear {
 impl Linear {
     /// From `inputs` to `outputs` channels.
     pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        Self::with(parameters, name, channels, Layout::Linear, false)
+        Self::with(parameters, name, channels, Layout::Linear, false, true)
     }
 
     /// The same, held in files as a 1-d convolution of width 1, as attention layers do; `zero` starts it at zero.
     pub fn conv1d(parameters: &mut Parameters, name: &str, channels: [usize; 2], zero: bool) -> Self {
-        Self::with(parameters, name, channels, Layout::Conv1d, zero)
+        Self::with(parameters, name, channels, Layout::Conv1d, zero, true)
     }
 
     fn with(
@@ -85,10 +85,15 @@ impl Linear {
         [inputs, outputs]: [usize; 2],
         layout: Layout,
         zero: bool,
+        multiplies: bool,
     ) -> Self {
         let init = if zero { Init::Zero } else { fan_in(inputs) };
+        let (weight, shape) = (format!("{name}.weight"), [inputs, outputs]);
         Linear {
-            weight: parameters.declare(format!("{name}.weight"), &[inputs, outputs], layout, init),
+            weight: match multiplies {
+                true => parameters.declare_matrix(weight, &shape, layout, init),
+                false => parameters.declare(weight, &shape, layout, init),
+            },
             bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
         }
     }
@@ -118,12 +123,12 @@ pub struct RowLinear(Linear);
 impl RowLinear {
     /// From `inputs` to `outputs` channels.
     pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        RowLinear(Linear::new(parameters, name, channels))
+        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, false, false))
     }
 
     /// The same, its output zero at the start.
     pub fn zero(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, true))
+        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, true, false))
     }
 
     /// `[N, C]` f32 to `[N, K]`.

@@ -43,6 +43,8 @@ pub struct ParameterSpec {
     pub layout: Layout,
     /// How it starts.
     pub init: Init,
+    /// Whether it multiplies activations, and so is read in their type; all else is read in f32.
+    pub multiplies: bool,
 }
 
 impl ParameterSpec {
@@ -138,8 +140,27 @@ impl Parameters {
         layout: Layout,
         init: Init,
     ) -> ParameterId {
-        self.specs.push(ParameterSpec { name: name.into(), shape: shape.to_vec(), layout, init });
+        self.specs.push(ParameterSpec {
+            name: name.into(),
+            shape: shape.to_vec(),
+            layout,
+            init,
+            multiplies: false,
+        });
         ParameterId(self.specs.len() - 1)
+    }
+
+    /// Declares a parameter that multiplies activations and is read in their type.
+    pub fn declare_matrix(
+        &mut self,
+        name: impl Into<String>,
+        shape: &[usize],
+        layout: Layout,
+        init: Init,
+    ) -> ParameterId {
+        let id = self.declare(name, shape, layout, init);
+        self.specs[id.0].multiplies = true;
+        id
     }
 
     /// The declarations, in order.

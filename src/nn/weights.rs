@@ -1,6 +1,6 @@
 //! The parameters that a network is run with: views into an arena, and, where activations are f16, copies in f16.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Storage};
 use crate::ops;
 use crate::tensor::{Context, DType, Tensor};
@@ -25,7 +25,8 @@ impl Weights {
         &self.tensors[id.0]
     }
 
-    /// A matrix or convolution kernel for activations of `dtype`: in f16 for f16 where such copies were made.
+    /// A matrix or convolution kernel for activations of `dtype`: in f16 for f16 where such copies were made, or where it
+    /// lies in f16 alone.
     pub fn matrix(&self, id: ParameterId, dtype: DType) -> &Tensor {
         match (dtype, self.halves.get(id.0)) {
             (DType::F16, Some(half)) => half,
@@ -56,13 +57,31 @@ impl Weights {
         Ok(self.halved(&chunks))
     }
 
-    /// The parameters as sampling in `dtype` wants them: with copies in f16, made now, where that is f16.
+    /// Whether its matrices lie in f16 alone.
+    pub fn is_narrow(&self) -> bool {
+        self.chunks.iter().any(|chunk| chunk.dtype() == DType::F16)
+    }
+
+    /// Whether a network may be evaluated with activations of `dtype`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) on a device without f16,
-    /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
+    /// [`Error::Config`] where that is f32 and the matrices were loaded in f16.
+    pub fn check_serve(&self, dtype: DType) -> Result<()> {
+        if dtype != DType::F16 && self.is_narrow() {
+            let what = "its weights were loaded in f16, and it is to be evaluated in f32: load it in f32 (precision)";
+            return Err(Error::Config(what.into()));
+        }
+        Ok(())
+    }
+
+    /// The parameters as sampling in `dtype` wants them: with copies in f16, made now, where that is f16 and they are not
+    /// there alone.
+    ///
+    /// # Errors
+    /// [`Error::Config`] on a device without f16, or as [`Self::check_serve`]; [`Error::OutOfMemory`].
     pub fn fixed_in(&self, gpu: &Gpu, dtype: DType) -> Result<Weights> {
-        if dtype != DType::F16 {
+        self.check_serve(dtype)?;
+        if dtype != DType::F16 || self.is_narrow() {
             return Ok(self.clone());
         }
         let mut cx = Context::new(gpu);

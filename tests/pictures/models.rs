@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::STEPS;
 use super::record::gpu;
+use freeguide::tensor::DType;
 
 /// Classes that the networks know, the null class not counted.
 pub const CLASSES: usize = 3;
@@ -182,7 +183,7 @@ pub fn classifier() -> (Classifier, Weights) {
         (config["unet"]["num_classes"], config["unet"]["null_class"]) = (Value::Null, json!("absent"));
     };
     let network = Classifier::new(&config(CONTINUOUS_EPS, change).unet).unwrap();
-    let arena = network.parameters().read_only_arena(gpu(), "classifier").unwrap();
+    let arena = network.parameters().read_only_arena(gpu(), "classifier", DType::F32).unwrap();
     arena.write(gpu(), 0, &values(network.parameters(), 11)).unwrap();
     let weights = arena.weights(network.parameters(), 0);
     (network, weights)

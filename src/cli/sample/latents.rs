@@ -46,7 +46,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let precision = args.precision.read()?;
     let gpu = args.device.open()?;
     let precision = precision.checked_on(gpu.capabilities())?;
-    let model = args.opening.model(&gpu, &args.model)?;
+    let model = args.opening.model_in(&gpu, &args.model, precision.dtype())?;
     let config = &model.config;
     let given = match reverse {
         true => {

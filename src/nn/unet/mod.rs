@@ -183,6 +183,7 @@ impl UNet {
     ) -> Result<Tensor> {
         let Inputs { z, time, labels, conditions, guidance, annealing } = inputs;
         check_input(&self.config, z, time)?;
+        weights.check_serve(pass.dtype)?;
         let late = self.config.condition_block()?;
         let at_once = if late == 0 { conditions } else { 1 };
         let z = ops::repeat_batch(cx, z, at_once)?;
