@@ -8,6 +8,8 @@
 mod distill;
 mod folder;
 mod importance;
+mod inputs;
+mod lesson;
 mod log;
 mod noise_scale;
 mod objective;

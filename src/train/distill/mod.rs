@@ -3,7 +3,7 @@
 //! Meng et al., arXiv 2210.03142 (one evaluation for two, at a guidance weight that the network is told); Salimans & Ho,
 //! arXiv 2202.00512 (half the steps, again and again). Formulas: `diffusion/distillation.rs`.
 
-mod lessons;
+mod teaching;
 
 use crate::data::fingerprint::Fingerprint;
 use crate::diffusion::Prediction;
@@ -13,7 +13,7 @@ use crate::nn::Parameters;
 
 use super::objective::{Objective, TrainSchedule};
 use super::options::{Distillation, TrainOptions};
-pub(super) use lessons::{Lesson, Lessons};
+pub(super) use teaching::Teaching;
 
 /// A model that teaches.
 pub struct Teacher {
