@@ -7,7 +7,7 @@ use crate::sizes;
 use crate::tensor::{DType, Tensor};
 
 use super::distill::Teaching;
-use super::objective::Draw;
+use super::draws::Draw;
 use super::options::TrainOptions;
 use super::trained::Trained;
 
@@ -20,6 +20,8 @@ pub struct HostBuffers {
     labels: Buffer,
     /// Each sample's numbers of the loss; the default's are the same for all.
     rows: Option<Buffer>,
+    /// The factor of z in what a preconditioned network sees.
+    input_factors: Option<Buffer>,
     /// Of a distillation.
     pub teaching: Option<Teaching>,
 }
@@ -38,6 +40,10 @@ impl HostBuffers {
             rows: match options.objective.is_default() || options.distillation.is_some() {
                 true => None,
                 false => Some(gpu.buffer("loss rows", n * size_of::<LossRow>() as u64)?),
+            },
+            input_factors: match options.objective.prediction.scales_input() {
+                true => Some(gpu.buffer("input factors", n * 4)?),
+                false => None,
             },
             teaching: match network {
                 Trained::Student(_, teacher) => Some(Teaching::new(gpu, options, teacher)?),
@@ -70,6 +76,10 @@ impl HostBuffers {
             let all: Vec<LossRow> = draws.iter().map(|draw| draw.row).collect();
             gpu.write(rows, 0, bytemuck::cast_slice(&all))?;
         }
+        if let Some(factors) = &self.input_factors {
+            let all: Vec<f32> = draws.iter().map(|draw| draw.input as f32).collect();
+            gpu.write(factors, 0, bytemuck::cast_slice(&all))?;
+        }
         if let Some(teaching) = &self.teaching {
             teaching.write(gpu, draws, &shown, first)?;
         }
@@ -93,6 +103,11 @@ impl HostBuffers {
     /// `[N]` f32: what the network is told of the level.
     pub fn times(&self, n: usize) -> Tensor {
         Tensor::over(&self.times, &[n], DType::F32)
+    }
+
+    /// `[N]` f32: the factor of z in what the network sees, where that is another than z.
+    pub fn input_factors(&self, n: usize) -> Option<Tensor> {
+        self.input_factors.as_ref().map(|factors| Tensor::over(factors, &[n], DType::F32))
     }
 
     /// `[N, 2]` u32: low and high half of each image's index.

@@ -87,15 +87,19 @@ impl Lesson for Denoise<'_> {
         let Denoise { step, unet } = self;
         let noised = step.noised(cx)?;
         let Noised { bytes, shape, z, eps, times, .. } = &noised;
+        let seen = match step.inputs.input_factors(shape[0]) {
+            None => z.clone(),
+            Some(factors) => ops::scale_per_sample(cx, z, &factors)?,
+        };
         // An upsampler sees the same picture small: the mean over each of its pixels' areas.
         let input = match step.options.upsample_from {
-            None => z.clone(),
+            None => seen,
             Some(small) => {
                 let mut low = ops::pixels(cx, bytes, *shape)?;
                 while low.shape()[1] > small {
                     low = ops::average_pool2(cx, &low)?;
                 }
-                unet.with_low_res(cx, z, &low)?
+                unet.with_low_res(cx, &seen, &low)?
             }
         };
         let condition = step.condition();

@@ -6,6 +6,7 @@
 //! losses, with a fixed lag; what has been saved can be resumed byte for byte.
 
 mod distill;
+mod draws;
 mod folder;
 mod importance;
 mod inputs;

@@ -17,11 +17,11 @@ use crate::ops::{AdamW, OptimizerState};
 use crate::sizes;
 use crate::tensor::Context;
 
+use super::draws::Draws;
 use super::importance::Importance;
 use super::inputs::HostBuffers;
 use super::lesson::lesson;
 use super::noise_scale::MicroNorm;
-use super::objective::Draws;
 use super::options::TrainOptions;
 use super::state::TrainState;
 use super::trained::Trained;

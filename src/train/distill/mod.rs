@@ -139,6 +139,9 @@ fn check(config: &ModelConfig) -> Result<()> {
     if process.prediction == Prediction::PreviousX {
         return refuse("it predicts the mean of a step; eps, x0 and v can be distilled");
     }
+    if process.prediction.scales_input() {
+        return refuse("it is preconditioned; eps, x0 and v can be distilled");
+    }
     if config.scheduler.rescale_timesteps && config.scheduler.num_train_timesteps != Some(1000) {
         return refuse("it is told t·1000/T, and trainings here tell t");
     }

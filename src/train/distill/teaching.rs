@@ -7,7 +7,7 @@ use crate::model::Model;
 use crate::nn::unet::{Inputs, Pass};
 use crate::ops::{self, TeacherMove};
 use crate::tensor::{Context, DType, Tensor};
-use crate::train::objective::Draw;
+use crate::train::draws::Draw;
 use crate::train::options::TrainOptions;
 
 /// What the host writes for each image of a distillation, and what becomes of it.
