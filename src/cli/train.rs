@@ -1,5 +1,6 @@
 //! `freeguide train`.
 
+mod network;
 mod options;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::shared_args::{
 };
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, start};
+use network::VariationArgs;
 
 /// Shown first by `--help`.
 const EXAMPLES: &str = "\
@@ -81,6 +83,8 @@ pub struct Args {
     res_blocks: Option<usize>,
     #[command(flatten)]
     attention: AttentionArgs,
+    #[command(flatten)]
+    variations: VariationArgs,
     /// Groups of the group norms; must divide every level's width.
     #[arg(
         long,

@@ -50,6 +50,7 @@ impl Args {
         }
         set(&mut o.unet.layers_per_block, &self.res_blocks);
         self.attention.set(o)?;
+        self.variations.set(&mut o.unet);
         set(&mut o.unet.norm_num_groups, &self.norm_groups);
         set(&mut o.unet.dropout, &self.dropout.map(|share| share as f32));
         o.unet.condition_from = self.condition_from.clone();
