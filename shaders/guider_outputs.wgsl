@@ -1,7 +1,8 @@
 #import index
 // Outputs of networks as guiders need them, in place; channels from C on (variances) are left as they are.
 //   to_eps: out <- (z - alpha out)/sigma where it is x, sigma z + alpha out where it is v, z + alpha out where it is eps - x of a
-//           flow, z - alpha out where it is x - eps; all K evaluations.
+//           flow, z - alpha out where it is x - eps, (sigma/r z - alpha sigma_data out)/r where it is preconditioned,
+//           r = sqrt(sigma^2 + (sigma_data alpha)^2); all K evaluations.
 //   put:    the first C channels of the first N samples of out <- guided.
 // out [K·N, H, W, E] f32, E >= C; z and guided [N, H, W, C] f32.
 
@@ -12,7 +13,8 @@ struct Params {
     out_channels: u32, // E
     samples: u32,      // N
     steps: u32,        // T
-    velocity: u32,     // 0: out is x, 1: v, 2: eps - x, 3: x - eps
+    velocity: u32,     // 0: out is x, 1: v, 2: eps - x, 3: x - eps, 4: preconditioned
+    sigma_data: f32,
 }
 
 @group(0) @binding(0) var<storage, read_write> out: array<f32>;
@@ -48,6 +50,10 @@ fn to_eps(
         out[at] = value + step.y * out[at];
     } else if (p.velocity == 3u) {
         out[at] = value - step.y * out[at];
+    } else if (p.velocity == 4u) {
+        let signal = p.sigma_data * step.y;
+        let r = sqrt(step.z * step.z + signal * signal);
+        out[at] = (step.z / r * value - signal * out[at]) / r;
     } else {
         out[at] = (value - step.y * out[at]) / step.z;
     }

@@ -89,11 +89,20 @@ fn sample(gpu: &Gpu, model: &Model, w: f64, options: SamplerOptions, requests: &
 /// quickstart's pictures: rough digits, most of them the one asked for, where chance would be a tenth.
 #[test]
 fn a_very_short_training_of_a_flow_draws_digits_too() {
+    let objective =
+        Objective { schedule: TrainSchedule::Flow, prediction: Prediction::FLOW, ..Objective::default() };
+    let guided = after_a_very_short_training(objective, 24);
+    assert!(guided.agreement >= 0.5, "w = 1: {guided:?}");
+    assert!(guided.distinct >= 35 && guided.classes >= 9 && guided.distance <= 4.0, "{guided:?}");
+}
+
+/// What a narrow network guided by w = 1 draws in so many steps.
+fn after_a_very_short_training(objective: Objective, steps: usize) -> Verdict {
     let (gpu, dir) = (gpu(), tempfile::tempdir().unwrap());
     let mut options = Preset::named("digits").unwrap().options(&digits(), 0);
     options.unet.model_channels = 16;
-    options.objective =
-        Objective { schedule: TrainSchedule::Flow, prediction: Prediction::FLOW, ..Objective::default() };
+    options.objective = objective;
+    (options.log_snr_min, options.log_snr_max) = objective.default_log_snrs();
     let options = TrainOptions {
         images: 1600,
         learning_rate: 4e-3,
@@ -106,9 +115,18 @@ fn a_very_short_training_of_a_flow_draws_digits_too() {
     train(&gpu, &options, dir.path());
     let model = Model::load(&gpu, dir.path()).unwrap();
     let (digits, requests) = (Digits::new(), requests(10, 5));
-    let options = sampler_options(requests.len(), 24);
+    let options = sampler_options(requests.len(), steps);
     let guided = digits.judge(&requests, &sample(&gpu, &model, 1.0, options, &requests));
     println!("w = 1: {guided:.3?}");
+    guided
+}
+
+/// EDM's preconditioning, its noise levels and Heun's method, after the same short training.
+#[test]
+fn a_very_short_training_with_preconditioning_draws_digits_too() {
+    let objective =
+        Objective { schedule: TrainSchedule::Edm, prediction: Prediction::EDM, ..Objective::default() };
+    let guided = after_a_very_short_training(objective, 12);
     assert!(guided.agreement >= 0.5, "w = 1: {guided:?}");
     assert!(guided.distinct >= 35 && guided.classes >= 9 && guided.distance <= 4.0, "{guided:?}");
 }

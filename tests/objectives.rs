@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{assert_same_file, digits, gpu, requests, sampler, sampler_options, tiny, train};
+use common::{assert_same_file, difference, digits, gpu, requests, sampler, sampler_options, tiny, train};
 use freeguide::diffusion::moves::{Entry, SAMPLERS};
 use freeguide::diffusion::{Method, Prediction, SamplerKind, TimeSampler, Variance};
 use freeguide::model::Model;
@@ -38,6 +38,12 @@ fn objectives() -> Vec<Objective> {
             t_sampler: TimeSampler::LogitNormal,
             ..none
         },
+        Objective {
+            schedule: TrainSchedule::Edm,
+            prediction: Prediction::Preconditioned { sigma_data: 0.7 },
+            t_sampler: TimeSampler::LowDiscrepancy,
+            ..none
+        },
     ]
 }
 
@@ -57,6 +63,10 @@ fn every_objective_trains_and_is_sampled_by_every_sampler() {
         for Entry { kind, name, .. } in SAMPLERS.iter().filter(|entry| entry.kind != SamplerKind::DdimReverse)
         {
             let method = Method { kind: Some(*kind), ..Method::default() };
+            if *kind == SamplerKind::Halving && objective.schedule == TrainSchedule::Edm {
+                assert!(process.moves(&method, 3, 0.3).unwrap_err().to_string().contains("`edm`"));
+                continue;
+            }
             let noisy = matches!(kind, SamplerKind::Ancestral | SamplerKind::EulerAncestral);
             if noisy && objective.schedule == TrainSchedule::Flow {
                 let error = process.moves(&method, 3, 0.3).unwrap_err().to_string();
@@ -155,6 +165,47 @@ fn a_straight_path_is_told_in_files_and_resumes_byte_for_byte() {
     let scheduler = serde_json::from_str::<serde_json::Value>(&text).unwrap()["scheduler"].clone();
     assert_eq!(scheduler["beta_schedule"], "flow");
     assert_eq!(scheduler["prediction_type"], "flow_prediction");
+}
+
+/// What a preconditioned network was trained for stands in its files; guiders, which see its eps, mix as the step's kernel
+/// mixes what it predicts.
+#[test]
+fn a_preconditioned_network_is_told_in_files_and_guided() {
+    use freeguide::diffusion::Guidance;
+    let gpu = gpu();
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = options(objectives()[7], 64);
+    (options.log_snr_min, options.log_snr_max) = options.objective.default_log_snrs();
+    options.microbatch = 4;
+    train(&gpu, &options, dir.path());
+    let text = std::fs::read_to_string(dir.path().join("config.json")).unwrap();
+    let scheduler = serde_json::from_str::<serde_json::Value>(&text).unwrap()["scheduler"].clone();
+    assert_eq!(scheduler["beta_schedule"], "edm");
+    assert_eq!(scheduler["prediction_type"], "preconditioned");
+    assert_eq!(scheduler["sigma_data"], 0.7);
+    let model = Model::load(&gpu, dir.path()).unwrap();
+    let w = Guidance::from_weight(1.5).unwrap();
+    let asked = requests(3, 1);
+    let drawn = |guiders: &str, kind: SamplerKind| {
+        let method = Method { kind: Some(kind), ..Method::default() };
+        let (guided, guiders) = (guiders.is_empty(), guiders.parse().unwrap());
+        let options = SamplerOptions { method, guided, guiders, ..sampler_options(3, 6) };
+        sampler(&gpu, &model, options).sample(&asked, w, || Ok(())).unwrap()
+    };
+    for kind in [SamplerKind::Heun, SamplerKind::Dpmpp2m] {
+        let plain = drawn("", kind);
+        // Nothing is rescaled, by way of eps all the same.
+        let by_eps = difference(&plain, &drawn("rescale(0)", kind));
+        assert!(by_eps < 0.5, "{kind}: {by_eps} of 255");
+        let other = difference(&plain, &drawn("rescale(1)", kind));
+        assert!(other > by_eps, "{kind}: {other} of 255");
+    }
+    // Another σ_data is another picture.
+    let mut other_data = Model::load(&gpu, dir.path()).unwrap();
+    other_data.config.scheduler.sigma_data = Some(0.3);
+    let options = SamplerOptions { guided: true, ..sampler_options(3, 6) };
+    let other = sampler(&gpu, &other_data, options.clone()).sample(&asked, w, || Ok(())).unwrap();
+    assert_ne!(other, sampler(&gpu, &model, options).sample(&asked, w, || Ok(())).unwrap());
 }
 
 #[test]

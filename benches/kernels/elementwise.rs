@@ -4,8 +4,9 @@ use freeguide::diffusion::guiders::{Annealing, Moment};
 use freeguide::ops::{
     AnnealCondition, DropoutSeeds, Pool, Resize, TeacherMove, Window, add, add_per_sample, anneal_condition,
     annealing_table, average_pool2, cast, concat, dropout, embedding, first_token, mix_classes, mse,
-    normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, silu, softmax,
-    stack_batch, teacher_move, timestep_embedding, upsample_bilinear, upsample_nearest2, window_pool,
+    normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, scale_per_sample, silu,
+    softmax, stack_batch, teacher_move, timestep_embedding, upsample_bilinear, upsample_nearest2,
+    window_pool,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -48,6 +49,10 @@ pub fn run(bench: &mut Bench) {
         bench.measure("elementwise", "scale", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
             let x = r.random(&shape, dtype)?;
             scale(&mut r.cx, &x, 0.7).map(drop)
+        });
+        bench.measure("elementwise", "scale per sample", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+            let (x, factors) = (r.random(&shape, dtype)?, r.random(&[n], DType::F32)?);
+            scale_per_sample(&mut r.cx, &x, &factors).map(drop)
         });
         bench.measure("elementwise", "add per sample", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
             let (x, e) = (r.random(&shape, dtype)?, r.random(&[n, c], DType::F32)?);

@@ -1,5 +1,6 @@
 //! `freeguide train`.
 
+mod network;
 mod options;
 
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use super::shared_args::{
 };
 use super::sheets::Sheets;
 use super::{DeviceArgs, interrupt, number, outputs, pictures, progress, start};
+use network::VariationArgs;
 
 /// Shown first by `--help`.
 const EXAMPLES: &str = "\
@@ -81,6 +83,8 @@ pub struct Args {
     res_blocks: Option<usize>,
     #[command(flatten)]
     attention: AttentionArgs,
+    #[command(flatten)]
+    variations: VariationArgs,
     /// Groups of the group norms; must divide every level's width.
     #[arg(
         long,
@@ -156,33 +160,35 @@ pub struct Args {
     p_uncond: f64,
     #[command(flatten, next_help_heading = "Optimisation")]
     averages: AverageArgs,
-    /// Log SNR at the noisy end.
+    /// Log SNR at the noisy end [default: -20; -8.76, where σ/α is 80, with --schedule edm].
     #[arg(
         long,
         value_name = "F",
-        default_value_t = -20.0,
         allow_negative_numbers = true,
         help_heading = "Optimisation",
         value_parser = number::real(-80.0..=80.0)
     )]
-    lambda_min: f64,
-    /// Log SNR at the clean end.
+    lambda_min: Option<f64>,
+    /// Log SNR at the clean end [default: 20; 12.4, where σ/α is 0.002, with --schedule edm].
     #[arg(
         long,
         value_name = "F",
-        default_value_t = 20.0,
         allow_negative_numbers = true,
         help_heading = "Optimisation", value_parser = number::real(-80.0..=80.0))]
-    lambda_max: f64,
-    /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM), cosine (IDDPM) or flow (the straight path from
-    /// picture to noise).
+    lambda_max: Option<f64>,
+    /// The schedule: continuous (λ drawn as in the CFG paper), linear (DDPM), cosine (IDDPM), flow (the straight path from
+    /// picture to noise) or edm (log-normal noise levels).
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Objective")]
     schedule: TrainSchedule,
     #[command(flatten, next_help_heading = "Objective")]
     steps_total: StepsTotalArgs,
-    /// What the network predicts: eps, x0, v or flow, the velocity of a straight path [default: eps; flow of --schedule flow].
-    #[arg(long, value_name = "eps|x0|v|flow", help_heading = "Objective")]
+    /// What the network predicts: eps, x0, v, flow, the velocity of a straight path, or edm, what EDM's preconditioning leaves to
+    /// it [default: eps; flow of --schedule flow, edm of --schedule edm].
+    #[arg(long, value_name = "eps|x0|v|flow|edm", help_heading = "Objective")]
     predict: Option<Prediction>,
+    /// The standard deviation of the data, for --predict edm [default: 0.5].
+    #[arg(long, value_name = "F", help_heading = "Objective", value_parser = number::real(0.001..=1000.0))]
+    sigma_data: Option<f64>,
     /// Learn the variance of ancestral steps too (IDDPM).
     #[arg(long, help_heading = "Objective")]
     learn_sigma: bool,

@@ -39,7 +39,7 @@ pub struct Args {
     image_size: ImageSizeArgs,
     #[command(flatten)]
     flip: FlipArgs,
-    /// The schedule of the noise, that of the model to be guided: continuous, linear, cosine or flow.
+    /// The schedule of the noise, that of the model to be guided: continuous, linear, cosine, flow or edm.
     #[arg(long, value_name = "NAME", default_value = "continuous", help_heading = "Noise")]
     schedule: TrainSchedule,
     #[command(flatten, next_help_heading = "Noise")]
@@ -129,6 +129,7 @@ impl Args {
             loss: LossKind::CrossEntropy,
             ..Objective::default()
         };
+        (o.log_snr_min, o.log_snr_max) = o.objective.default_log_snrs();
         options.check()?;
         Ok(options)
     }

@@ -71,6 +71,7 @@ impl LossRow {
                         -c1 * sigma
                     }
                 }
+                Prediction::Preconditioned { .. } => c1 * prediction.x_factors(alpha, sigma, posterior).1,
             } as f32,
             log_true: schedule.posterior_log_variance(t) as f32,
             log_small: log_small as f32,

@@ -10,17 +10,23 @@
 //! | previous x (DDPM, section 3.2) | c1 x + c2 z | (out - c2 z)/c1 |
 //! | flow, where α + σ = 1 (arXiv 2209.03003) | eps - x | z - σ out |
 //! | flow towards the data | x - eps | z + σ out |
+//! | preconditioned (arXiv 2206.00364) | (σ/(σ_data r)) x - (σ_data α/r) eps | (σ_data² α/r²) z + (σ σ_data/r) out |
+//!
+//! The last is EDM's table 1 with s = σ/α and its latent z/α: c_skip/α and c_out are the factors of x̂, the network's input is
+//! c_in z/α = z/r with r = √(σ² + σ_data² α²), and its loss weight λ(s) c_out(s)² is 1. The target is (x - c_skip z/α)/c_out
+//! with z put in, where nothing cancels.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::diffusion::sigma::SIGMA_DATA;
 use crate::error::brief;
 use crate::{Error, Result};
 
 /// What the first C channels of a network's output are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Prediction {
     /// The noise.
@@ -36,6 +42,11 @@ pub enum Prediction {
     Flow {
         /// Whether it points from noise to picture.
         towards_data: bool,
+    },
+    /// EDM's: what the skip connection c_skip leaves of the picture, in units of c_out; the network's input is scaled.
+    Preconditioned {
+        /// The standard deviation of the data.
+        sigma_data: f64,
     },
 }
 
@@ -67,6 +78,8 @@ pub struct TargetFactors {
 impl Prediction {
     /// The velocity of a straight path, from picture to noise.
     pub const FLOW: Prediction = Prediction::Flow { towards_data: false };
+    /// EDM's, for pictures.
+    pub const EDM: Prediction = Prediction::Preconditioned { sigma_data: SIGMA_DATA };
 
     /// The training target at (α, σ); `posterior` holds (c1, c2) for [`Prediction::PreviousX`].
     pub fn target(self, alpha: f64, sigma: f64, posterior: (f64, f64)) -> TargetFactors {
@@ -80,6 +93,10 @@ impl Prediction {
                 let sign = if towards_data { -1.0 } else { 1.0 };
                 TargetFactors { of_x: -sign, of_eps: sign, ..none }
             }
+            Prediction::Preconditioned { sigma_data } => {
+                let r = sigma.hypot(sigma_data * alpha);
+                TargetFactors { of_x: sigma / (sigma_data * r), of_eps: -sigma_data * alpha / r, ..none }
+            }
         }
     }
 
@@ -91,7 +108,24 @@ impl Prediction {
             Prediction::V => (alpha, -sigma),
             Prediction::PreviousX => (-posterior.1 / posterior.0, 1.0 / posterior.0),
             Prediction::Flow { towards_data } => (1.0, if towards_data { sigma } else { -sigma }),
+            Prediction::Preconditioned { sigma_data } => {
+                let r = sigma.hypot(sigma_data * alpha);
+                (sigma_data.powi(2) * alpha / r.powi(2), sigma * sigma_data / r)
+            }
         }
+    }
+
+    /// The factor of z in what the network sees: 1 but for EDM's c_in, by which its input has unit variance.
+    pub fn input_factor(self, alpha: f64, sigma: f64) -> f64 {
+        match self {
+            Prediction::Preconditioned { sigma_data } => sigma.hypot(sigma_data * alpha).recip(),
+            _ => 1.0,
+        }
+    }
+
+    /// Whether that factor is another than 1.
+    pub fn scales_input(self) -> bool {
+        matches!(self, Prediction::Preconditioned { .. })
     }
 
     /// The name that configurations use.
@@ -103,10 +137,11 @@ impl Prediction {
             Prediction::PreviousX => "previous_sample",
             Prediction::Flow { towards_data: false } => "flow_prediction",
             Prediction::Flow { towards_data: true } => "flow_prediction_towards_data",
+            Prediction::Preconditioned { .. } => "preconditioned",
         }
     }
 
-    /// The prediction of a name in a configuration.
+    /// The prediction of a name in a configuration; σ_data stands beside it there, and is that of pictures here.
     ///
     /// # Errors
     /// [`Error::Config`] listing the names.
@@ -119,10 +154,11 @@ impl Prediction {
             Prediction::PreviousX,
             Prediction::FLOW,
             backwards,
+            Prediction::EDM,
         ];
         all.into_iter().find(|prediction| prediction.config_name() == name).ok_or_else(|| {
             Error::Config(format!(
-                "prediction {name:?} is not known; there are epsilon, sample, v_prediction, previous_sample, flow_prediction and flow_prediction_towards_data", name = brief(name)))
+                "prediction {name:?} is not known; there are epsilon, sample, v_prediction, previous_sample, flow_prediction, flow_prediction_towards_data and preconditioned", name = brief(name)))
         })
     }
 }
@@ -165,8 +201,9 @@ impl FromStr for Prediction {
             "x0" => Ok(Prediction::X0),
             "v" => Ok(Prediction::V),
             "flow" => Ok(Prediction::FLOW),
+            "edm" => Ok(Prediction::EDM),
             _ => Err(Error::Config(format!(
-                "`{text}` is no prediction; there are eps, x0, v and flow",
+                "`{text}` is no prediction; there are eps, x0, v, flow and edm",
                 text = brief(text)
             ))),
         }
@@ -181,6 +218,7 @@ impl fmt::Display for Prediction {
             Prediction::V => "v",
             Prediction::PreviousX => "previous x",
             Prediction::Flow { .. } => "flow",
+            Prediction::Preconditioned { .. } => "edm",
         })
     }
 }
@@ -189,11 +227,43 @@ impl fmt::Display for Prediction {
 mod tests {
     use super::*;
 
+    /// Table 1 of EDM as it is printed, in y = x + s n: D(y; s) = c_skip y + c_out F(c_in y), and the loss λ (D - x)².
+    #[test]
+    fn preconditioning_is_that_of_edms_table() {
+        for (sigma_data, s, x, n) in
+            [(0.5f64, 0.002f64, 0.3, -1.1), (0.5, 1.7, -0.8, 0.4), (1.3, 80.0, 0.9, 2.0)]
+        {
+            let (alpha, sigma) = (1.0 / s.hypot(1.0), s / s.hypot(1.0));
+            let prediction = Prediction::Preconditioned { sigma_data };
+            let (y, z) = (x + s * n, alpha * x + sigma * n);
+            let total = s.powi(2) + sigma_data.powi(2);
+            let (c_skip, c_out) = (sigma_data.powi(2) / total, s * sigma_data / total.sqrt());
+            let c_in = 1.0 / total.sqrt();
+            let close = |a: f64, b: f64| assert!((a - b).abs() < 1e-12 * a.abs().max(1.0), "{a} {b} at {s}");
+            close(prediction.input_factor(alpha, sigma) * z, c_in * y);
+            let target = prediction.target(alpha, sigma, (1.0, 0.0));
+            let f = target.of_x * x + target.of_eps * n;
+            assert!((c_out * f - (x - c_skip * y)).abs() < 1e-12, "the target at {s}");
+            let (of_z, of_out) = prediction.x_factors(alpha, sigma, (1.0, 0.0));
+            for out in [f, 0.7] {
+                close(of_z * z + of_out * out, c_skip * y + c_out * out);
+            }
+            // The weight of the error of F.
+            close((s.powi(2) + sigma_data.powi(2)) / (s * sigma_data).powi(2) * of_out.powi(2), 1.0);
+        }
+        // Data of variance 1: the velocity, but for its sign.
+        let unit = Prediction::Preconditioned { sigma_data: 1.0 }.target(0.6, 0.8, (1.0, 0.0));
+        let v = Prediction::V.target(0.6, 0.8, (1.0, 0.0));
+        assert!((unit.of_x + v.of_x).abs() < 1e-15 && (unit.of_eps + v.of_eps).abs() < 1e-15);
+    }
+
     #[test]
     fn every_prediction_gives_the_picture_back() {
         let (alpha, sigma, x, eps): (f64, f64, f64, f64) = (0.6, 0.8, -0.7, 1.3);
         let (z, posterior) = (alpha * x + sigma * eps, (0.3, 0.65));
-        for prediction in [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::PreviousX] {
+        for prediction in
+            [Prediction::Eps, Prediction::X0, Prediction::V, Prediction::PreviousX, Prediction::EDM]
+        {
             let target = prediction.target(alpha, sigma, posterior);
             let out = target.of_x * x + target.of_z * z + target.of_eps * eps;
             let (of_z, of_out) = prediction.x_factors(alpha, sigma, posterior);
@@ -210,6 +280,7 @@ mod tests {
             assert!((of_z * z + of_out * out - x).abs() < 1e-14, "{prediction}");
             assert_eq!(Prediction::from_config_name(prediction.config_name()).unwrap(), prediction);
         }
+        assert_eq!(Prediction::from_config_name("preconditioned").unwrap(), Prediction::EDM);
         assert!("y".parse::<Prediction>().is_err() && Prediction::from_config_name("eps").is_err());
         assert_eq!(Variance::from_config_name("learned_range").unwrap(), Variance::LearnedRange);
         assert!(Variance::from_config_name("small").is_err());

@@ -1,25 +1,36 @@
 //! Training the small classifier of `--features auto`.
 
-use crate::autograd::backprop;
 use crate::data::transform::prepare;
 use crate::data::{CropOffset, Dataset};
 use crate::error::{Error, Result};
-use crate::gpu::Gpu;
-use crate::nn::Arena;
-use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
+use crate::gpu::{Buffer, Gpu};
+use crate::nn::{Lesson, Loss, Optimised, StepRates, StepSettings, Weights, half_cosine};
+use crate::ops::{self, AdamW};
 use crate::random::{Stream, words};
 use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::classifier::{ClassifierNetwork, ClassifierShape, PictureClassifier};
-use super::network::{FeatureNetwork, Pictures};
+use super::network::{FeatureNetwork, Pictures, most_probable};
 
 /// Pictures a step.
 const BATCH: usize = 64;
 /// The learning rate after its rise; it falls along a half cosine.
 const LEARNING_RATE: f64 = 2e-3;
+/// The share of the steps over which the learning rate rises.
+const RISE: f64 = 0.02;
+/// Decoupled weight decay.
+const WEIGHT_DECAY: f64 = 0.05;
+/// The largest norm of the gradient.
+const GRAD_CLIP: f64 = 1.0;
+/// The rate of the weights' moving average, which is the classifier.
+const EMA_RATE: f64 = 0.99;
+/// Steps that are submitted before the device is waited for.
+const STEPS_AHEAD: usize = 16;
 /// Every so many pictures one is left out of training, to judge by.
 const HELD_OUT: usize = 10;
+/// Held-out pictures that are judged at a time.
+const JUDGED_AT_ONCE: usize = 512;
 
 /// Pictures to train on where nothing else is asked for: each 15 times, within bounds.
 pub fn default_images(dataset: &Dataset) -> usize {
@@ -51,95 +62,117 @@ pub fn train_classifier(
     let bytes = sizes::bytes("a batch of pictures", &[BATCH, size, size, channels], 4)?;
     sizes::check_host("a batch of pictures to learn features on", bytes, "bring them to a smaller size")?;
     let network = ClassifierNetwork::new(ClassifierShape { size, channels, classes: dataset.num_classes() })?;
-    let parameters = network.parameters().clone();
-    let [params, gradients, first, second, average] =
-        ["parameters", "gradients", "first moment", "second moment", "average"]
-            .map(|label| parameters.arena(gpu, label, 1));
-    let (params, gradients, first, second, average) = (params?, gradients?, first?, second?, average?);
-    let values = parameters.initial_values(seed);
-    params.write(gpu, 0, &values)?;
-    average.write(gpu, 0, &values)?;
-
-    // One step: the network, its loss, its gradients, AdamW and the average.
-    let count = BATCH * size * size * channels;
-    let pictures = gpu.buffer("pictures", count.next_multiple_of(4) as u64)?;
-    let labels = gpu.buffer("labels", (BATCH * 4) as u64)?;
-    let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
-    let mut cx = Context::with_tape(gpu);
-    let weights = params.weights(&parameters, 0);
-    weights.track(&mut cx, &gradients.weights(&parameters, 0));
-    let bytes = Tensor::over(&pictures, &[count.div_ceil(4)], DType::U32);
-    let x = ops::pixels(&mut cx, &bytes, [BATCH, size, size, channels])?;
-    let recorded = network.forward(&mut cx, &weights, &x)?;
-    let labels_tensor = Tensor::over(&labels, &[BATCH], DType::U32);
-    let loss = ops::cross_entropy(&mut cx, &recorded.logits, &labels_tensor, 1.0 / BATCH as f32)?.loss;
-    backprop(&mut cx, &loss)?;
-    let mut controls = Controls::new(&cx, &OptimizerState::new(false), false)?;
-    controls.hyper = Tensor::over(&hyper, &[4], DType::F32);
-    let flat = [&params, &gradients, &first, &second, &average].map(Arena::flat);
-    let arena = |i: usize| OptimizerArena {
-        params: &flat[0][i],
-        grads: &flat[1][i],
-        first_moments: &flat[2][i],
-        second_moments: &flat[3][i],
-        ema: Some(&flat[4][i]),
-    };
-    let arenas: Vec<_> = (0..flat[0].len()).map(arena).collect();
-    AdamW::default().step(&mut cx, &arenas, &controls, &[0.99])?;
-    let plan = cx.finish("classifier training step")?;
-
-    let decoded = |index: usize| -> Result<Option<Vec<u8>>> {
-        let image = dataset.decode_good(index)?;
-        Ok(image.map(|image| prepare(&image, size, CropOffset::CENTER, false).pixels))
-    };
-    let trained_on: Vec<usize> =
-        (0..dataset.len()).filter(|index| index % HELD_OUT != HELD_OUT - 1).collect();
-    // In the place of a damaged picture, the next good one.
-    let good_from = |place: usize| -> Result<(usize, Vec<u8>)> {
-        for &index in trained_on[place..].iter().chain(&trained_on[..place]) {
-            if let Some(pixels) = decoded(index)? {
-                return Ok((index, pixels));
-            }
-        }
-        Err(Error::Config(format!("{}: not one of its pictures can be decoded", dataset.name)))
-    };
-    let steps = images.div_ceil(BATCH).max(1);
-    for step in 0..steps {
-        let (mut pixels, mut batch_labels) = (Vec::with_capacity(count), Vec::with_capacity(BATCH));
-        for place in 0..BATCH {
-            // Drawn with replacement: as even as an epoch's order over so many draws, and simpler.
-            let word = words(seed, (place / 4) as u32, step as u64, Stream::Shuffle)[place % 4];
-            let (index, picture) = good_from(((u64::from(word) * trained_on.len() as u64) >> 32) as usize)?;
-            pixels.extend(picture);
-            batch_labels.push(dataset.label(index));
-        }
-        pixels.resize(count.next_multiple_of(4), 0);
-        let rise = ((step + 1) as f64 / (0.02 * steps as f64).max(1.0)).min(1.0);
-        let fall = 0.5 * (1.0 + (std::f64::consts::PI * step as f64 / steps as f64).cos());
-        let rates = [(LEARNING_RATE * rise * fall) as f32, 0.05, 1.0, 0.0];
-        gpu.write(&pictures, 0, &pixels)?;
-        gpu.write(&labels, 0, bytemuck::cast_slice(&batch_labels))?;
-        gpu.write(&hyper, 0, bytemuck::cast_slice(&rates))?;
-        plan.run()?;
-        if step % 16 == 15 {
-            gpu.wait()?;
-        }
-        on_step(((step + 1) * BATCH).min(images), images)?;
-    }
-
-    let values = average.read(gpu, &parameters, 0)?;
+    let values = learnt(gpu, dataset, &network, images, seed, &mut on_step)?;
     let identity = format!(
         "classifier of {} ({}), {images} pictures, seed {seed}, average that warmed up",
         dataset.name,
         dataset.fingerprint()
     );
     let judge = PictureClassifier::new(gpu, network.clone(), values.clone(), identity.clone(), 0.0)?;
+    let right = share_of_right(&judge, dataset)?;
+    let trained = PictureClassifier::new(gpu, network, values, identity, right)?;
+    Ok(trained.named(dataset.class_names.clone()))
+}
+
+/// The classes of a batch of pictures, and the cross-entropy.
+struct ClassesOfPictures<'a> {
+    network: &'a ClassifierNetwork,
+    /// `[N, H, W, C]`.
+    shape: [usize; 4],
+    /// Bytes, four a word.
+    pictures: &'a Buffer,
+    labels: &'a Buffer,
+}
+
+impl Lesson for ClassesOfPictures<'_> {
+    fn record(&self, cx: &mut Context, weights: &Weights) -> Result<Loss> {
+        let ClassesOfPictures { network, shape, pictures, labels } = self;
+        let (n, count) = (shape[0], shape.iter().product::<usize>());
+        let bytes = Tensor::over(pictures, &[count.div_ceil(4)], DType::U32);
+        let x = ops::pixels(cx, &bytes, *shape)?;
+        let recorded = network.forward(cx, weights, &x)?;
+        let labels = Tensor::over(labels, &[n], DType::U32);
+        let found = ops::cross_entropy(cx, &recorded.logits, &labels, 1.0 / n as f32)?;
+        Ok(Loss { value: found.loss, read: Vec::new() })
+    }
+}
+
+/// The average of the weights after all steps.
+fn learnt(
+    gpu: &Gpu,
+    dataset: &Dataset,
+    network: &ClassifierNetwork,
+    images: usize,
+    seed: u64,
+    on_step: &mut impl FnMut(usize, usize) -> Result<()>,
+) -> Result<Vec<Vec<f32>>> {
+    let shape = [BATCH, dataset.image_size(), dataset.image_size(), dataset.channels];
+    let bytes = shape.iter().product::<usize>().next_multiple_of(4);
+    let pictures = gpu.buffer("pictures", bytes as u64)?;
+    let labels = gpu.buffer("labels", (BATCH * 4) as u64)?;
+    let optimised = Optimised::new(gpu, network.parameters(), 1, seed)?;
+    let lesson = ClassesOfPictures { network, shape, pictures: &pictures, labels: &labels };
+    let settings = StepSettings {
+        name: "classifier training",
+        dtype: DType::F32,
+        in_parts: false,
+        adam: AdamW::default(),
+        ema_rates: &[EMA_RATE],
+    };
+    let recorded = optimised.record(gpu, &lesson, settings)?;
+    let trained_on: Vec<usize> =
+        (0..dataset.len()).filter(|index| index % HELD_OUT != HELD_OUT - 1).collect();
+    let steps = images.div_ceil(BATCH).max(1);
+    for step in 0..steps {
+        let (mut pixels, mut batch_labels) = (Vec::with_capacity(bytes), Vec::with_capacity(BATCH));
+        for place in 0..BATCH {
+            // Drawn with replacement: as even as an epoch's order over so many draws, and simpler.
+            let word = words(seed, (place / 4) as u32, step as u64, Stream::Shuffle)[place % 4];
+            let drawn = ((u64::from(word) * trained_on.len() as u64) >> 32) as usize;
+            let (index, picture) = good_from(dataset, &trained_on, drawn)?;
+            pixels.extend(picture);
+            batch_labels.push(dataset.label(index));
+        }
+        pixels.resize(bytes, 0);
+        let learning_rate = half_cosine(LEARNING_RATE, step, steps, RISE);
+        let rates = StepRates { learning_rate, weight_decay: WEIGHT_DECAY, grad_clip: GRAD_CLIP };
+        gpu.write(&pictures, 0, &pixels)?;
+        gpu.write(&labels, 0, bytemuck::cast_slice(&batch_labels))?;
+        optimised.set_rates(gpu, rates)?;
+        recorded.gradients.run()?;
+        if step % STEPS_AHEAD == STEPS_AHEAD - 1 {
+            gpu.wait()?;
+        }
+        on_step(((step + 1) * BATCH).min(images), images)?;
+    }
+    optimised.averages.read(gpu, network.parameters(), 0)
+}
+
+/// The pixels of a picture at the set's size; none where it is damaged.
+fn decoded(dataset: &Dataset, index: usize) -> Result<Option<Vec<u8>>> {
+    let image = dataset.decode_good(index)?;
+    Ok(image.map(|image| prepare(&image, dataset.image_size(), CropOffset::CENTER, false).pixels))
+}
+
+/// The first good picture of `order` from `place` on.
+fn good_from(dataset: &Dataset, order: &[usize], place: usize) -> Result<(usize, Vec<u8>)> {
+    for &index in order[place..].iter().chain(&order[..place]) {
+        if let Some(pixels) = decoded(dataset, index)? {
+            return Ok((index, pixels));
+        }
+    }
+    Err(Error::Config(format!("{}: not one of its pictures can be decoded", dataset.name)))
+}
+
+/// The share of the held-out pictures whose class a classifier finds.
+fn share_of_right(judge: &PictureClassifier, dataset: &Dataset) -> Result<f64> {
+    let (size, channels) = (dataset.image_size(), dataset.channels);
     let held_out: Vec<usize> = (HELD_OUT - 1..dataset.len()).step_by(HELD_OUT).collect();
     let (mut right, mut judged) = (0, 0);
-    for part in held_out.chunks(512) {
+    for part in held_out.chunks(JUDGED_AT_ONCE) {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for &index in part {
-            if let Some(picture) = decoded(index)? {
+            if let Some(picture) = decoded(dataset, index)? {
                 pixels.extend(picture);
                 labels.push(dataset.label(index));
             }
@@ -149,10 +182,8 @@ pub fn train_classifier(
         }
         judged += labels.len();
         let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
-        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::network::most_probable);
+        let taken_for = said.probabilities.chunks(dataset.num_classes()).map(most_probable);
         right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }
-    let right = right as f64 / judged.max(1) as f64;
-    let trained = PictureClassifier::new(gpu, network, values, identity, right)?;
-    Ok(trained.named(dataset.class_names.clone()))
+    Ok(right as f64 / judged.max(1) as f64)
 }

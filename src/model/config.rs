@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, FlowSchedule, LevelSource, Method, Prediction,
-    Process, SamplerKind, Variance, zero_terminal_snr,
+    Process, SamplerKind, SigmaSchedule, Variance, zero_terminal_snr,
 };
 use crate::error::{Error, Result, brief, one_line};
 use crate::nn::UNetConfig;
@@ -19,11 +19,14 @@ use super::trained_rows::TrainedRows;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SchedulerConfig {
-    /// `continuous` (CFG section 2), `flow` (a straight path), or the discrete `linear` (DDPM), `cosine` (IDDPM),
+    /// `continuous` (CFG section 2), `flow` (a straight path), `edm` (EDM's noise levels), or the discrete `linear` (DDPM), `cosine` (IDDPM),
     /// `scaled_linear` (latent diffusion) or `sigmoid`.
     pub beta_schedule: String,
-    /// What the network predicts: `epsilon` (the noise), `sample`, `v_prediction` or `flow_prediction`.
+    /// What the network predicts: `epsilon` (the noise), `sample`, `v_prediction`, `flow_prediction` or `preconditioned` (EDM's).
     pub prediction_type: String,
+    /// The standard deviation of the data of a preconditioned network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sigma_data: Option<f64>,
     /// λ at the noisy end; 0 where the schedule is discrete.
     #[serde(default)]
     pub log_snr_min: f64,
@@ -59,6 +62,7 @@ impl SchedulerConfig {
         SchedulerConfig {
             beta_schedule: "continuous".into(),
             prediction_type: Prediction::Eps.config_name().into(),
+            sigma_data: None,
             log_snr_min,
             log_snr_max,
             num_train_timesteps: None,
@@ -76,6 +80,19 @@ impl SchedulerConfig {
         SchedulerConfig {
             beta_schedule: FLOW.into(),
             prediction_type: Prediction::FLOW.config_name().into(),
+            ..Self::continuous(log_snr_min, log_snr_max)
+        }
+    }
+
+    /// The scheduler of EDM's noise levels.
+    pub fn edm(log_snr_min: f64, log_snr_max: f64, prediction: Prediction) -> Self {
+        SchedulerConfig {
+            beta_schedule: EDM.into(),
+            prediction_type: prediction.config_name().into(),
+            sigma_data: match prediction {
+                Prediction::Preconditioned { sigma_data } => Some(sigma_data),
+                _ => None,
+            },
             ..Self::continuous(log_snr_min, log_snr_max)
         }
     }
@@ -101,13 +118,24 @@ impl SchedulerConfig {
     /// # Errors
     /// [`Error::Config`] for a schedule, prediction or variance this version does not know, or a discrete one without T.
     pub fn process(&self) -> Result<Process> {
-        let prediction = Prediction::from_config_name(&self.prediction_type)?;
+        let prediction = match (Prediction::from_config_name(&self.prediction_type)?, self.sigma_data) {
+            (Prediction::Preconditioned { .. }, Some(sigma_data)) => {
+                Prediction::Preconditioned { sigma_data }
+            }
+            (prediction, None) => prediction,
+            (prediction, Some(_)) => {
+                return Err(Error::Config(format!(
+                    "`sigma_data` is of the prediction preconditioned, and this network predicts {prediction}"
+                )));
+            }
+        };
         let continuous = match self.beta_schedule.as_str() {
             "continuous" => {
                 let schedule = ContinuousSchedule::new(self.log_snr_min, self.log_snr_max)?;
                 Some(LevelSource::Continuous(schedule))
             }
             FLOW => Some(LevelSource::Flow(FlowSchedule::new(self.log_snr_min, self.log_snr_max)?)),
+            EDM => Some(LevelSource::Sigma(SigmaSchedule::new(self.log_snr_min, self.log_snr_max)?)),
             _ => None,
         };
         if let Some(levels) = continuous {
@@ -141,7 +169,7 @@ impl SchedulerConfig {
     fn betas(&self, steps: Result<usize>) -> Result<Vec<f64>> {
         let schedule: BetaSchedule = self.beta_schedule.parse().map_err(|_| {
             Error::Config(format!(
-                "schedule {:?} is not known here; there are continuous, flow, linear, cosine, scaled_linear and sigmoid",
+                "schedule {:?} is not known here; there are continuous, flow, edm, linear, cosine, scaled_linear and sigmoid",
                 brief(&self.beta_schedule)
             ))
         })?;
@@ -178,6 +206,8 @@ impl SchedulerConfig {
 
 /// What files call the schedule of a straight path.
 const FLOW: &str = "flow";
+/// What they call EDM's noise levels.
+const EDM: &str = "edm";
 
 /// Steps of sampling where a model's files name none: those of guided-diffusion's published samples.
 pub(super) const STEPS: usize = 250;

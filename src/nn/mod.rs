@@ -6,6 +6,7 @@
 mod arena;
 pub mod layers;
 pub mod mlp;
+mod optimised;
 pub mod parameters;
 mod pass;
 pub mod unet;
@@ -13,6 +14,7 @@ pub mod weights;
 
 pub use arena::Arena;
 pub use mlp::{Mlp, MlpConfig};
+pub use optimised::{Lesson, Loss, Optimised, RecordedStep, StepRates, StepSettings, half_cosine};
 pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
 pub use pass::{Dropout, Pass};
 pub use unet::{Classifier, UNet, UNetConfig};

@@ -105,6 +105,17 @@ impl StepRecorder<'_> {
         Ok(times)
     }
 
+    /// z as networks see it, where that is another.
+    fn input(&self, cx: &mut Context, which: Which) -> Result<Option<Tensor>> {
+        if !self.walk.scales_input {
+            return Ok(None);
+        }
+        let Slots { z, counter, .. } = self.slots;
+        let factors = cx.output("input scales", &z.shape()[..1], DType::F32)?;
+        ops::step_inputs(cx, self.moves(which), counter, &factors)?;
+        ops::scale_per_sample(cx, z, &factors).map(Some)
+    }
+
     /// What guides by a gradient, `[N, H, W, C]`.
     fn gradient(&self, cx: &mut Context) -> Result<Option<Tensor>> {
         let Some(guide) = self.guide else { return Ok(None) };
@@ -124,13 +135,14 @@ impl StepRecorder<'_> {
         };
         let told_time = evaluations.iter().any(|evaluation| evaluation.of.takes_time());
         let times = if told_time { Some(self.times(cx, which)?) } else { None };
+        let input = self.input(cx, which)?;
         let annealed = self.guiders().and_then(Guiders::annealing);
         let mut all: Option<Tensor> = None;
         for Evaluation { of, rows, conditions } in evaluations {
             let conditions = if which == Which::First { self.mixed } else { *conditions };
             let rows = rows.as_ref().map(|rows| first(rows, conditions * samples));
             let shown = Shown {
-                z,
+                z: input.as_ref().unwrap_or(z),
                 times: times.as_ref(),
                 moves: self.moves(which),
                 counter,

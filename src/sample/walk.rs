@@ -2,7 +2,7 @@
 
 use crate::diffusion::guiders::steps_of;
 use crate::diffusion::{
-    Guiders, Prediction, Process, SamplerKind, StepCoefficients, StepRow, StepScalars, Variance,
+    Guiders, Level, Move, Prediction, Process, SamplerKind, StepCoefficients, StepRow, StepScalars, Variance,
 };
 use crate::error::{Error, Result};
 use crate::ops;
@@ -34,6 +34,8 @@ pub(crate) struct Walk {
     pub form: Form,
     /// What becomes eps before guiders see it.
     pub convert: Option<Prediction>,
+    /// Whether the network sees z times a factor of each move.
+    pub scales_input: bool,
     /// The sampler's own numbers, before guiders changed them.
     pub steps: Vec<StepCoefficients>,
     rows: Rows,
@@ -73,12 +75,20 @@ impl Walk {
         let prediction = if convert.is_some() { Prediction::Eps } else { process.prediction };
         // In continuous time 1/α is 22,026 at the start: there only the form with the clip after it is sane.
         let in_step = !process.is_continuous() && matches!(kind, SamplerKind::Ancestral | SamplerKind::Ddim);
-        let rows = guiders.moves(&moves);
-        let rows = rows.iter().map(|step| StepRow::new(step, prediction)).collect::<Result<_>>()?;
+        let row = |step: &Move| -> Result<StepRow> {
+            let row = StepRow::new(step, prediction)?;
+            let Level { alpha, sigma, .. } = step.level;
+            Ok(match process.prediction.scales_input() {
+                true => row.with_input(process.prediction.input_factor(alpha, sigma)),
+                false => row,
+            })
+        };
+        let rows = guiders.moves(&moves).iter().map(row).collect::<Result<_>>()?;
         let (multistep, gradient_in_step) = (kind.is_multistep(), by_gradient && in_step);
         Ok(Walk {
             form: Form::Moves { variance, multistep, gradient_in_step },
             convert,
+            scales_input: process.prediction.scales_input(),
             steps: steps_of(&moves),
             rows: Rows::Moves(rows),
             eps_factor: guiders.eps_factor() as f32,
@@ -90,7 +100,7 @@ impl Walk {
         let (changed, _) = guiders.steps(&chain);
         let rows = Rows::Ancestral(changed.iter().map(StepCoefficients::scalars).collect());
         let eps_factor = guiders.eps_factor() as f32;
-        Walk { form: Form::Ancestral, convert: None, steps: chain, rows, eps_factor }
+        Walk { form: Form::Ancestral, convert: None, scales_input: false, steps: chain, rows, eps_factor }
     }
 
     /// How often the network is evaluated.

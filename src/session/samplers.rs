@@ -102,6 +102,19 @@ fn every_sampler_runs_in_a_session() {
     check(&discrete(), None, own, &[Request { seed: 3, ..Request::default() }], "the model's own sampler");
 }
 
+/// The scale of its input is a word of the moves that a request writes.
+#[test]
+fn preconditioned_networks_see_scaled_latents() {
+    let scheduler = SchedulerConfig::edm(-8.0, 10.0, Prediction::EDM);
+    let model = of(tiny(), scheduler);
+    let asked = [request(1, 1.5, 7), request(2, 0.0, 8)];
+    for kind in [SamplerKind::Heun, SamplerKind::Dpmpp2mSde] {
+        check(&model, None, of_kind(kind), &asked, &format!("{kind} of a preconditioned network"));
+    }
+    let guiders = SessionOptions { guiders: "rescale(0.5)".parse().unwrap(), ..Default::default() };
+    check(&model, None, guiders, &asked, "guiders of a preconditioned network");
+}
+
 #[test]
 fn distilled_networks_are_told_the_weight() {
     let network = UNetConfig { guidance_range: Some([0.0, 4.0]), ..tiny() };

@@ -5,21 +5,25 @@
 //! 22026, and without a clip, which the toy has none of, the chain would not recover from its first step. With
 //! eps = σ z + α v the error of v reaches x̂ at its own size.
 
-use std::f64::consts::PI;
-
-use crate::autograd::backprop;
 use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{ContinuousSchedule, TrainDraws};
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Readback};
-use crate::nn::{Arena, Mlp, MlpConfig};
-use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
+use crate::gpu::{Buffer, Gpu, Readback};
+use crate::nn::{
+    Arena, Lesson, Loss, Mlp, MlpConfig, Optimised, RecordedStep, StepRates, StepSettings, Weights,
+    half_cosine,
+};
+use crate::ops::{self, AdamW};
 use crate::random::{Stream, normal, words};
 use crate::sizes::MOST_BATCH;
 use crate::tensor::{Context, DType, Tensor};
 
 /// Channels of the network's time embedding.
 const TIME_CHANNELS: usize = 16;
+/// The share of the steps over which the learning rate rises.
+const RISE: f64 = 0.01;
+/// The largest norm of the gradient.
+const GRAD_CLIP: f64 = 1.0;
 
 /// What the network is told of 1000·2θ/π: from 0 to 10, so that the embedding's waves are as slow as v changes.
 pub(super) fn network_time(time_embedding: f64) -> f64 {
@@ -91,14 +95,54 @@ pub struct ToyTraining {
     options: ToyTrainingOptions,
     draws: TrainDraws,
     network: ToyNetwork,
-    plan: Plan,
-    loss: Buffer,
-    points: Buffer,
-    targets: Buffer,
-    times: Buffer,
-    labels: Buffer,
-    hyper: Buffer,
+    optimised: Optimised,
+    recorded: RecordedStep,
+    inputs: Inputs,
     done: usize,
+}
+
+/// What the host writes of each point.
+struct Inputs {
+    /// z, `[N, 2]` f32.
+    points: Buffer,
+    /// v, `[N, 2]` f32.
+    targets: Buffer,
+    /// `[N]` f32.
+    times: Buffer,
+    /// `[N]` u32.
+    labels: Buffer,
+}
+
+impl Inputs {
+    fn new(gpu: &Gpu, points: usize) -> Result<Inputs> {
+        let of = |label: &str, words: usize| gpu.buffer(label, (points * words * 4) as u64);
+        Ok(Inputs {
+            points: of("z", 2)?,
+            targets: of("v", 2)?,
+            times: of("times", 1)?,
+            labels: of("labels", 1)?,
+        })
+    }
+}
+
+/// v_θ(z, c) and its mean squared error.
+struct Velocities<'a> {
+    mlp: &'a Mlp,
+    inputs: &'a Inputs,
+    points: usize,
+}
+
+impl Lesson for Velocities<'_> {
+    fn record(&self, cx: &mut Context, weights: &Weights) -> Result<Loss> {
+        let Velocities { mlp, inputs, points: n } = *self;
+        let [z, v] =
+            [&inputs.points, &inputs.targets].map(|buffer| Tensor::over(buffer, &[n, 2], DType::F32));
+        let times = Tensor::over(&inputs.times, &[n], DType::F32);
+        let labels = Tensor::over(&inputs.labels, &[n], DType::U32);
+        let predicted = mlp.forward(cx, weights, &z, &times, &labels)?;
+        let value = ops::mse(cx, &predicted, &v)?;
+        Ok(Loss { read: vec![value.clone()], value })
+    }
 }
 
 impl ToyTraining {
@@ -121,64 +165,22 @@ impl ToyTraining {
             time_channels: TIME_CHANNELS,
             classes: CLASSES,
         })?;
-        let [params, gradients, first, second, average] =
-            ["parameters", "gradients", "first moment", "second moment", "average"]
-                .map(|label| mlp.parameters().arena(gpu, label, 1));
-        let (params, gradients, first, second, average) = (params?, gradients?, first?, second?, average?);
-        let values = mlp.parameters().initial_values(options.seed);
-        params.write(gpu, 0, &values)?;
-        average.write(gpu, 0, &values)?;
-        let points = gpu.buffer("z", (n * 8) as u64)?;
-        let targets = gpu.buffer("v", (n * 8) as u64)?;
-        let times = gpu.buffer("times", (n * 4) as u64)?;
-        let labels = gpu.buffer("labels", (n * 4) as u64)?;
-        let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
-
-        // v_θ(z, c), its loss and its gradients.
-        let mut cx = Context::with_tape(gpu);
-        let weights = params.weights(mlp.parameters(), 0);
-        weights.track(&mut cx, &gradients.weights(mlp.parameters(), 0));
-        let (z, v) =
-            (Tensor::over(&points, &[n, 2], DType::F32), Tensor::over(&targets, &[n, 2], DType::F32));
-        let (at, conditions) =
-            (Tensor::over(&times, &[n], DType::F32), Tensor::over(&labels, &[n], DType::U32));
-        let predicted = mlp.forward(&mut cx, &weights, &z, &at, &conditions)?;
-        let loss = ops::mse(&mut cx, &predicted, &v)?;
-        cx.keep(&loss);
-        backprop(&mut cx, &loss)?;
-
-        // AdamW and the average.
-        let mut controls = Controls::new(&cx, &OptimizerState::new(false), false)?;
-        controls.hyper = Tensor::over(&hyper, &[4], DType::F32);
-        let flat = [&params, &gradients, &first, &second, &average].map(Arena::flat);
-        let arena = |i: usize| OptimizerArena {
-            params: &flat[0][i],
-            grads: &flat[1][i],
-            first_moments: &flat[2][i],
-            second_moments: &flat[3][i],
-            ema: Some(&flat[4][i]),
+        let optimised = Optimised::new(gpu, mlp.parameters(), 1, options.seed)?;
+        let inputs = Inputs::new(gpu, n)?;
+        let settings = StepSettings {
+            name: "toy training",
+            dtype: DType::F32,
+            in_parts: false,
+            adam: AdamW::default(),
+            ema_rates: &[options.ema_rate],
         };
-        let arenas: Vec<_> = (0..flat[0].len()).map(arena).collect();
-        AdamW::default().step(&mut cx, &arenas, &controls, &[options.ema_rate])?;
-        let plan = cx.finish("toy training step")?;
-        let loss = plan.kept(loss.storage()).cloned().expect("the loss was kept");
+        let lesson = Velocities { mlp: &mlp, inputs: &inputs, points: n };
+        let recorded = optimised.record(gpu, &lesson, settings)?;
         let schedule = ContinuousSchedule::default();
         let draws = TrainDraws::new(schedule, options.seed, options.unconditional_probability)?;
-        let (gpu, options, network) = (gpu.clone(), options.clone(), ToyNetwork { mlp, average });
-        Ok(ToyTraining {
-            gpu,
-            options,
-            draws,
-            network,
-            plan,
-            loss,
-            points,
-            targets,
-            times,
-            labels,
-            hyper,
-            done: 0,
-        })
+        let network = ToyNetwork { mlp, average: optimised.averages.clone() };
+        let (gpu, options) = (gpu.clone(), options.clone());
+        Ok(ToyTraining { gpu, options, draws, network, optimised, recorded, inputs, done: 0 })
     }
 
     /// Steps taken.
@@ -200,28 +202,22 @@ impl ToyTraining {
             times.push(network_time(draw.time_embedding) as f32);
             labels.push(if draw.drop_label { self.network.mlp.null_label() } else { class });
         }
-        let hyper = [self.learning_rate() as f32, 0.0, 1.0, 0.0];
-        self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
-        self.gpu.write(&self.points, 0, bytemuck::cast_slice(&points))?;
-        self.gpu.write(&self.targets, 0, bytemuck::cast_slice(&targets))?;
-        self.gpu.write(&self.times, 0, bytemuck::cast_slice(&times))?;
-        self.gpu.write(&self.labels, 0, bytemuck::cast_slice(&labels))?;
-        self.plan.run()?;
+        let ToyTrainingOptions { learning_rate, steps, .. } = self.options;
+        let learning_rate = half_cosine(learning_rate, self.done, steps, RISE);
+        let rates = StepRates { learning_rate, weight_decay: 0.0, grad_clip: GRAD_CLIP };
+        self.optimised.set_rates(&self.gpu, rates)?;
+        self.gpu.write(&self.inputs.points, 0, bytemuck::cast_slice(&points))?;
+        self.gpu.write(&self.inputs.targets, 0, bytemuck::cast_slice(&targets))?;
+        self.gpu.write(&self.inputs.times, 0, bytemuck::cast_slice(&times))?;
+        self.gpu.write(&self.inputs.labels, 0, bytemuck::cast_slice(&labels))?;
+        self.recorded.gradients.run()?;
         self.done += 1;
         Ok(())
     }
 
-    /// The rate of the step to come.
-    fn learning_rate(&self) -> f64 {
-        let (done, steps) = (self.done as f64, self.options.steps.max(1) as f64);
-        let rise = ((done + 1.0) / (steps / 100.0)).min(1.0);
-        let fall = 0.5 + 0.5 * (PI * (done / steps).min(1.0)).cos();
-        self.options.learning_rate * rise * fall
-    }
-
     /// The last step's mean squared error of v, on its way to the host.
     pub fn loss(&self) -> Result<Readback> {
-        self.gpu.read_later(&self.loss, 0..4)
+        self.gpu.read_later(&self.recorded.read[0], 0..4)
     }
 
     /// The network with the average of its weights as it is now and will become with further steps.

@@ -6,8 +6,11 @@
 //! losses, with a fixed lag; what has been saved can be resumed byte for byte.
 
 mod distill;
+mod draws;
 mod folder;
 mod importance;
+mod inputs;
+mod lesson;
 mod log;
 mod noise_scale;
 mod objective;

@@ -42,7 +42,7 @@ impl MicroNorm {
             return Ok(None);
         }
         let mut cx = Context::new(gpu);
-        let gradients = state.gradients.flat();
+        let gradients = state.optimised.gradients.flat();
         let squares = ops::grad_squares(&mut cx, &gradients.iter().collect::<Vec<&Tensor>>())?;
         cx.keep(&squares);
         let plan = cx.finish("norm of a microbatch's gradient")?;

@@ -2,15 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::diffusion::{
-    BetaSchedule, ContinuousSchedule, DiscreteSchedule, FlowSchedule, Level, LossRow, Prediction, Process,
-    TimeSampler, TrainDraws, Variance,
-};
+use crate::diffusion::sigma::check_sigma_data;
+use crate::diffusion::{BetaSchedule, Prediction, Process, SigmaSchedule, TimeSampler, Variance};
 use crate::error::{Error, Result, brief};
 use crate::model::SchedulerConfig;
 use crate::ops::LossWeights;
-
-use super::importance::Importance;
 
 /// The schedule trained under.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +21,8 @@ pub enum TrainSchedule {
     Cosine,
     /// The straight path between picture and noise.
     Flow,
+    /// EDM's noise levels.
+    Edm,
 }
 
 /// The loss.
@@ -85,9 +83,20 @@ impl Objective {
     /// The betas, for a discrete schedule.
     pub fn betas(&self) -> Option<BetaSchedule> {
         match self.schedule {
-            TrainSchedule::Continuous | TrainSchedule::Flow => None,
+            TrainSchedule::Continuous | TrainSchedule::Flow | TrainSchedule::Edm => None,
             TrainSchedule::Linear => Some(BetaSchedule::Linear),
             TrainSchedule::Cosine => Some(BetaSchedule::Cosine),
+        }
+    }
+
+    /// λ at the noisy and at the clean end of a process of this schedule, where nobody says: EDM's, or CFG's ±20.
+    pub fn default_log_snrs(&self) -> (f64, f64) {
+        match self.schedule {
+            TrainSchedule::Edm => {
+                let levels = SigmaSchedule::default();
+                (levels.log_snr_min(), levels.log_snr_max())
+            }
+            _ => (-20.0, 20.0),
         }
     }
 
@@ -123,6 +132,13 @@ impl Objective {
             Prediction::V if flow => {
                 return refuse("--predict v counts on α² + σ² = 1; --schedule flow takes flow, x0 or eps");
             }
+            Prediction::Preconditioned { .. } if self.schedule != TrainSchedule::Edm => {
+                return refuse("--predict edm is preconditioned for EDM's noise levels: give --schedule edm");
+            }
+            Prediction::Preconditioned { .. } if self.is_classifier() => {
+                return refuse("a classifier predicts no picture that could be preconditioned");
+            }
+            Prediction::Preconditioned { sigma_data } => check_sigma_data(sigma_data)?,
             _ => {}
         }
         let Some(betas) = self.betas() else {
@@ -183,6 +199,9 @@ impl Objective {
                 prediction_type: self.prediction.config_name().into(),
                 ..SchedulerConfig::flow(log_snr_min, log_snr_max)
             },
+            None if self.schedule == TrainSchedule::Edm => {
+                SchedulerConfig::edm(log_snr_min, log_snr_max, self.prediction)
+            }
             None => SchedulerConfig {
                 prediction_type: self.prediction.config_name().into(),
                 ..SchedulerConfig::continuous(log_snr_min, log_snr_max)
@@ -202,109 +221,6 @@ impl Objective {
     }
 }
 
-/// What was drawn for one training image.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Draw {
-    /// α.
-    pub alpha: f64,
-    /// σ.
-    pub sigma: f64,
-    /// u in [0, 1), from which the others follow.
-    pub u: f64,
-    /// λ.
-    pub log_snr: f64,
-    /// What the network is told.
-    pub time: f64,
-    /// t of a discrete process.
-    pub t: usize,
-    /// Which quarter of the process it is in, from clean (0) to noisy (3).
-    pub quarter: usize,
-    /// Whether the null condition takes the place of the label.
-    pub drop_label: bool,
-    /// The loss's numbers.
-    pub row: LossRow,
-}
-
-/// The draws of a training run.
-pub struct Draws {
-    labels: TrainDraws,
-    continuous: ContinuousSchedule,
-    discrete: Option<DiscreteSchedule>,
-    flow: Option<FlowSchedule>,
-    objective: Objective,
-    seed: u64,
-}
-
-impl Draws {
-    /// The draws of the run `seed`.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for a schedule or a probability that makes no sense.
-    pub fn new(
-        objective: Objective,
-        continuous: ContinuousSchedule,
-        seed: u64,
-        unconditional_probability: f64,
-    ) -> Result<Self> {
-        let discrete = objective.betas().map(|betas| DiscreteSchedule::new(betas, objective.steps_total));
-        let labels = TrainDraws::new(continuous, seed, unconditional_probability)?;
-        let flow = (objective.schedule == TrainSchedule::Flow)
-            .then(|| FlowSchedule::new(continuous.log_snr_min(), continuous.log_snr_max()));
-        let (discrete, flow) = (discrete.transpose()?, flow.transpose()?);
-        Ok(Draws { labels, continuous, discrete, flow, objective, seed })
-    }
-
-    /// All that is drawn for an image; `importance` where the objective samples times by it.
-    pub fn draw(&self, image_index: u64, importance: Option<&mut Importance>) -> Draw {
-        let Objective { prediction, t_sampler, .. } = self.objective;
-        let drop_label = self.labels.drop_label(image_index);
-        let u = t_sampler.u(self.seed, image_index);
-        if let Some(schedule) = &self.discrete {
-            let (t, weight) = match importance {
-                Some(importance) => importance.draw(u),
-                None => ((u * schedule.len() as f64) as usize, 1.0),
-            };
-            return Draw {
-                alpha: schedule.alpha(t),
-                sigma: schedule.sigma(t),
-                u,
-                log_snr: schedule.log_snr(t),
-                time: schedule.timestep(t),
-                t,
-                quarter: 4 * t / schedule.len(),
-                drop_label,
-                row: LossRow::discrete(schedule, t, prediction, self.objective.variance(), weight),
-            };
-        }
-        if let Some(path) = &self.flow {
-            let level = Level::flow(path.time(u));
-            return Draw {
-                alpha: level.alpha,
-                sigma: level.sigma,
-                u,
-                log_snr: level.log_snr(),
-                time: level.time,
-                t: 0,
-                quarter: (4.0 * u) as usize,
-                drop_label,
-                row: LossRow::continuous(level.alpha, level.sigma, prediction, 1.0),
-            };
-        }
-        let (alpha, sigma) = (self.continuous.alpha(u), self.continuous.sigma(u));
-        Draw {
-            alpha,
-            sigma,
-            u,
-            log_snr: self.continuous.log_snr(u),
-            time: self.continuous.time_embedding(u),
-            t: 0,
-            quarter: (4.0 * u) as usize,
-            drop_label,
-            row: LossRow::continuous(alpha, sigma, prediction, 1.0),
-        }
-    }
-}
-
 impl std::str::FromStr for TrainSchedule {
     type Err = Error;
 
@@ -314,8 +230,9 @@ impl std::str::FromStr for TrainSchedule {
             "linear" => Ok(TrainSchedule::Linear),
             "cosine" => Ok(TrainSchedule::Cosine),
             "flow" => Ok(TrainSchedule::Flow),
+            "edm" => Ok(TrainSchedule::Edm),
             _ => Err(Error::Config(format!(
-                "`{text}` is no schedule; there are continuous, linear, cosine and flow",
+                "`{text}` is no schedule; there are continuous, linear, cosine, flow and edm",
                 text = brief(text)
             ))),
         }
@@ -358,63 +275,5 @@ mod tests {
         assert!(error(Objective { steps_total: 0, ..discrete }).contains("0"));
         Objective { learn_sigma: true, loss: LossKind::Hybrid, ..discrete }.check().unwrap();
         assert!("lsimple".parse::<LossKind>().is_err() && "sigmoid".parse::<TrainSchedule>().is_err());
-    }
-
-    /// The default's draws are those of the module of continuous time, bit for bit.
-    #[test]
-    fn the_default_draws_are_unchanged() {
-        let schedule = ContinuousSchedule::default();
-        let draws = Draws::new(Objective::default(), schedule, 5, 0.3).unwrap();
-        let before = TrainDraws::new(schedule, 5, 0.3).unwrap();
-        for image in 0..1000 {
-            let (new, old) = (draws.draw(image, None), before.sample(image));
-            assert_eq!((new.alpha, new.sigma, new.log_snr), (old.alpha, old.sigma, old.log_snr));
-            assert_eq!((new.time, new.drop_label), (old.time_embedding, old.drop_label));
-        }
-    }
-
-    #[test]
-    fn times_of_a_straight_path_are_told_and_its_target_is_the_velocity() {
-        let flow = Objective {
-            schedule: TrainSchedule::Flow,
-            prediction: Prediction::FLOW,
-            t_sampler: TimeSampler::LogitNormal,
-            ..Objective::default()
-        };
-        flow.check().unwrap();
-        let draws = Draws::new(flow, ContinuousSchedule::default(), 1, 0.1).unwrap();
-        let mut quarters = [0u32; 4];
-        for image in 0..4000 {
-            let draw = draws.draw(image, None);
-            assert!((draw.alpha + draw.sigma - 1.0).abs() < 1e-15);
-            assert!((draw.time - 1000.0 * draw.sigma).abs() < 1e-9);
-            assert_eq!((draw.row.target_x, draw.row.target_z, draw.row.target_eps), (-1.0, 0.0, 1.0));
-            quarters[draw.quarter] += 1;
-        }
-        // A standard normal number lies within ±log 3 with probability 0.728; the standard deviation is 28.
-        assert!((quarters[1] + quarters[2]).abs_diff(2912) < 140, "{quarters:?}");
-        let process = flow.process(-20.0, 20.0).unwrap();
-        assert_eq!(process.prediction, Prediction::FLOW);
-        let error = |objective: Objective| objective.check().unwrap_err().to_string();
-        assert!(error(Objective { schedule: TrainSchedule::Continuous, ..flow }).contains("logit-normal"));
-        let uniform = Objective { t_sampler: TimeSampler::Uniform, ..flow };
-        assert!(error(Objective { schedule: TrainSchedule::Cosine, ..uniform }).contains("--schedule flow"));
-        assert!(error(Objective { prediction: Prediction::V, ..flow }).contains("α² + σ² = 1"));
-    }
-
-    #[test]
-    fn discrete_times_are_uniform_integers() {
-        let objective =
-            Objective { schedule: TrainSchedule::Linear, steps_total: 40, ..Objective::default() };
-        let draws = Draws::new(objective, ContinuousSchedule::default(), 1, 0.1).unwrap();
-        let mut counts = [0u32; 40];
-        for image in 0..40_000 {
-            let draw = draws.draw(image, None);
-            assert_eq!(draw.time, draw.t as f64);
-            assert!((draw.alpha.hypot(draw.sigma) - 1.0).abs() < 1e-14 && draw.row.weight == 1.0);
-            counts[draw.t] += 1;
-        }
-        // Binomial(40000, 1/40): a standard deviation of 31; five of them.
-        assert!(counts.iter().all(|count| count.abs_diff(1000) < 156), "{counts:?}");
     }
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::Gpu;
 use crate::io::{Dtype, SafetensorsFile, TensorBytes, generations, save_generation, write_checked_to};
 use crate::model::{load_values, model_tensors};
-use crate::nn::{Arena, Parameters};
+use crate::nn::{Arena, Optimised, Parameters};
 use crate::ops::{EmaWarmup, OptimizerState};
 use crate::tensor::DType;
 
@@ -21,24 +21,12 @@ const IMPORTANCE: [&str; 2] = ["importance/history", "importance/waiting"];
 
 /// Parameters, gradients, moments and averages on the device, and how far the training is.
 pub struct TrainState {
-    /// The values trained.
-    pub parameters: Arena,
-    /// Their gradients; zero between steps.
-    pub gradients: Arena,
-    /// AdamW's first moment.
-    pub first_moment: Arena,
-    /// AdamW's second moment.
-    pub second_moment: Arena,
-    /// One copy for each averaging rate.
-    pub averages: Arena,
-    /// The share of the initial weights that each of them still holds, from 0 to 1.
+    /// What the steps change on the device.
+    pub optimised: Optimised,
+    /// The share of the initial weights that each average still holds, from 0 to 1.
     pub initial_shares: Vec<f64>,
     /// Steps that changed the averages: all but those that were skipped.
     pub good_steps: u64,
-    /// What the optimiser keeps on the device: count of good steps, running powers of β, loss scale.
-    pub optimizer: Buffer,
-    /// What the loss's gradient is multiplied by: one f32, the optimiser's to change.
-    pub loss_scale: Buffer,
     /// Losses of each time, where times are drawn by them.
     pub importance: Option<Importance>,
     /// Images seen.
@@ -55,11 +43,7 @@ impl TrainState {
         optimizer: &OptimizerState,
     ) -> Result<Self> {
         let state = Self::empty(gpu, parameters, rates, optimizer)?;
-        let values = parameters.initial_values(seed);
-        state.parameters.write(gpu, 0, &values)?;
-        for copy in 0..rates {
-            state.averages.write(gpu, copy, &values)?;
-        }
+        state.optimised.begin_with(gpu, &parameters.initial_values(seed))?;
         Ok(state)
     }
 
@@ -74,12 +58,6 @@ impl TrainState {
         Self::empty(gpu, parameters, options.ema_rates.len(), &optimizer)
     }
 
-    /// Begins with these values, in the kernels' order, instead.
-    pub(super) fn begin_with(&self, gpu: &Gpu, values: &[Vec<f32>], rates: usize) -> Result<()> {
-        self.parameters.write(gpu, 0, values)?;
-        (0..rates).try_for_each(|copy| self.averages.write(gpu, copy, values))
-    }
-
     /// Told of every step that changed the averages, in order.
     pub(super) fn step_taken(&mut self, rates: &[f64], warmup: EmaWarmup) {
         for (share, rate) in self.initial_shares.iter_mut().zip(rates) {
@@ -90,15 +68,9 @@ impl TrainState {
 
     fn empty(gpu: &Gpu, parameters: &Parameters, rates: usize, optimizer: &OptimizerState) -> Result<Self> {
         Ok(TrainState {
-            parameters: parameters.arena(gpu, "parameters", 1)?,
-            gradients: parameters.arena(gpu, "gradients", 1)?,
-            first_moment: parameters.arena(gpu, "first moment", 1)?,
-            second_moment: parameters.arena(gpu, "second moment", 1)?,
-            averages: parameters.arena(gpu, "averages", rates)?,
+            optimised: Optimised::zeros(gpu, parameters, rates, optimizer)?,
             initial_shares: vec![1.0; rates],
             good_steps: optimizer.good_steps.into(),
-            optimizer: gpu.buffer_with("optimizer state", bytemuck::bytes_of(optimizer))?,
-            loss_scale: gpu.buffer_with("loss scale", bytemuck::bytes_of(&optimizer.loss_scale))?,
             importance: None,
             images: 0,
         })
@@ -106,34 +78,32 @@ impl TrainState {
 
     /// Goes on with the loss scale that another precision begins with.
     pub(super) fn rescale_loss(&self, gpu: &Gpu, first: &OptimizerState) -> Result<()> {
+        let Optimised { state, loss_scale, .. } = &self.optimised;
         let bytes = size_of::<OptimizerState>() as u64;
-        let mut now: OptimizerState = bytemuck::pod_read_unaligned(&gpu.read(&self.optimizer, 0..bytes)?);
+        let mut now: OptimizerState = bytemuck::pod_read_unaligned(&gpu.read(state, 0..bytes)?);
         (now.loss_scale, now.log2_scale) = (first.loss_scale, first.log2_scale);
-        gpu.write(&self.optimizer, 0, bytemuck::bytes_of(&now))?;
-        gpu.write(&self.loss_scale, 0, bytemuck::bytes_of(&first.loss_scale))
+        gpu.write(state, 0, bytemuck::bytes_of(&now))?;
+        gpu.write(loss_scale, 0, bytemuck::bytes_of(&first.loss_scale))
     }
 
     /// Forgets the gradients of a step that is given up half way.
     pub(super) fn clear_gradients(&self, gpu: &Gpu, parameters: &Parameters) -> Result<()> {
         let zeros: Vec<Vec<f32>> = parameters.specs().iter().map(|spec| vec![0.0; spec.len()]).collect();
-        self.gradients.write(gpu, 0, &zeros)
+        self.optimised.gradients.write(gpu, 0, &zeros)
     }
 
     /// Writes the state of `dir` after its images with its checksum, all or nothing. Older ones stay.
     pub fn save(&self, gpu: &Gpu, parameters: &Parameters, rates: &[f64], dir: &Path) -> Result<()> {
         let mut tensors = Vec::new();
-        for (prefix, arena) in [
-            ("param/", &self.parameters),
-            ("first_moment/", &self.first_moment),
-            ("second_moment/", &self.second_moment),
-        ] {
+        for (prefix, arena) in arenas(&self.optimised) {
             tensors.extend(model_tensors(parameters, &arena.read(gpu, parameters, 0)?, prefix));
         }
         for (copy, rate) in rates.iter().enumerate() {
-            let values = self.averages.read(gpu, parameters, copy)?;
+            let values = self.optimised.averages.read(gpu, parameters, copy)?;
             tensors.extend(model_tensors(parameters, &values, &format!("ema-{rate}/")));
         }
-        let optimizer = gpu.read(&self.optimizer, 0..self.optimizer.bytes())?;
+        let state = &self.optimised.state;
+        let optimizer = gpu.read(state, 0..state.bytes())?;
         tensors.push(("optimizer".into(), vec![optimizer.len() / 4], optimizer));
         if let Some(importance) = &self.importance {
             for (name, (shape, values)) in IMPORTANCE.iter().zip(importance.to_tensors()) {
@@ -210,19 +180,24 @@ impl TrainState {
             // States of older versions say nothing: their averages did not warm up.
             *share = noted.unwrap_or_else(|| EmaWarmup::None.initial_share(*rate, state.good_steps));
         }
-        for (prefix, arena) in [
-            ("param/", &state.parameters),
-            ("first_moment/", &state.first_moment),
-            ("second_moment/", &state.second_moment),
-        ] {
+        for (prefix, arena) in arenas(&state.optimised) {
             arena.write(gpu, 0, &load_values(&file, parameters, prefix)?)?;
         }
         for (copy, rate) in rates.iter().enumerate() {
             let values = load_values(&file, parameters, &format!("ema-{rate}/"))?;
-            state.averages.write(gpu, copy, &values)?;
+            state.optimised.averages.write(gpu, copy, &values)?;
         }
         Ok((state, note))
     }
+}
+
+/// What files hold of the arenas beside the averages, each tensor's name behind this.
+fn arenas(optimised: &Optimised) -> [(&'static str, &Arena); 3] {
+    [
+        ("param/", &optimised.parameters),
+        ("first_moment/", &optimised.first_moment),
+        ("second_moment/", &optimised.second_moment),
+    ]
 }
 
 /// Where a state notes what its average of a rate holds of the initial weights.

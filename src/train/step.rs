@@ -1,27 +1,27 @@
 //! The training step as plans: CFG Algorithm 1, then AdamW and the moving averages.
 //!
 //! With one microbatch everything is one plan and one submission a step. With several, a plan that adds to the
-//! gradients is replayed for each, and a second plan applies them.
+//! gradients is replayed for each, and a second plan applies them. What is taught is in `lesson.rs`, the halves of a step in
+//! `nn/optimised.rs`.
 
 mod pending;
 
 use std::collections::VecDeque;
 
-use crate::autograd::backprop_from;
 use crate::data::Batch;
-use crate::diffusion::{ContinuousSchedule, LossRow};
-use crate::error::{Error, Result};
-use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback};
-use crate::nn::UNet;
-use crate::nn::unet::{Dropout, Pass};
-use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
+use crate::diffusion::ContinuousSchedule;
+use crate::error::Result;
+use crate::gpu::{Gpu, Plan, Profile, Readback};
+use crate::nn::{Optimised, RecordedStep, StepRates, StepSettings, UNet};
+use crate::ops::{AdamW, OptimizerState};
 use crate::sizes;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::Context;
 
-use super::distill::{Lesson, Lessons};
+use super::draws::Draws;
 use super::importance::Importance;
+use super::inputs::HostBuffers;
+use super::lesson::lesson;
 use super::noise_scale::MicroNorm;
-use super::objective::{Draw, Draws};
 use super::options::TrainOptions;
 use super::state::TrainState;
 use super::trained::Trained;
@@ -46,33 +46,16 @@ impl StepCost {
     }
 }
 
-/// What the host writes before each microbatch.
-struct HostBuffers {
-    images: Buffer,
-    scalars: Buffer,
-    times: Buffer,
-    image_index: Buffer,
-    labels: Buffer,
-    /// Each sample's numbers of the loss; the default's are the same for all.
-    rows: Option<Buffer>,
-    /// Of a distillation.
-    lessons: Option<Lessons>,
-}
-
 /// A recorded training step.
 pub struct TrainStep {
     gpu: Gpu,
     draws: Draws,
     options: TrainOptions,
     inputs: HostBuffers,
-    hyper: Buffer,
-    optimizer: Buffer,
-    losses: Buffer,
-    /// A classifier's terms of each sample.
-    terms: Option<Buffer>,
-    /// One plan for all, or one for each microbatch and one to apply the gradients.
-    accumulate: Plan,
-    apply: Option<Plan>,
+    optimised: Optimised,
+    /// One plan for all, or one for each microbatch and one to apply the gradients; to read each sample's loss and, of a
+    /// classifier, its terms.
+    recorded: RecordedStep,
     /// The gradient's norm after the first of several microbatches.
     micro_norm: Option<MicroNorm>,
 }
@@ -92,33 +75,22 @@ impl TrainStep {
     ) -> Result<TrainStep> {
         let network = network.into();
         let inputs = HostBuffers::new(gpu, network, options)?;
-        let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
-        let mut cx = Context::with_tape(gpu);
-        let (losses, terms) = record_gradients(&mut cx, network, options, state, &inputs)?;
-        let (accumulate, apply, kept) = if options.batch == options.microbatch {
-            record_update(&mut cx, options, state, &hyper)?;
-            let plan = cx.finish("training step")?;
-            let kept = plan.kept(losses.storage()).cloned();
-            (plan, None, kept)
-        } else {
-            let plan = cx.finish("training gradients")?;
-            let kept = plan.kept(losses.storage()).cloned();
-            let mut cx = Context::new(gpu);
-            record_update(&mut cx, options, state, &hyper)?;
-            (plan, Some(cx.finish("training update")?), kept)
+        let settings = StepSettings {
+            name: "training",
+            dtype: options.dtype(),
+            in_parts: options.batch != options.microbatch,
+            adam: AdamW { ema_warmup: options.ema_warmup, ..AdamW::default() },
+            ema_rates: &options.ema_rates,
         };
+        let recorded = state.optimised.record(gpu, &*lesson(network, options, &inputs)?, settings)?;
         let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
         Ok(TrainStep {
             gpu: gpu.clone(),
             draws: Draws::new(options.objective, schedule, options.seed, options.unconditional_probability)?,
             options: options.clone(),
             inputs,
-            hyper,
-            optimizer: state.optimizer.clone(),
-            losses: kept.expect("the losses were kept"),
-            terms: terms.and_then(|terms| accumulate.kept(terms.storage()).cloned()),
-            accumulate,
-            apply,
+            optimised: state.optimised.clone(),
+            recorded,
             micro_norm: MicroNorm::record(gpu, options, state)?,
         })
     }
@@ -148,8 +120,9 @@ impl TrainStep {
         let micro = options.microbatch;
         let pixels = batch.images.len() / options.batch;
         let learning_rate = options.learning_rate_at(batch.first_image);
-        let hyper = [learning_rate, options.weight_decay, options.grad_clip, 0.0].map(|x| x as f32);
-        self.gpu.write(&self.hyper, 0, bytemuck::cast_slice(&hyper))?;
+        let TrainOptions { weight_decay, grad_clip, .. } = *options;
+        self.optimised.set_rates(&self.gpu, StepRates { learning_rate, weight_decay, grad_clip })?;
+        let RecordedStep { gradients, update, read } = &self.recorded;
         let (mut losses, mut arrived) = (VecDeque::new(), Vec::new());
         let (mut terms, mut micro_norm) = (Vec::new(), None);
         let (mut times, mut quarters) = (Vec::with_capacity(options.batch), Vec::new());
@@ -168,8 +141,8 @@ impl TrainStep {
             let mut draws: Vec<_> = (first..first + micro as u64)
                 .map(|index| self.draws.draw(index, importance.as_deref_mut()))
                 .collect();
-            if let Some(lessons) = &self.inputs.lessons {
-                draws.iter_mut().for_each(|draw| *draw = lessons.redraw(*draw));
+            if let Some(teaching) = &self.inputs.teaching {
+                draws.iter_mut().for_each(|draw| *draw = teaching.redraw(*draw));
             }
             times.extend(draws.iter().map(|draw| draw.t));
             quarters.extend(draws.iter().map(|draw| draw.quarter));
@@ -178,17 +151,17 @@ impl TrainStep {
             }
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
             // A submission of its own: of two writes before one submission only the last is seen.
-            self.accumulate.run()?;
+            gradients.run()?;
             if let (0, Some(norm)) = (at, &self.micro_norm) {
                 micro_norm = Some(norm.measure()?);
             }
-            losses.push_back(self.gpu.read_later(&self.losses, 0..(micro * 4) as u64)?);
-            if let Some(buffer) = &self.terms {
+            losses.push_back(self.gpu.read_later(&read[0], 0..(micro * 4) as u64)?);
+            if let Some(buffer) = read.get(1) {
                 terms.push(self.gpu.read_later(buffer, 0..(micro * 16) as u64)?);
             }
         }
-        if let Some(apply) = &self.apply {
-            apply.run()?;
+        if let Some(update) = update {
+            update.run()?;
         }
         let bytes = size_of::<OptimizerState>() as u64;
         Ok(Some(PendingStep {
@@ -202,25 +175,26 @@ impl TrainStep {
             parts: options.batch / micro,
             arrived,
             micro_norm,
-            optimizer: self.gpu.read_later(&self.optimizer, 0..bytes)?,
+            optimizer: self.gpu.read_later(&self.optimised.state, 0..bytes)?,
         }))
     }
 
     /// The plan of the step, or of a microbatch's gradients.
     pub fn plan(&self) -> &Plan {
-        &self.accumulate
+        &self.recorded.gradients
     }
 
     /// What a step of `options` would cost; nothing runs, and no memory of the device is taken.
     ///
     /// # Errors
-    /// [`Error::Limit`] naming what exceeds the device.
+    /// [`Error::Limit`](crate::Error::Limit) naming what exceeds the device.
     pub fn cost<'a>(gpu: &Gpu, network: impl Into<Trained<'a>>, options: &TrainOptions) -> Result<StepCost> {
         let (gpu, network) = (&gpu.estimating(), network.into());
         let state = TrainState::without_values(gpu, network.parameters(), options)?;
         let inputs = HostBuffers::new(gpu, network, options)?;
         let mut cx = Context::with_tape(gpu);
-        record_gradients(&mut cx, network, options, &state, &inputs)?;
+        let lesson = lesson(network, options, &inputs)?;
+        state.optimised.record_gradients(&mut cx, &*lesson, options.dtype())?;
         let micro_steps = (options.batch / options.microbatch) as f64;
         // In f32 parameters, gradients, moments and averages.
         let copies = 4 + options.ema_rates.len();
@@ -240,168 +214,6 @@ impl TrainStep {
         let images = vec![127; options.batch * size * size * options.unet.in_channels];
         step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0, left_out: Vec::new() })?
             .wait()?;
-        step.accumulate.profile()
+        step.recorded.gradients.profile()
     }
-}
-
-impl HostBuffers {
-    fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
-        let n = options.microbatch as u64;
-        let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
-        let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
-        Ok(HostBuffers {
-            images: gpu.buffer("images", pixels.next_multiple_of(4))?,
-            scalars: gpu.buffer("sample scalars", n * 16)?,
-            times: gpu.buffer("times", n * 4)?,
-            image_index: gpu.buffer("image indices", n * 8)?,
-            labels: gpu.buffer("labels", n * 4)?,
-            rows: match options.objective.is_default() || options.distillation.is_some() {
-                true => None,
-                false => Some(gpu.buffer("loss rows", n * size_of::<LossRow>() as u64)?),
-            },
-            lessons: match network {
-                Trained::Student(_, teacher) => Some(Lessons::new(gpu, options, teacher)?),
-                _ => None,
-            },
-        })
-    }
-
-    /// The decisions of Algorithm 1 for images `first..`: λ and the label drops, in f64 on the host.
-    fn write(
-        &self,
-        gpu: &Gpu,
-        draws: &[Draw],
-        options: &TrainOptions,
-        images: &[u8],
-        labels: &[u32],
-        first: u64,
-    ) -> Result<()> {
-        let (mut scalars, mut times) = (Vec::new(), Vec::new());
-        let (mut indices, mut shown) = (Vec::new(), Vec::new());
-        for (i, label) in labels.iter().enumerate() {
-            let index = first + i as u64;
-            let draw = &draws[i];
-            scalars.push([draw.alpha, draw.sigma, draw.log_snr, draw.time].map(|x| x as f32));
-            times.push(draw.time as f32);
-            indices.push([index as u32, (index >> 32) as u32]);
-            shown.push(if draw.drop_label { options.unet.null_label() } else { *label });
-        }
-        if let Some(rows) = &self.rows {
-            let all: Vec<LossRow> = draws.iter().map(|draw| draw.row).collect();
-            gpu.write(rows, 0, bytemuck::cast_slice(&all))?;
-        }
-        if let Some(lessons) = &self.lessons {
-            lessons.write(gpu, draws, &shown, first)?;
-        }
-        gpu.write(&self.images, 0, images)?;
-        gpu.write(&self.scalars, 0, bytemuck::cast_slice(&scalars))?;
-        gpu.write(&self.times, 0, bytemuck::cast_slice(&times))?;
-        gpu.write(&self.image_index, 0, bytemuck::cast_slice(&indices))?;
-        gpu.write(&self.labels, 0, bytemuck::cast_slice(&shown))
-    }
-}
-
-/// Records noise, forward, loss and backward; returns the losses of each sample, and a classifier's terms.
-fn record_gradients(
-    cx: &mut Context,
-    network: Trained<'_>,
-    options: &TrainOptions,
-    state: &TrainState,
-    inputs: &HostBuffers,
-) -> Result<(Tensor, Option<Tensor>)> {
-    let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
-    let shape = [n, size, size, channels];
-    let dtype = options.dtype();
-    let mut weights = state.parameters.weights(network.parameters(), 0);
-    if dtype == DType::F16 {
-        weights = weights.with_halves(cx)?;
-    }
-    weights.track(cx, &state.gradients.weights(network.parameters(), 0));
-
-    // Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
-    let image_index = Tensor::over(&inputs.image_index, &[n, 2], DType::U32);
-    let bytes = Tensor::over(&inputs.images, &[shape.iter().product::<usize>().div_ceil(4)], DType::U32);
-    let scalars = Tensor::over(&inputs.scalars, &[n, 4], DType::F32);
-    let images = Images { bytes: &bytes, scalars: &scalars, image_index: &image_index, shape };
-    let (z, eps) = ops::noised(cx, images, options.seed)?;
-
-    // ε_θ(z, c) and the loss (CFG eq. 5), a mean over the whole batch.
-    let times = Tensor::over(&inputs.times, &[n], DType::F32);
-    let labels = options.unet.num_classes.map(|_| Tensor::over(&inputs.labels, &[n], DType::U32));
-    let dropout = Dropout { seed: options.seed, image_index };
-    let pass = Pass { dtype, dropout: Some(&dropout) };
-    let unet = match network {
-        Trained::UNet(unet) => unet,
-        Trained::Student(student, teacher) => {
-            let Some(lessons) = &inputs.lessons else {
-                return Err(Error::Config("a student's options must say what it is taught".into()));
-            };
-            let lesson = Lesson { student, teacher, z: &z, time: &times, labels: labels.as_ref() };
-            let (predicted, target) = lesson.record(cx, lessons, &weights, &pass)?;
-            let (loss, per_sample) =
-                ops::mse_per_sample(cx, &predicted, &target, 1.0 / options.batch as f32)?;
-            cx.keep(&per_sample);
-            backprop_from(cx, &loss, &Tensor::over(&state.loss_scale, loss.shape(), DType::F32))?;
-            return Ok((per_sample, None));
-        }
-        Trained::Classifier(classifier) => {
-            let logits = classifier.forward(cx, &weights, &z, &times, &pass)?;
-            let labels = Tensor::over(&inputs.labels, &[n], DType::U32);
-            let found = ops::cross_entropy(cx, &logits, &labels, 1.0 / options.batch as f32)?;
-            cx.keep(&found.per_sample);
-            cx.keep(&found.terms);
-            backprop_from(cx, &found.loss, &Tensor::over(&state.loss_scale, found.loss.shape(), DType::F32))?;
-            return Ok((found.per_sample, Some(found.terms)));
-        }
-    };
-    // An upsampler sees the same picture small: the mean over each of its pixels' areas.
-    let input = match options.upsample_from {
-        None => z.clone(),
-        Some(small) => {
-            let mut low = ops::pixels(cx, &bytes, shape)?;
-            while low.shape()[1] > small {
-                low = ops::average_pool2(cx, &low)?;
-            }
-            unet.with_low_res(cx, &z, &low)?
-        }
-    };
-    let predicted = unet.forward(cx, &weights, &input, &times, labels.as_ref(), &pass)?;
-    let (loss, per_sample) = match &inputs.rows {
-        None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
-        Some(rows) => {
-            let x = ops::pixels(cx, &bytes, shape)?;
-            let rows = Tensor::over(rows, &[n, 16], DType::F32);
-            let inputs = LossInputs { out: &predicted, x: &x, z: &z, eps: &eps, rows: &rows };
-            let losses = ops::diffusion_loss(cx, inputs, options.objective.weights(options.batch))?;
-            (losses.loss, losses.totals)
-        }
-    };
-    cx.keep(&per_sample);
-    // The loss is not multiplied by its scale, its gradient is: f16 gradients would underflow.
-    backprop_from(cx, &loss, &Tensor::over(&state.loss_scale, loss.shape(), DType::F32))?;
-    Ok((per_sample, None))
-}
-
-/// Records gradient norm, AdamW and the averages.
-fn record_update(cx: &mut Context, options: &TrainOptions, state: &TrainState, hyper: &Buffer) -> Result<()> {
-    let controls = Controls {
-        hyper: Tensor::over(hyper, &[4], DType::F32),
-        state: Tensor::over(&state.optimizer, &[OptimizerState::WORDS], DType::U32),
-        scale: Tensor::over(&state.loss_scale, &[1], DType::F32),
-        loss_scaling: options.dtype() == DType::F16,
-    };
-    let [params, grads, first, second, averages] =
-        [&state.parameters, &state.gradients, &state.first_moment, &state.second_moment, &state.averages]
-            .map(|arena| arena.flat());
-    let arenas: Vec<OptimizerArena<'_>> = (0..params.len())
-        .map(|i| OptimizerArena {
-            params: &params[i],
-            grads: &grads[i],
-            first_moments: &first[i],
-            second_moments: &second[i],
-            ema: Some(&averages[i]),
-        })
-        .collect();
-    let adam = AdamW { ema_warmup: options.ema_warmup, ..AdamW::default() };
-    adam.step(cx, &arenas, &controls, &options.ema_rates)
 }

@@ -215,7 +215,7 @@ impl Trainer {
                     _ => weights,
                 };
                 if let Some(weights) = weights {
-                    state.begin_with(gpu, &weights, rates.len())?;
+                    state.optimised.begin_with(gpu, &weights)?;
                 }
                 state
             }
@@ -278,7 +278,7 @@ impl Trainer {
 
     /// The weights of the first average, as they are now.
     pub fn average(&self) -> Weights {
-        self.state.averages.weights(self.parameters(), 0)
+        self.state.optimised.averages.weights(self.parameters(), 0)
     }
 
     /// What the user should know of what was found in the folder.

@@ -15,6 +15,7 @@ mod models;
 mod notes;
 mod numbers;
 mod terminal;
+mod variations;
 
 use std::fs;
 use std::io::Write;

@@ -2,7 +2,7 @@
 
 use crate::cli::ranges;
 use crate::data::Dataset;
-use crate::diffusion::Prediction;
+use crate::diffusion::{Prediction, SigmaSchedule};
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
@@ -50,6 +50,7 @@ impl Args {
         }
         set(&mut o.unet.layers_per_block, &self.res_blocks);
         self.attention.set(o)?;
+        self.variations.set(&mut o.unet);
         set(&mut o.unet.norm_num_groups, &self.norm_groups);
         set(&mut o.unet.dropout, &self.dropout.map(|share| share as f32));
         o.unet.condition_from = self.condition_from.clone();
@@ -72,18 +73,20 @@ impl Args {
         }
         o.unconditional_probability = self.p_uncond;
         self.averages.set(o)?;
-        (o.log_snr_min, o.log_snr_max) = (self.lambda_min, self.lambda_max);
         o.objective = Objective {
             schedule: self.schedule,
             steps_total: self.steps_total.steps_total,
-            prediction: self.predict.unwrap_or(match self.schedule {
-                TrainSchedule::Flow => Prediction::FLOW,
-                _ => Prediction::Eps,
-            }),
+            prediction: self.prediction()?,
             learn_sigma: self.learn_sigma,
             loss: self.loss,
             t_sampler: self.t_sampler,
         };
+        let (noisy, clean) = o.objective.default_log_snrs();
+        o.log_snr_min = self.lambda_min.unwrap_or(noisy);
+        o.log_snr_max = self.lambda_max.unwrap_or(clean);
+        if self.schedule == TrainSchedule::Edm {
+            o.sampling.steps = SigmaSchedule::STEPS;
+        }
         o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
         if self.unlabelled {
             (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
@@ -94,6 +97,24 @@ impl Args {
         set(&mut o.save_every, &self.save_every.save_every);
         options.check()?;
         Ok(options)
+    }
+
+    /// What the network predicts: what is asked for, or the schedule's own.
+    fn prediction(&self) -> Result<Prediction> {
+        let asked = self.predict.unwrap_or(match self.schedule {
+            TrainSchedule::Flow => Prediction::FLOW,
+            TrainSchedule::Edm => Prediction::EDM,
+            _ => Prediction::Eps,
+        });
+        match (asked, self.sigma_data) {
+            (Prediction::Preconditioned { .. }, Some(sigma_data)) => {
+                Ok(Prediction::Preconditioned { sigma_data })
+            }
+            (_, Some(_)) => Err(Error::Config(format!(
+                "--sigma-data is of --predict edm (with --schedule edm), and this network predicts {asked}"
+            ))),
+            (_, None) => Ok(asked),
+        }
     }
 }
 

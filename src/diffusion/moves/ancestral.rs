@@ -1,6 +1,6 @@
 //! Ancestral sampling of a discrete process (DDPM, Algorithm 2; learned variances: IDDPM, section 3.1).
 
-use super::spacing::{kept, log_snrs};
+use super::spacing::{kept, log_snrs, sigma_log_snrs};
 use super::{Entry, Level, LevelSource, Move, SamplerKind, Walks, Way};
 use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
@@ -20,7 +20,11 @@ fn chain(way: &Way<'_>) -> Result<Vec<Move>> {
     match way.source {
         LevelSource::Continuous(schedule) => {
             let grid = log_snrs(schedule, way.spacing, way.steps)?;
-            Ok(continuous(&ancestral_steps_through(&grid, way.variance_exponent)?))
+            Ok(continuous(&ancestral_steps_through(&grid, way.variance_exponent)?, Level::continuous))
+        }
+        LevelSource::Sigma(levels) => {
+            let grid = sigma_log_snrs(levels, way.spacing, way.steps)?;
+            Ok(continuous(&ancestral_steps_through(&grid, way.variance_exponent)?, Level::edm))
         }
         LevelSource::Discrete(schedule, scale) => {
             let schedule = match way.respacing {
@@ -35,14 +39,14 @@ fn chain(way: &Way<'_>) -> Result<Vec<Move>> {
     }
 }
 
-/// CFG's Algorithm 2 as moves.
-fn continuous(steps: &[StepCoefficients]) -> Vec<Move> {
+/// CFG's Algorithm 2 as moves; `level` is that of a λ.
+fn continuous(steps: &[StepCoefficients], level: fn(f64) -> Level) -> Vec<Move> {
     let one = |step: &StepCoefficients| Move {
         mean_z: step.mean_z,
         mean_x: step.mean_x,
         noise_sd: step.noise_sd,
         mean_gradient: step.noise_sd.powi(2),
-        ..Move::at(Level::continuous(step.log_snr))
+        ..Move::at(level(step.log_snr))
     };
     steps.iter().map(one).collect()
 }

@@ -6,6 +6,7 @@ use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::{
     ContinuousSchedule, alpha_of_log_snr, sigma_of_log_snr, theta_of_log_snr, time_embedding_of_theta,
 };
+use crate::diffusion::sigma::{SigmaSchedule, karras, noise_time};
 use crate::{Error, Result};
 
 /// One noise level: z = α x + σ eps.
@@ -50,6 +51,11 @@ impl Level {
         Level { alpha, ..Level::flow(t) }
     }
 
+    /// The level of EDM's whose λ is `log_snr`.
+    pub fn edm(log_snr: f64) -> Self {
+        Level { time: noise_time(log_snr), ..Level::continuous(log_snr) }
+    }
+
     /// λ.
     pub fn log_snr(&self) -> f64 {
         2.0 * (self.alpha / self.sigma).ln()
@@ -70,10 +76,12 @@ pub enum LevelSource {
     Discrete(DiscreteSchedule, f64),
     /// Any time of a straight path.
     Flow(FlowSchedule),
+    /// EDM's: any noise level between two.
+    Sigma(SigmaSchedule),
 }
 
 impl LevelSource {
-    /// The process's own levels, from noisy to clean: the uniform grid of u in `steps` steps, or all steps of a process,
+    /// The process's own levels, from noisy to clean: the uniform grid of u in `steps` steps, EDM's rule, or all steps of a process,
     /// which [`DiscreteSchedule::respaced`] or a [`Spacing`](super::Spacing) has chosen.
     pub fn own(&self, steps: usize) -> Vec<Level> {
         match self {
@@ -84,6 +92,10 @@ impl LevelSource {
                 (0..schedule.len()).rev().map(|t| Level::discrete(schedule, t, *scale)).collect()
             }
             LevelSource::Flow(path) => path.sampling_grid(steps).into_iter().map(Level::flow).collect(),
+            LevelSource::Sigma(levels) => karras(levels.log_snr_min(), levels.log_snr_max(), steps)
+                .into_iter()
+                .map(Level::edm)
+                .collect(),
         }
     }
 
@@ -93,7 +105,7 @@ impl LevelSource {
     /// As [`Respacing::kept`].
     pub fn respaced(&self, respacing: &Respacing) -> Result<LevelSource> {
         match self {
-            LevelSource::Continuous(_) | LevelSource::Flow(_) => Ok(self.clone()),
+            LevelSource::Continuous(_) | LevelSource::Flow(_) | LevelSource::Sigma(_) => Ok(self.clone()),
             LevelSource::Discrete(schedule, scale) => {
                 Ok(LevelSource::Discrete(schedule.respaced(respacing)?, *scale))
             }
@@ -121,6 +133,10 @@ impl LevelSource {
                 check_steps(steps, None)?;
                 Ok(parts.map(|u| Level::flow(path.time(u))).collect())
             }
+            LevelSource::Sigma(_) => Err(Error::Config(
+                "steps are halved where a process has parts to halve; the levels of `edm` have no first u: take another schedule"
+                    .into(),
+            )),
         }
     }
 }

@@ -13,6 +13,8 @@ mod dpmpp;
 mod edm;
 mod entry;
 mod levels;
+#[cfg(test)]
+mod preconditioned_tests;
 mod process;
 mod row;
 mod spacing;

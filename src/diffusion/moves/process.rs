@@ -6,6 +6,7 @@ use crate::diffusion::posterior::{StepCoefficients, ancestral_steps_through};
 use crate::diffusion::prediction::{Prediction, Variance};
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
+use crate::diffusion::sigma::check_sigma_data;
 use crate::{Error, Result};
 
 /// Below so many steps a discrete process is sampled by DDIM when nothing else is asked for (IDDPM, figure 10).
@@ -57,7 +58,18 @@ impl Process {
     /// [`Error::Config`] naming both.
     pub fn check(&self) -> Result<()> {
         let flow = matches!(self.levels, LevelSource::Flow(_));
+        let edm = matches!(self.levels, LevelSource::Sigma(_));
         match self.prediction {
+            Prediction::Preconditioned { .. } if !edm => Err(Error::Config(
+                "the prediction edm is preconditioned for EDM's noise levels: its schedule is edm".into(),
+            )),
+            Prediction::Preconditioned { .. } if self.variance.is_learned() => Err(Error::Config(
+                "the prediction edm has no variances beside it; they are learnt of a discrete process".into(),
+            )),
+            Prediction::Preconditioned { sigma_data } => check_sigma_data(sigma_data),
+            Prediction::PreviousX if edm => Err(Error::Config(
+                "the prediction previous x is one of a discrete process; on the schedule edm it is edm, eps, x0 or v".into(),
+            )),
             Prediction::Flow { .. } if !flow => Err(Error::Config(
                 "the prediction flow is the velocity of a straight path: its schedule is flow".into(),
             )),
@@ -70,10 +82,13 @@ impl Process {
     }
 
     /// The sampler that `method` names, or the process's own: ancestral, on a discrete process DDIM below 50 steps, on a straight
-    /// path DDIM.
+    /// path DDIM, over EDM's levels Heun's method.
     pub fn sampler(&self, method: &Method, steps: usize) -> SamplerKind {
+        if let (LevelSource::Sigma(_), None) = (&self.levels, method.kind) {
+            return SamplerKind::Heun;
+        }
         let few = match (&self.levels, &method.respacing) {
-            (LevelSource::Continuous(_), _) => false,
+            (LevelSource::Continuous(_) | LevelSource::Sigma(_), _) => false,
             // Its chain is not here: DDIM without noise is Euler's method on the path's own velocity.
             (LevelSource::Flow(_), _) => true,
             (_, Some(Respacing::Stride(_))) => true,
@@ -94,6 +109,7 @@ impl Process {
         let own = match self.levels {
             // Backwards both ends are needed.
             LevelSource::Flow(_) if kind != SamplerKind::DdimReverse => Spacing::Trailing,
+            LevelSource::Sigma(_) => Spacing::Edm,
             _ => kind.default_spacing(),
         };
         method.spacing.unwrap_or(own)
@@ -101,7 +117,7 @@ impl Process {
 
     /// Whether the exponent v of the reverse variance means anything: to ancestral steps in continuous time alone.
     pub fn has_variance_exponent(&self, method: &Method, steps: usize) -> bool {
-        matches!(self.levels, LevelSource::Continuous(_))
+        matches!(self.levels, LevelSource::Continuous(_) | LevelSource::Sigma(_))
             && self.sampler(method, steps) == SamplerKind::Ancestral
     }
 
@@ -176,7 +192,7 @@ impl Process {
         Ok((moves, if of_chain { self.step_variance(method) } else { Variance::Small }))
     }
 
-    /// Whether it is one of continuous time, a straight path among them.
+    /// Whether it is one of continuous time, a straight path and EDM's levels among them.
     pub fn is_continuous(&self) -> bool {
         !matches!(self.levels, LevelSource::Discrete(..))
     }

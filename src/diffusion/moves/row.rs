@@ -27,7 +27,7 @@ pub struct StepRow {
     pub time: f32,
     /// The factor of a guiding gradient.
     pub mean_gradient: f32,
-    /// log β̃, for learned variances.
+    /// log β̃, for learned variances. Networks whose input is scaled learn none: of them it is the scale of z in their input.
     pub log_small: f32,
     /// log β.
     pub log_large: f32,
@@ -36,6 +36,14 @@ pub struct StepRow {
 }
 
 impl StepRow {
+    /// The word of a row that holds the scale of the network's input, where there is one.
+    pub const INPUT: usize = 9;
+
+    /// The same row for a network that sees `factor`·z.
+    pub fn with_input(self, factor: f64) -> Self {
+        StepRow { log_small: factor as f32, ..self }
+    }
+
     /// The row of a move of a network with this prediction.
     ///
     /// # Errors
@@ -57,6 +65,7 @@ impl StepRow {
             Prediction::PreviousX => step.mean_x * sigma.powi(2) / alpha,
             // -σ g - σ² g/α with α + σ = 1.
             Prediction::Flow { towards_data } => sigma / alpha * if towards_data { 1.0 } else { -1.0 },
+            Prediction::Preconditioned { .. } => sigma.powi(2) / (alpha * x_out),
         };
         let (mean_z, mean_x) = if is_mean { (0.0, 0.0) } else { (step.mean_z, step.mean_x) };
         Ok(StepRow {

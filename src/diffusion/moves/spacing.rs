@@ -10,7 +10,7 @@
 //! | `leading` | the clean end of each of N equal parts, `leading+1` a step above; begins below the noisy end | diffusers' of that name |
 //!
 //! On a straight path t has equal steps in `uniform` and `trailing`, and `trailing`, from t = 1 to 1/N and then to the picture, is
-//! the default of all samplers.
+//! the default of all samplers. Of EDM's levels `edm` is that.
 //!
 //! x̂ hardly changes beyond σ/α = 80, and Karras' rule would spend more than half of its steps there on a process that ends at
 //! 20,000 (cosine, continuous time), so `edm` crosses that part in one step, from where the process really begins.
@@ -23,6 +23,7 @@ use crate::diffusion::discrete::DiscreteSchedule;
 use crate::diffusion::flow::FlowSchedule;
 use crate::diffusion::respacing::Respacing;
 use crate::diffusion::schedule::ContinuousSchedule;
+use crate::diffusion::sigma::{SigmaSchedule, karras};
 use crate::error::brief;
 use crate::{Error, Result};
 
@@ -55,8 +56,6 @@ const SPACINGS: &[(Spacing, &[&str])] = &[
 
 /// The σ/α of EDM's first and last level (its table 1).
 const EDM_RANGE: (f64, f64) = (0.002, 80.0);
-/// EDM's ρ.
-const RHO: f64 = 7.0;
 
 impl LevelSource {
     /// `steps` levels from noisy to clean, no two alike.
@@ -73,6 +72,9 @@ impl LevelSource {
                 Ok(LevelSource::Discrete(kept, *scale).own(steps))
             }
             LevelSource::Flow(path) => flow_levels(path, spacing, steps),
+            LevelSource::Sigma(levels) => {
+                Ok(sigma_log_snrs(levels, spacing, steps)?.into_iter().map(Level::edm).collect())
+            }
         }
     }
 }
@@ -118,6 +120,24 @@ fn flow_levels(path: &FlowSchedule, spacing: Spacing, steps: usize) -> Result<Ve
         Spacing::Leading(_) => Err(Error::Config(
             "the spacing `leading` is of the steps of a discrete process, and this one is a flow in continuous time".into(),
         )),
+    }
+}
+
+/// λ of each of `steps` levels of EDM's, rising.
+///
+/// # Errors
+/// [`Error::Config`] for no step, and for spacings of a process's steps.
+pub(super) fn sigma_log_snrs(levels: &SigmaSchedule, spacing: Spacing, steps: usize) -> Result<Vec<f64>> {
+    check_steps(steps, None)?;
+    let (noisy, clean) = (levels.log_snr_min(), levels.log_snr_max());
+    match spacing {
+        Spacing::Edm => Ok(edm(noisy, clean, steps)),
+        Spacing::Karras => Ok(karras(noisy, clean, steps)),
+        Spacing::Exponential => Ok(evenly(noisy, clean, steps)),
+        Spacing::Uniform | Spacing::Trailing | Spacing::Leading(_) => Err(Error::Config(format!(
+            "the spacing `{spacing}` is of the steps of a process, and the schedule `edm` has levels alone: take edm, karras or \
+             exponential"
+        ))),
     }
 }
 
@@ -171,18 +191,6 @@ pub(super) fn kept(schedule: &DiscreteSchedule, spacing: Spacing, steps: usize) 
 fn evenly(noisy: f64, clean: f64, steps: usize) -> Vec<f64> {
     let gaps = (steps.max(2) - 1) as f64;
     (0..steps).map(|i| noisy + (clean - noisy) * i as f64 / gaps).collect()
-}
-
-/// λ of levels whose (σ/α)^(1/ρ) lie in equal steps.
-fn karras(noisy: f64, clean: f64, steps: usize) -> Vec<f64> {
-    let root = |log_snr: f64| (-0.5 * log_snr / RHO).exp();
-    let (first, last) = (root(noisy), root(clean));
-    let gaps = (steps.max(2) - 1) as f64;
-    let between = |i: usize| match i {
-        0 => noisy,
-        _ => -2.0 * RHO * (first + (last - first) * i as f64 / gaps).ln(),
-    };
-    (0..steps).map(between).collect()
 }
 
 /// The end, and Karras' levels from EDM's first on.

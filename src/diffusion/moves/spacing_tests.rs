@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::diffusion::{
-    BetaSchedule, ContinuousSchedule, DiscreteSchedule, FlowSchedule, Prediction, Variance,
+    BetaSchedule, ContinuousSchedule, DiscreteSchedule, FlowSchedule, Prediction, SigmaSchedule, Variance,
 };
 
 fn discrete(schedule: BetaSchedule, total: usize, scale: f64) -> Process {
@@ -22,6 +22,10 @@ fn processes() -> impl Strategy<Value = Process> {
             let levels = LevelSource::Flow(FlowSchedule::new(low, high).unwrap());
             Process { levels, prediction: Prediction::FLOW, variance: Variance::Small }
         }),
+        1 => (-12.0..-1.0f64, 1.0..20.0f64).prop_map(|(low, high)| {
+            let levels = LevelSource::Sigma(SigmaSchedule::new(low, high).unwrap());
+            Process { levels, prediction: Prediction::EDM, variance: Variance::Small }
+        }),
         1 => ends.prop_map(|(low, high)| Process::from(&ContinuousSchedule::new(low, high).unwrap())),
     ]
 }
@@ -36,6 +40,7 @@ fn end(process: &Process) -> (Level, usize) {
     match &process.levels {
         LevelSource::Continuous(s) => (Level::continuous(s.log_snr_min()), 4000),
         LevelSource::Flow(path) => (Level::flow(path.time(1.0)), 4000),
+        LevelSource::Sigma(levels) => (Level::edm(levels.log_snr_min()), 4000),
         LevelSource::Discrete(s, scale) => (Level::discrete(s, s.len() - 1, *scale), s.len()),
     }
 }
@@ -64,6 +69,11 @@ proptest! {
         let noisy = matches!(kind, SamplerKind::Ancestral | SamplerKind::EulerAncestral);
         if noisy && matches!(process.levels, LevelSource::Flow(_)) {
             prop_assert!(found.unwrap_err().to_string().contains("a flow has not"));
+            return Ok(());
+        }
+        let of_steps = matches!(spacing, Some(Spacing::Uniform | Spacing::Trailing)) || kind == SamplerKind::Halving;
+        if of_steps && matches!(process.levels, LevelSource::Sigma(_)) {
+            prop_assert!(found.unwrap_err().to_string().contains("`edm`"));
             return Ok(());
         }
         let (mut moves, _) = found.unwrap();

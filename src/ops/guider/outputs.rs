@@ -29,11 +29,11 @@ struct Params {
     samples: u32,
     steps: u32,
     velocity: u32,
-    pad: u32,
+    sigma_data: f32,
 }
 
-/// Turns what a network predicts, `step.eps` `[K·N, H, W, E]` f32, into eps in place: (z - α x)/σ, σ z + α v, or z ± α out of a flow. Of an x or v a
-/// rounding is lost by it that 1/α magnifies when x̂ is made again, as it is of any predicted eps.
+/// Turns what a network predicts, `step.eps` `[K·N, H, W, E]` f32, into eps in place: (z - α x)/σ, σ z + α v, z ± α out
+/// of a flow, or (σ/r² z - α σ_data/r out) of a preconditioned network, r² = σ² + σ_data² α². Of an x or v a rounding is lost by it that 1/α magnifies when x̂ is made again, as it is of any predicted eps.
 ///
 /// # Errors
 /// [`Error::Shape`] when a tensor does not fit; [`Error::Config`] for a network that predicts the previous x.
@@ -45,6 +45,7 @@ pub fn outputs_to_eps(cx: &mut Context, prediction: Prediction, step: Guided<'_>
         Prediction::V => 1,
         Prediction::Flow { towards_data: false } => 2,
         Prediction::Flow { towards_data: true } => 3,
+        Prediction::Preconditioned { .. } => 4,
         Prediction::PreviousX => {
             let what = "a network that predicts the previous x has no eps at one noise level to guide";
             return Err(Error::Config(what.into()));
@@ -59,7 +60,10 @@ pub fn outputs_to_eps(cx: &mut Context, prediction: Prediction, step: Guided<'_>
         samples: of.samples,
         steps: of.steps,
         velocity,
-        pad: 0,
+        sigma_data: match prediction {
+            Prediction::Preconditioned { sigma_data } => sigma_data as f32,
+            _ => 0.0,
+        },
     };
     let launch = cx.launch(&TO_EPS).bind(step.eps).bind(step.z).bind(step.table).bind(step.counter);
     launch.params(&params).over(params.count as usize, 64);
@@ -87,7 +91,7 @@ pub fn put_guided(cx: &mut Context, out: &Tensor, guided: &Tensor) -> Result<Ten
         samples: n as u32,
         steps: 1,
         velocity: 0,
-        pad: 0,
+        sigma_data: 0.0,
     };
     cx.launch(&PUT).bind(out).bind(guided).params(&params).over(guided.len(), 64);
     Ok(Tensor::new(out.storage().clone(), out.offset(), &[n, h, w, e], DType::F32))

@@ -291,7 +291,7 @@ fn outputs_become_eps_and_guided_ones_take_their_place() {
         let world = World::new(shape, evaluations, channels);
         let guided = Array::random(&shape, 9);
         let backwards = Prediction::Flow { towards_data: true };
-        for prediction in [Prediction::X0, Prediction::V, Prediction::FLOW, backwards] {
+        for prediction in [Prediction::X0, Prediction::V, Prediction::FLOW, backwards, Prediction::EDM] {
             let t = 2;
             let (alpha, sigma) = (steps()[t].alpha, steps()[t].sigma);
             let mut cx = Context::new(gpu());
@@ -319,6 +319,10 @@ fn outputs_become_eps_and_guided_ones_take_their_place() {
                         Prediction::V => sigma * z + alpha * out,
                         Prediction::Flow { towards_data: false } => z + alpha * out,
                         Prediction::Flow { .. } => z - alpha * out,
+                        Prediction::Preconditioned { .. } => {
+                            let (of_z, of_out) = prediction.x_factors(alpha, sigma, (1.0, 0.0));
+                            (z - alpha * (of_z * z + of_out * out)) / sigma
+                        }
                         _ => (z - alpha * out) / sigma,
                     } as f32;
                 }

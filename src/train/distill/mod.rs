@@ -3,7 +3,7 @@
 //! Meng et al., arXiv 2210.03142 (one evaluation for two, at a guidance weight that the network is told); Salimans & Ho,
 //! arXiv 2202.00512 (half the steps, again and again). Formulas: `diffusion/distillation.rs`.
 
-mod lessons;
+mod teaching;
 
 use crate::data::fingerprint::Fingerprint;
 use crate::diffusion::Prediction;
@@ -13,7 +13,7 @@ use crate::nn::Parameters;
 
 use super::objective::{Objective, TrainSchedule};
 use super::options::{Distillation, TrainOptions};
-pub(super) use lessons::{Lesson, Lessons};
+pub(super) use teaching::Teaching;
 
 /// A model that teaches.
 pub struct Teacher {
@@ -138,6 +138,9 @@ fn check(config: &ModelConfig) -> Result<()> {
     }
     if process.prediction == Prediction::PreviousX {
         return refuse("it predicts the mean of a step; eps, x0 and v can be distilled");
+    }
+    if process.prediction.scales_input() {
+        return refuse("it is preconditioned; eps, x0 and v can be distilled");
     }
     if config.scheduler.rescale_timesteps && config.scheduler.num_train_timesteps != Some(1000) {
         return refuse("it is told t·1000/T, and trainings here tell t");

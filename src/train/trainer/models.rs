@@ -74,12 +74,12 @@ impl Trainer {
     /// the loss.
     pub(super) fn write_models(&self) -> Result<()> {
         let parameters = self.parameters();
-        let raw = self.state.parameters.read(&self.gpu, parameters, 0)?;
+        let raw = self.state.optimised.parameters.read(&self.gpu, parameters, 0)?;
         write_weights(&self.dir.join("model-raw.safetensors"), Some(WeightsKind::Raw), parameters, &raw)?;
         drop(raw);
         for (copy, kind) in self.averages().into_iter().enumerate().rev() {
             let rate = &self.options.ema_rates[copy];
-            let values = self.state.averages.read(&self.gpu, parameters, copy)?;
+            let values = self.state.optimised.averages.read(&self.gpu, parameters, copy)?;
             if copy == 0 {
                 let config = self.config(*rate);
                 write_model(&self.dir.join("model.safetensors"), Some(&config), parameters, &values)?;

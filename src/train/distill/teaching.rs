@@ -1,18 +1,17 @@
-//! The lessons of a step: what the host writes for each image, and the target that the teacher makes of it.
+//! What the host writes for each image of a distillation, and the target that the teacher makes of it.
 
 use crate::diffusion::{Clip, Level, Prediction, TeacherRow, guidance_weight};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::model::Model;
 use crate::nn::unet::{Inputs, Pass};
-use crate::nn::{UNet, Weights};
 use crate::ops::{self, TeacherMove};
 use crate::tensor::{Context, DType, Tensor};
-use crate::train::objective::Draw;
+use crate::train::draws::Draw;
 use crate::train::options::TrainOptions;
 
 /// What the host writes for each image of a distillation, and what becomes of it.
-pub struct Lessons {
+pub struct Teaching {
     range: [f64; 2],
     seed: u64,
     /// What the teacher and the student predict.
@@ -32,7 +31,7 @@ pub struct Lessons {
     times: Buffer,
 }
 
-impl Lessons {
+impl Teaching {
     pub fn new(gpu: &Gpu, options: &TrainOptions, teacher: &Model) -> Result<Self> {
         let steps = options.distillation.as_ref().and_then(|distillation| distillation.steps);
         let n = options.microbatch as u64;
@@ -44,7 +43,7 @@ impl Lessons {
             }
         };
         let row = size_of::<TeacherRow>() as u64;
-        Ok(Lessons {
+        Ok(Teaching {
             range: options.unet.guidance_range.unwrap_or_default(),
             seed: options.seed,
             predictions: [teacher.config.process()?.prediction, options.objective.prediction],
@@ -77,7 +76,7 @@ impl Lessons {
         }
     }
 
-    /// Writes the lessons of images `first..`; `labels` are those the student is shown.
+    /// Writes what images `first..` are taught by; `labels` are those the student is shown.
     pub fn write(&self, gpu: &Gpu, draws: &[Draw], labels: &[u32], first: u64) -> Result<()> {
         let [teacher, student] = self.predictions;
         let (mut weights, mut times) = (Vec::new(), Vec::new());
@@ -110,12 +109,12 @@ impl Lessons {
     }
 
     /// w of each image, `[N]`.
-    fn weights(&self, n: usize) -> Tensor {
+    pub fn weights(&self, n: usize) -> Tensor {
         Tensor::over(&self.weights, &[n], DType::F32)
     }
 
     /// Records what the student at `z`, `time` has to predict.
-    fn target(
+    pub fn target(
         &self,
         cx: &mut Context,
         teacher: &Model,
@@ -146,31 +145,5 @@ impl Lessons {
         let inputs = Inputs { z: &middle, time: &time, ..inputs };
         let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
         ops::teacher_move(cx, TeacherMove { z: &middle, out: &out, start: z, rows: &second })
-    }
-}
-
-/// What a student is evaluated on in a step.
-pub struct Lesson<'a> {
-    pub student: &'a UNet,
-    pub teacher: &'a Model,
-    pub z: &'a Tensor,
-    pub time: &'a Tensor,
-    pub labels: Option<&'a Tensor>,
-}
-
-impl Lesson<'_> {
-    /// Records (what the student predicts, what it should).
-    pub fn record(
-        &self,
-        cx: &mut Context,
-        lessons: &Lessons,
-        weights: &Weights,
-        pass: &Pass<'_>,
-    ) -> Result<(Tensor, Tensor)> {
-        let Lesson { student, teacher, z, time, labels } = *self;
-        let target = lessons.target(cx, teacher, z, time, pass.dtype)?;
-        let w = lessons.weights(time.len());
-        let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, time, labels) };
-        Ok((student.evaluate(cx, weights, inputs, pass)?, target))
     }
 }
