@@ -1,6 +1,5 @@
-// What the entries of the guided step share.  A library: no entry point; it declares bindings 2, 3 and 4.
+// What the entries of the guided step share.  A library: no entry point; it declares bindings 2 and 3.
 // steps [T, 12] words: alpha, sigma, 1/alpha, mean_z, mean_x, noise_sd, log_snr, time, is_last (u32), 3 unused.
-// strength [1]: w, so a = 1 + w, b = -w; or, `rows` set, [N, 4]: a, b and the dynamic threshold s of each sample.
 
 struct Params {
     count: u32,        // N·blocks; for magnitudes N·length
@@ -12,14 +11,13 @@ struct Params {
     samples: u32,      // N
     pair: u32,         // whether eps has both halves
     clip: u32,         // 0: none, 1: to [-1, 1], 2: to ±s, then divided by s
-    rows: u32,         // whether strength is [N, 4]
+    rows: u32,         // whether the rule has a row for each sample
     steps: u32,        // T
     stream: u32,
 }
 
 @group(0) @binding(2) var<storage, read> steps: array<vec4<u32>>;   // [T, 3]
 @group(0) @binding(3) var<storage, read> counter: array<u32>;       // [1]
-@group(0) @binding(4) var<storage, read> strength: array<f32>;
 
 struct Step {
     sigma: f32,
@@ -31,19 +29,15 @@ struct Step {
 }
 
 // A plan that is run too often stays at the last step.
+fn step_index(count: u32) -> u32 {
+    return min(counter[0], count - 1u);
+}
+
 fn current_step(count: u32) -> Step {
-    let row = min(counter[0], count - 1u) * 3u;
+    let row = step_index(count) * 3u;
     let a = bitcast<vec4<f32>>(steps[row]);
     let b = bitcast<vec4<f32>>(steps[row + 1u]);
     return Step(a.y, a.z, a.w, b.x, b.y, steps[row + 2u].x != 0u);
-}
-
-// (a, b, s) of sample n.
-fn coefficients(n: u32, rows: u32) -> vec3<f32> {
-    if (rows != 0u) {
-        return vec3<f32>(strength[n * 4u], strength[n * 4u + 1u], strength[n * 4u + 2u]);
-    }
-    return vec3<f32>(1.0 + strength[0], -strength[0], 1.0);
 }
 
 // Four values of x after the clip.

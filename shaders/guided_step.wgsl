@@ -1,10 +1,11 @@
 #import index
 #import guided
+#import rule_cfg
 #import philox
 #import normal
 #import chw
 // The guided ancestral step (CFG, Algorithm 2, lines 3-6), z in place:
-//   eps = a eps_c + b eps_u,  x = clip((z - sigma eps)/alpha),  z <- mean_z z + mean_x x + noise_sd·noise, or x in the last step.
+//   eps = rule(eps_c, eps_u),  x = clip((z - sigma eps)/alpha),  z <- mean_z z + mean_x x + noise_sd·noise, or x in the last step.
 // z [N, H, W, C], eps [2N or N, H, W, E] with E >= C, its first C channels read: conditional half, then unconditional.
 // noise: Philox key = seeds[n], counter = (block, step, 0, 1), four elements in C, H, W order (see chw.wgsl).
 // One element at a time, any shape: the fast twin of the common shapes is guided_step_packed.wgsl.
@@ -22,20 +23,20 @@
 @group(0) @binding(5) var<storage, read_write> magnitude: array<f32>; // [N, length]
 @group(0) @binding(6) var<uniform> r: Params;
 
-// The guided noise at a place (pixel, channel) of sample n.
-fn guided(n: u32, place: vec2<u32>, k: vec3<f32>, m: Params) -> f32 {
+// The guided noise at a place (pixel, channel) of sample n, where z is `value`.
+fn guided(n: u32, place: vec2<u32>, value: f32, k: Rule, m: Params) -> f32 {
     let whole = m.pixels * m.eps_channels;
     let i = n * whole + place.x * m.eps_channels + place.y;
     if (m.pair == 0u) {
         return f32(eps[i]);
     }
-    return k.x * f32(eps[i]) + k.y * f32(eps[m.samples * whole + i]);
+    return combined_one(k, f32(eps[i]), f32(eps[m.samples * whole + i]), value);
 }
 
 // x at a place of sample n, element i; z there becomes the next latent.
-fn advance(i: u32, n: u32, place: vec2<u32>, noise: f32, step: Step, k: vec3<f32>, m: Params) -> f32 {
-    let raw = (z[i] - step.sigma * guided(n, place, k, m)) * step.inverse_alpha;
-    let x = clipped(vec4<f32>(raw), k.z, m.clip).x;
+fn advance(i: u32, n: u32, place: vec2<u32>, noise: f32, step: Step, k: Rule, m: Params) -> f32 {
+    let raw = (z[i] - step.sigma * guided(n, place, z[i], k, m)) * step.inverse_alpha;
+    let x = clipped(vec4<f32>(raw), threshold_of(k), m.clip).x;
     if (step.is_last) {
         z[i] = x;
     } else {
@@ -61,7 +62,7 @@ fn step(
     let n = i / p.blocks;
     let block = chw_block(i % p.blocks, p.channels, p.pixels);
     let now = current_step(p.steps);
-    let k = coefficients(n, p.rows);
+    let k = rule_of(n, p.rows, step_index(p.steps));
     let words = noise_words(n, block, p.stream);
     var place = chw_place(block, p.pixels);
     for (var j = 0u; j < min(4u, p.length - block * 4u); j++) {
@@ -85,7 +86,7 @@ fn step_preview(
     let n = i / q.blocks;
     let block = chw_block(i % q.blocks, q.channels, q.pixels);
     let now = current_step(q.steps);
-    let k = coefficients(n, q.rows);
+    let k = rule_of(n, q.rows, step_index(q.steps));
     let words = noise_words(n, block, q.stream);
     var place = chw_place(block, q.pixels);
     for (var j = 0u; j < min(4u, q.length - block * 4u); j++) {
@@ -108,7 +109,7 @@ fn magnitudes(
     }
     let n = i / r.length;
     let now = current_step(r.steps);
-    let k = coefficients(n, r.rows);
+    let k = rule_of(n, r.rows, step_index(r.steps));
     let place = vec2<u32>((i % r.length) / r.channels, i % r.channels);
-    magnitude[i] = abs((z[i] - now.sigma * guided(n, place, k, r)) * now.inverse_alpha);
+    magnitude[i] = abs((z[i] - now.sigma * guided(n, place, z[i], k, r)) * now.inverse_alpha);
 }

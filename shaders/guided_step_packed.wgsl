@@ -1,4 +1,5 @@
 #import guided
+#import rule_cfg
 #import philox
 #import normal
 // The guided ancestral step of guided_step.wgsl, two vectors of four elements in memory order an invocation: the same bits.
@@ -65,11 +66,11 @@ fn both(n: u32, i: u32, m: Params) -> Both {
     return Both(conditional, predicted(m.samples * m.pixels * eps_channels, n, i, m));
 }
 
-fn guided(halves: Both, k: vec3<f32>) -> vec4<f32> {
+fn guided(halves: Both, value: vec4<f32>, k: Rule) -> vec4<f32> {
     if (pair == 0u) {
         return halves.conditional;
     }
-    return k.x * halves.conditional + k.y * halves.unconditional;
+    return combined_four(k, halves.conditional, halves.unconditional, value);
 }
 
 // Puts the noise of one channel of four pixels where their vectors are, twice.
@@ -97,8 +98,8 @@ fn share_noise(n: u32, tile: u32, lane: u32, m: Params) {
 }
 
 // x; z there becomes the next latent.
-fn advance(at: u32, value: vec4<f32>, eps: vec4<f32>, noise: vec4<f32>, step: Step, k: vec3<f32>, clip: u32) -> vec4<f32> {
-    let x = clipped((value - step.sigma * eps) * step.inverse_alpha, k.z, clip);
+fn advance(at: u32, value: vec4<f32>, eps: vec4<f32>, noise: vec4<f32>, step: Step, k: Rule, clip: u32) -> vec4<f32> {
+    let x = clipped((value - step.sigma * eps) * step.inverse_alpha, threshold_of(k), clip);
     if (step.is_last) {
         z4[at] = x;
     } else {
@@ -112,7 +113,7 @@ fn step(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     let n = wid.y;
     let vectors = p.length / 4u;
     let now = current_step(p.steps);
-    let k = coefficients(n, p.rows);
+    let k = rule_of(n, p.rows, step_index(p.steps));
     // Under way while the noise is made: nothing is computed of them before. Invocations past the end read the last vector again.
     #unroll v in 0..2
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
@@ -124,7 +125,7 @@ fn step(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_index) 
     workgroupBarrier();
     #unroll v in 0..2
     if (i${v} < vectors) {
-        advance(n * vectors + i${v}, value${v}, guided(eps${v}, k), noise[${v}u * SIZE + lane], now, k, p.clip);
+        advance(n * vectors + i${v}, value${v}, guided(eps${v}, value${v}, k), noise[${v}u * SIZE + lane], now, k, p.clip);
     }
     #end
 }
@@ -134,7 +135,7 @@ fn step_preview(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation
     let n = wid.y;
     let vectors = q.length / 4u;
     let now = current_step(q.steps);
-    let k = coefficients(n, q.rows);
+    let k = rule_of(n, q.rows, step_index(q.steps));
     #unroll v in 0..2
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
     let from${v} = min(i${v}, vectors - 1u);
@@ -146,7 +147,7 @@ fn step_preview(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation
     #unroll v in 0..2
     if (i${v} < vectors) {
         let at = n * vectors + i${v};
-        preview4[at] = advance(at, value${v}, guided(eps${v}, k), noise[${v}u * SIZE + lane], now, k, q.clip);
+        preview4[at] = advance(at, value${v}, guided(eps${v}, value${v}, k), noise[${v}u * SIZE + lane], now, k, q.clip);
     }
     #end
 }
@@ -156,11 +157,13 @@ fn magnitudes(@builtin(workgroup_id) wid: vec3<u32>, @builtin(local_invocation_i
     let n = wid.y;
     let vectors = r.length / 4u;
     let now = current_step(r.steps);
-    let k = coefficients(n, r.rows);
+    let k = rule_of(n, r.rows, step_index(r.steps));
     #unroll v in 0..2
     let i${v} = wid.x * TILE + ${v}u * SIZE + lane;
     let from${v} = n * vectors + min(i${v}, vectors - 1u);
-    let size${v} = abs((z4[from${v}] - now.sigma * guided(both(n, min(i${v}, vectors - 1u), r), k)) * now.inverse_alpha);
+    let value${v} = z4[from${v}];
+    let eps${v} = both(n, min(i${v}, vectors - 1u), r);
+    let size${v} = abs((value${v} - now.sigma * guided(eps${v}, value${v}, k)) * now.inverse_alpha);
     #end
     #unroll v in 0..2
     if (i${v} < vectors) {

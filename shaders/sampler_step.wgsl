@@ -2,6 +2,7 @@
 #import philox
 #import normal
 #import chw
+#import rule_cfg
 // One move of a sampler, z in place:
 //   x = clip(x_z z + x_out out),  z <- mean_z z + mean_x x + mean_out out + mean_previous x' + mean_gradient V g + noise sqrt(V) normal.
 // z, gradient [N, H, W, C]; out [2N or N, H, W, E], E = C or 2C: predictions and, learned, variance channels; the conditional
@@ -9,7 +10,6 @@
 //   exp(v). x' is the x of the move before, kept in `previous`.
 // steps [T, 12] words: x_z, x_out, mean_z, mean_x | mean_out, mean_previous, noise, time | mean_gradient, log_small, log_large,
 //   out_gradient. counter [1], or [N]: the step of each sample.
-// strength [1]: w, so the output is (1 + w) out_c - w out_u; or, `rows` set, [N, 4]: a, b and the dynamic threshold s.
 // noise: Philox key = seeds[n], counter = (block, step, 0, 1), four elements in C, H, W order; `given` takes it from a tensor.
 // guide: out <- out + out_gradient g, both halves.   magnitudes: |x| before the clip.   Always f32. 2·N·H·W·E below 2^32.
 
@@ -23,7 +23,7 @@ struct Params {
     samples: u32,      // N
     pair: u32,         // whether out has both halves
     clip: u32,         // 0: none, 1: to [-1, 1], 2: to ±s, then divided by s
-    rows: u32,         // whether strength is [N, 4]
+    rows: u32,         // whether the rule has a row for each sample
     steps: u32,        // T
     stream: u32,
     variance: u32,     // 0: fixed, 1: range, 2: its log
@@ -35,7 +35,6 @@ struct Params {
 @group(0) @binding(1) var<storage, read> out: array<f32>;
 @group(0) @binding(2) var<storage, read> steps: array<vec4<u32>>;   // [T, 3]
 @group(0) @binding(3) var<storage, read> counter: array<u32>;       // [1] or [N]
-@group(0) @binding(4) var<storage, read> strength: array<f32>;
 @group(0) @binding(5) var<storage, read> seeds: array<vec2<u32>>;   // [N] (low, high)
 @group(0) @binding(6) var<storage, read> table: array<vec2<u32>, 512>;
 @group(0) @binding(7) var<storage, read> gradient: array<f32>;      // [N, H, W, C]
@@ -59,22 +58,14 @@ fn step_index(n: u32, m: Params) -> u32 {
     return min(counter[select(0u, n, m.counters > 1u)], m.steps - 1u);
 }
 
-// (a, b, s) of sample n.
-fn coefficients(n: u32, rows: u32) -> vec3<f32> {
-    if (rows != 0u) {
-        return vec3<f32>(strength[n * 4u], strength[n * 4u + 1u], strength[n * 4u + 2u]);
-    }
-    return vec3<f32>(1.0 + strength[0], -strength[0], 1.0);
-}
-
-// The guided output at a place (pixel, channel) of sample n.
-fn combined(n: u32, place: vec2<u32>, k: vec3<f32>, m: Params) -> f32 {
+// The guided output at a place (pixel, channel) of sample n, where z is `value`.
+fn combined(n: u32, place: vec2<u32>, value: f32, k: Rule, m: Params) -> f32 {
     let whole = m.pixels * m.out_channels;
     let i = n * whole + place.x * m.out_channels + place.y;
     if (m.pair == 0u) {
         return out[i];
     }
-    return k.x * out[i] + k.y * out[m.samples * whole + i];
+    return combined_one(k, out[i], out[m.samples * whole + i], value);
 }
 
 fn clipped(x: f32, s: f32, clip: u32) -> f32 {
@@ -95,9 +86,9 @@ fn moved(i: u32, n: u32, place: vec2<u32>, normal: f32, slope: f32, before: f32,
     let a = bitcast<vec4<f32>>(steps[row]);
     let b = bitcast<vec4<f32>>(steps[row + 1u]);
     let c = bitcast<vec4<f32>>(steps[row + 2u]);
-    let k = coefficients(n, m.rows);
-    let o = combined(n, place, k, m);
-    let x = clipped(a.x * z[i] + a.y * o, k.z, m.clip);
+    let k = rule_of(n, m.rows, step_index(n, m));
+    let o = combined(n, place, z[i], k, m);
+    let x = clipped(a.x * z[i] + a.y * o, threshold_of(k), m.clip);
     var log_variance = 0.0;
     if (m.variance != 0u) {
         let v = out[(n * m.pixels + place.x) * m.out_channels + m.channels + place.y];
@@ -199,7 +190,7 @@ fn magnitudes(
     let n = i / r.length;
     let a = bitcast<vec4<f32>>(steps[step_index(n, r) * 3u]);
     let place = vec2<u32>((i % r.length) / r.channels, i % r.channels);
-    magnitude[i] = abs(a.x * z[i] + a.y * combined(n, place, coefficients(n, r.rows), r));
+    magnitude[i] = abs(a.x * z[i] + a.y * combined(n, place, z[i], rule_of(n, r.rows, step_index(n, r)), r));
 }
 
 @compute @workgroup_size(64)

@@ -36,6 +36,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("pack_f16", crate::wgsl!("pack_f16")),
     ("pack_f32", crate::wgsl!("pack_f32")),
     ("philox", crate::wgsl!("philox")),
+    ("rule_cfg", crate::wgsl!("rule_cfg")),
     ("silu_curve", crate::wgsl!("silu_curve")),
     ("sum_of_lanes", crate::wgsl!("sum_of_lanes")),
 ];

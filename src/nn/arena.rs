@@ -1,5 +1,7 @@
 //! Arenas: the parameters of a network packed into few large buffers, so that an optimiser step is one dispatch a chunk.
 
+use half::slice::HalfFloatSliceExt;
+
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Storage};
 use crate::tensor::{DType, Tensor};
@@ -161,13 +163,13 @@ impl Arena {
         if dtype != DType::F16 {
             return gpu.write(buffer, first, bytemuck::cast_slice(values));
         }
-        let mut halves: Vec<half::f16> = values.iter().map(|&value| half::f16::from_f32(value)).collect();
+        // Whole words are written.
+        let mut halves = vec![half::f16::ZERO; values.len().next_multiple_of(2)];
+        halves[..values.len()].convert_from_f32_slice(values);
         if let Some(at) = halves.iter().position(|half| !half.is_finite()) {
             let value = values[at];
             return Err(Error::Config(format!("holds {value}, more than f16 can: use f32 (precision)")));
         }
-        // Whole words are written.
-        halves.resize(halves.len().next_multiple_of(2), half::f16::ZERO);
         gpu.write(buffer, first, bytemuck::cast_slice(&halves))
     }
 

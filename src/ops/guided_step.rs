@@ -10,6 +10,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::dynamic_threshold::threshold_rows;
+use super::guider::{GUIDER_ROW, with_rule};
 use super::noised::{expect, table};
 use crate::diffusion::{Clip, StepScalars};
 use crate::error::{Error, Result};
@@ -118,6 +119,49 @@ pub fn step_table(cx: &Context, steps: &[StepScalars]) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] when a tensor has not the shape or type that [`GuidedStep`] says.
 pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
+    if step.guidance.is_empty() || step.guidance.dtype() != DType::F32 {
+        return Err(Error::shape(OP, format!("needs a weight in f32, got {:?}", step.guidance.shape())));
+    }
+    record(cx, step, None)
+}
+
+/// Records the step with an expression in WGSL in the place of CFG's rule ([`check_expression`](super::check_expression) says what
+/// it may name); `guidance` is then the guiders' table, `[T, 8]` f32 of [`guider_table`](super::guider_table).
+///
+/// # Errors
+/// As [`guided_step`]; [`Error::Shape`] without two predictions; [`Error::Config`] for an expression that does not compile and
+/// for a dynamic clip, whose threshold is of a combination that is known before.
+pub fn guided_step_by(cx: &mut Context, step: GuidedStep<'_>, expression: &str) -> Result<()> {
+    check_rule(OP, [step.z, step.eps], step.steps, step.guidance, step.clip)?;
+    record(cx, step, Some(expression))
+}
+
+/// Refuses what a rule of the caller's cannot be recorded with.
+pub(super) fn check_rule(
+    op: &'static str,
+    [z, out]: [&Tensor; 2],
+    steps: &Tensor,
+    table: &Tensor,
+    clip: Clip,
+) -> Result<()> {
+    expect(op, "guiders' table", table, &[steps.shape()[0], GUIDER_ROW], DType::F32)?;
+    if out.shape()[0] != 2 * z.shape()[0] {
+        let what = format!(
+            "z is {:?}, so a rule of two predictions needs twice as many, got {:?}",
+            z.shape(),
+            out.shape()
+        );
+        return Err(Error::shape(op, what));
+    }
+    match clip {
+        Clip::Dynamic { .. } => Err(Error::Config(
+            "a dynamic threshold is of a combination that is known before the step; make eps̃ of the expression first".into(),
+        )),
+        Clip::None | Clip::Static => Ok(()),
+    }
+}
+
+fn record(cx: &mut Context, step: GuidedStep<'_>, rule: Option<&str>) -> Result<()> {
     let GuidedStep { z, eps, steps, counter, guidance, seeds, clip, preview } = step;
     let [n, h, w, c] = z.nhwc(OP)?;
     expect(OP, "z", z, &[n, h, w, c], DType::F32)?;
@@ -133,10 +177,8 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
     expect(OP, "steps", steps, &[steps.shape().first().copied().unwrap_or(1), ROW], DType::U32)?;
     expect(OP, "counter", counter, &[1], DType::U32)?;
     expect(OP, "seeds", seeds, &[n, 2], DType::U32)?;
-    if guidance.is_empty() || guidance.dtype() != DType::F32 || steps.is_empty() {
-        let what =
-            format!("needs a weight in f32 and a step, got {:?}, {:?}", guidance.shape(), steps.shape());
-        return Err(Error::shape(OP, what));
+    if steps.is_empty() {
+        return Err(Error::shape(OP, format!("needs a step, got {:?}", steps.shape())));
     }
     if let Some(preview) = preview {
         expect(OP, "preview", preview, z.shape(), DType::F32)?;
@@ -183,6 +225,7 @@ pub fn guided_step(cx: &mut Context, step: GuidedStep<'_>) -> Result<()> {
     }
     let table = table(cx)?;
     let kernel = if preview.is_some() { &kernels.preview } else { &kernels.step };
+    let kernel = rule.map_or(Ok(kernel), |text| with_rule(kernel, text))?;
     let mut launch = cx.launch(kernel).bind(z).bind(eps).bind(steps).bind(counter).bind(&strength);
     launch = launch.bind(seeds).bind(&table);
     if let Some(preview) = preview {

@@ -66,10 +66,10 @@ pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
 pub use first_token::first_token;
 pub use group_norm::{GroupNorm, group_norm};
-pub use guided_step::{GuidedStep, guided_step, step_table};
+pub use guided_step::{GuidedStep, guided_step, guided_step_by, step_table};
 pub use guider::{
-    GUIDER_ROW, Guided, check_expression, guided_eps, guider_table, is_weight_alone, outputs_to_eps,
-    put_guided, renoise, step_weight,
+    GUIDER_ROW, Guided, check_expression, expression_of, guided_eps, guider_table, is_weight_alone,
+    outputs_to_eps, put_guided, renoise, step_weight,
 };
 pub use linear::{linear, linear_add};
 pub use linear_rows::linear_rows;
@@ -84,7 +84,7 @@ pub use relu::relu;
 pub use repeat_batch::repeat_batch;
 pub use resample::{average_pool2, upsample_nearest2};
 pub use resize_pictures::{Resize, resize_pictures};
-pub use sampler_step::{SamplerStep, StepNoise, guide_output, move_table, sampler_step};
+pub use sampler_step::{SamplerStep, StepNoise, guide_output, move_table, sampler_step, sampler_step_by};
 pub use scale::scale;
 pub use scale_per_sample::scale_per_sample;
 pub use silu::silu;

@@ -9,6 +9,8 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::dynamic_threshold::threshold_rows;
+use super::guided_step::check_rule;
+use super::guider::with_rule;
 use super::noised::{expect, table};
 use crate::diffusion::{Clip, StepRow, Variance};
 use crate::error::{Error, Result};
@@ -120,6 +122,23 @@ pub fn move_table(cx: &Context, rows: &[StepRow]) -> Result<Tensor> {
 /// [`Error::Shape`] when a tensor has not the shape or type that [`SamplerStep`] says, when a learned variance has no
 /// channels, and for a gradient or given noise together with an x̂ before, which no kernel takes (see [`guide_output`]).
 pub fn sampler_step(cx: &mut Context, step: SamplerStep<'_>) -> Result<()> {
+    if step.guidance.is_empty() || step.guidance.dtype() != DType::F32 {
+        return Err(Error::shape(OP, format!("needs a weight in f32, got {:?}", step.guidance.shape())));
+    }
+    record(cx, step, None)
+}
+
+/// Records the move with an expression in WGSL in the place of CFG's rule, as [`guided_step_by`](super::guided_step_by()) does;
+/// `guidance` is then the guiders' table.
+///
+/// # Errors
+/// As [`sampler_step`] and [`guided_step_by`](super::guided_step_by()).
+pub fn sampler_step_by(cx: &mut Context, step: SamplerStep<'_>, expression: &str) -> Result<()> {
+    check_rule(OP, [step.z, step.out], step.steps, step.guidance, step.clip)?;
+    record(cx, step, Some(expression))
+}
+
+fn record(cx: &mut Context, step: SamplerStep<'_>, rule: Option<&str>) -> Result<()> {
     let SamplerStep { z, out, steps, counter, guidance, noise, variance, clip, gradient, previous } = step;
     let [n, h, w, c] = z.nhwc(OP)?;
     expect(OP, "z", z, &[n, h, w, c], DType::F32)?;
@@ -128,9 +147,6 @@ pub fn sampler_step(cx: &mut Context, step: SamplerStep<'_>) -> Result<()> {
         let what =
             format!("learned variances need {} channels, the output has {}", 2 * c, params.out_channels);
         return Err(Error::shape(OP, what));
-    }
-    if guidance.is_empty() || guidance.dtype() != DType::F32 {
-        return Err(Error::shape(OP, format!("needs a weight in f32, got {:?}", guidance.shape())));
     }
     for (name, tensor) in [("gradient", gradient), ("previous", previous)] {
         if let Some(tensor) = tensor {
@@ -157,6 +173,7 @@ pub fn sampler_step(cx: &mut Context, step: SamplerStep<'_>) -> Result<()> {
             (params.clip, params.rows) = (2, 1);
         }
     }
+    let ruled = |kernel: &'static Kernel| rule.map_or(Ok(kernel), |text| with_rule(kernel, text));
     // Where there is no gradient another tensor takes its place, and is not read.
     let slope = gradient.unwrap_or(out);
     match (noise, previous) {
@@ -172,7 +189,8 @@ pub fn sampler_step(cx: &mut Context, step: SamplerStep<'_>) -> Result<()> {
                 }
                 Some(previous) => (&MULTISTEP, previous),
             };
-            let launch = cx.launch(kernel).bind(z).bind(out).bind(steps).bind(counter).bind(&strength);
+            let launch =
+                cx.launch(ruled(kernel)?).bind(z).bind(out).bind(steps).bind(counter).bind(&strength);
             let launch = launch.bind(seeds).bind(&table).bind(last).params(&params).variant(clip);
             launch.over(params.count as usize, 64);
         }
@@ -182,7 +200,8 @@ pub fn sampler_step(cx: &mut Context, step: SamplerStep<'_>) -> Result<()> {
         (StepNoise::Given(noise), None) => {
             expect(OP, "noise", noise, z.shape(), DType::F32)?;
             let params = Params { count: z.len() as u32, ..params };
-            let launch = cx.launch(&GIVEN).bind(z).bind(out).bind(steps).bind(counter).bind(&strength);
+            let launch =
+                cx.launch(ruled(&GIVEN)?).bind(z).bind(out).bind(steps).bind(counter).bind(&strength);
             launch.bind(noise).bind(slope).params(&params).variant(clip).over(z.len(), 64);
         }
     }

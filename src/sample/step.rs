@@ -178,6 +178,14 @@ impl StepRecorder<'_> {
         Ok(Guided { z, eps, table: slot(guiders, "guiders")?, counter })
     }
 
+    /// The guiders' expression, where the step's kernel can put it in the place of its own rule: two predictions, and no threshold of
+    /// what becomes of them.
+    fn rule(&self, out: &Tensor, which: Which) -> Option<String> {
+        let pair = out.shape()[0] == 2 * self.slots.z.shape()[0];
+        let known = which == Which::All && pair && !matches!(self.clip, Clip::Dynamic { .. });
+        self.guiders().filter(|_| known).and_then(ops::expression_of)
+    }
+
     /// What the step's kernel takes of the evaluations `out`.
     fn combined(&self, cx: &mut Context, out: &Tensor, which: Which) -> Result<Tensor> {
         let Slots { z, counter, weight, momentum, posterior, wanted, .. } = self.slots;
@@ -199,6 +207,7 @@ impl StepRecorder<'_> {
                         ops::step_weight(cx, step.table, counter, weight)?;
                         Ok(out.clone())
                     }
+                    (Which::All, _) if self.rule(out, which).is_some() => Ok(out.clone()),
                     (Which::All, _) => {
                         let eps = ops::guided_eps(cx, guiders, step, momentum.as_ref())?;
                         match self.walk.form {
@@ -224,11 +233,19 @@ impl StepRecorder<'_> {
     ) -> Result<()> {
         let Slots { z, seeds, counter, weight, preview, previous, noise, .. } = self.slots;
         let (steps, clip) = (self.moves(which), self.clip);
+        let rule = self.rule(out, which);
+        let guidance = match rule {
+            Some(_) => slot(&self.slots.guiders, "guiders")?,
+            None => weight,
+        };
         match self.walk.form {
             Form::Ancestral => {
                 let preview = preview.as_ref();
-                let step = GuidedStep { z, eps: out, steps, counter, guidance: weight, seeds, clip, preview };
-                ops::guided_step(cx, step)
+                let step = GuidedStep { z, eps: out, steps, counter, guidance, seeds, clip, preview };
+                match rule {
+                    Some(text) => ops::guided_step_by(cx, step, &text),
+                    None => ops::guided_step(cx, step),
+                }
             }
             Form::Moves { variance, gradient_in_step, .. } => {
                 // The continuous form shifts the output, the others the mean.
@@ -240,14 +257,17 @@ impl StepRecorder<'_> {
                     out,
                     steps,
                     counter,
-                    guidance: weight,
+                    guidance,
                     noise: noise.as_ref().map_or(StepNoise::Seeds(seeds), StepNoise::Given),
                     variance,
                     clip,
                     gradient: gradient.as_ref(),
                     previous: previous.as_ref(),
                 };
-                ops::sampler_step(cx, step)
+                match rule {
+                    Some(text) => ops::sampler_step_by(cx, step, &text),
+                    None => ops::sampler_step(cx, step),
+                }
             }
         }
     }

@@ -196,7 +196,7 @@ mod tests {
         assert_eq!(edm.process(noisy, clean).unwrap().prediction, Prediction::EDM);
         let error = |objective: Objective| objective.check().unwrap_err().to_string();
         for schedule in [TrainSchedule::Continuous, TrainSchedule::Flow, TrainSchedule::Cosine] {
-            assert!(error(Objective { schedule, ..edm }).contains("--schedule edm"), "{schedule:?}");
+            assert!(error(Objective { schedule, ..edm }).contains("its schedule is edm"), "{schedule:?}");
         }
         let narrow = Prediction::Preconditioned { sigma_data: -1.0 };
         assert!(error(Objective { prediction: narrow, ..edm }).contains("σ_data is -1"));

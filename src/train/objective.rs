@@ -133,7 +133,9 @@ impl Objective {
                 return refuse("--predict v counts on α² + σ² = 1; --schedule flow takes flow, x0 or eps");
             }
             Prediction::Preconditioned { .. } if self.schedule != TrainSchedule::Edm => {
-                return refuse("--predict edm is preconditioned for EDM's noise levels: give --schedule edm");
+                return refuse(
+                    "the prediction edm is preconditioned for EDM's noise levels: its schedule is edm",
+                );
             }
             Prediction::Preconditioned { .. } if self.is_classifier() => {
                 return refuse("a classifier predicts no picture that could be preconditioned");

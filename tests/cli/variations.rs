@@ -70,7 +70,7 @@ fn variations_that_cannot_be_are_refused() {
         (&["--embedding", "film"], 2, &["film", "adagn", "add"]),
         (&["--up-down", "resnet"], 2, &["resnet", "biggan", "plain"]),
         (&["--sigma-data", "0.5"], 1, &["--sigma-data", "--schedule edm"]),
-        (&["--predict", "edm"], 1, &["--predict edm", "--schedule edm"]),
+        (&["--predict", "edm"], 1, &["prediction edm", "its schedule is edm"]),
         (&["--schedule", "edm", "--predict", "flow"], 1, &["--schedule flow"]),
         (&["--schedule", "edm", "--learn-sigma"], 1, &["discrete process"]),
     ] {

@@ -33,6 +33,7 @@ const STEPS: usize = 6;
 /// The groups of cases, a test each.
 const GROUPS: &[&str] = &[
     "continuous",
+    "flow and edm",
     "linear and cosine",
     "learned variances",
     "options",

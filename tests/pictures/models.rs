@@ -41,6 +41,8 @@ impl Process {
 pub const CONTINUOUS_EPS: Process = Process::continuous("continuous eps", "epsilon");
 pub const CONTINUOUS_X0: Process = Process::continuous("continuous x0", "sample");
 pub const CONTINUOUS_V: Process = Process::continuous("continuous v", "v_prediction");
+pub const FLOW: Process = Process { schedule: "flow", ..Process::continuous("flow", "flow_prediction") };
+pub const EDM: Process = Process { schedule: "edm", ..Process::continuous("edm", "preconditioned") };
 pub const LINEAR_EPS: Process = Process {
     name: "linear eps",
     schedule: "linear",
@@ -76,7 +78,10 @@ pub const LEARNED: Process = Process {
 /// The configuration of a network, as `config.json` has it.
 fn config(process: Process, change: impl FnOnce(&mut Value)) -> ModelConfig {
     let scheduler = match process.discrete {
-        None => json!({ "beta_schedule": "continuous", "prediction_type": process.prediction,
+        // From σ/α = 80 down to 0.002.
+        None if process.schedule == EDM.schedule => json!({ "beta_schedule": process.schedule,
+            "prediction_type": process.prediction, "sigma_data": 0.5, "log_snr_min": -8.764, "log_snr_max": 12.43 }),
+        None => json!({ "beta_schedule": process.schedule, "prediction_type": process.prediction,
             "log_snr_min": -20.0, "log_snr_max": 20.0 }),
         Some((steps, variance)) => json!({ "beta_schedule": process.schedule,
             "prediction_type": process.prediction, "num_train_timesteps": steps, "variance_type": variance,

@@ -16,6 +16,10 @@ fn every_sampler(cases: &mut Cases, process: Process) {
     let model = models::small(process);
     for Entry { kind, name, .. } in SAMPLERS {
         let case = |guidance: &str| format!("{}, {name}, {guidance}", process.name);
+        if let Some(part) = refusal(process, *kind) {
+            refused(&case("w = 1.5"), plain(&model, options(&model, *kind), 1.5), part);
+            continue;
+        }
         if process.is_mean() && *kind != SamplerKind::Ancestral {
             let part = "only be sampled by ancestral steps";
             refused(&case("one evaluation"), plain(&model, once(&model, *kind), 0.0), part);
@@ -33,6 +37,26 @@ fn every_sampler(cases: &mut Cases, process: Process) {
         assert!(moves < evaluations && evaluations < 2 * moves, "{}: {evaluations}", case(INTERVAL));
         cases.check(&case("interval"), || interval().unwrap());
     }
+}
+
+/// Why a sampler cannot walk a straight path, or EDM's levels.
+fn refusal(process: Process, kind: SamplerKind) -> Option<&'static str> {
+    match kind {
+        SamplerKind::Ancestral | SamplerKind::EulerAncestral if process.name == models::FLOW.name => {
+            Some("a flow has not")
+        }
+        SamplerKind::Halving if process.name == models::EDM.name => Some("the levels of `edm`"),
+        _ => None,
+    }
+}
+
+#[test]
+fn straight_paths_and_noise_levels() {
+    group("flow and edm", |cases| {
+        for process in [models::FLOW, models::EDM] {
+            every_sampler(cases, process);
+        }
+    });
 }
 
 #[test]

@@ -101,6 +101,8 @@ fn trainings() {
             steps_total: 5,
             ..discrete
         };
+        let edm =
+            Objective { schedule: TrainSchedule::Edm, prediction: Prediction::EDM, ..Objective::default() };
         let mut upsampler = TrainOptions { upsample_from: Some(4), ..options() };
         upsampler.unet.low_res_channels = 1;
         let mut late = options();
@@ -115,6 +117,7 @@ fn trainings() {
             ),
             ("cosine, learned range", TrainOptions { microbatch: 4, ..of(learned) }),
             ("cosine, importance", TrainOptions { microbatch: 4, ..of(vlb) }),
+            ("edm, microbatches", TrainOptions { microbatch: 4, ..of(edm) }),
             ("upsampler", upsampler),
             ("late", late),
         ] {

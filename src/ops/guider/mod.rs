@@ -1,11 +1,14 @@
 //! Guiders on the device (`diffusion::guiders`): what stands between the network's evaluations and the step.
 //!
 //! Guiders that only set each step's weight are the step's own kernel with another w: [`step_weight`] puts it where the
-//! kernel reads it. The others make one eps̃ `[N, H, W, C]` of all evaluations ([`guided_eps`]), from factors of each sample
+//! kernel reads it. An expression of the caller's takes the place of the kernel's own rule ([`expression_of`]). The others make one
+//! eps̃ `[N, H, W, C]` of all evaluations ([`guided_eps`]), from factors of each sample
 //! where a sum over it is needed, and CFG++ adds its eps_∅ after the step ([`renoise`]). The reference is
 //! [`Guiders::combine`](crate::diffusion::Guiders::combine).
 
 mod expression;
+#[cfg(test)]
+mod fused_tests;
 mod outputs;
 #[cfg(test)]
 mod tests;
@@ -13,6 +16,7 @@ mod tests;
 use bytemuck::{Pod, Zeroable};
 
 pub use expression::check_expression;
+pub(in crate::ops) use expression::with_rule;
 pub use outputs::{outputs_to_eps, put_guided};
 
 use super::noised::expect;
@@ -120,6 +124,14 @@ pub fn guider_table(guiders: &Guiders, weight: f64, steps: &[StepCoefficients]) 
 pub fn is_weight_alone(guiders: &Guiders) -> bool {
     let alone = |work: &Work| matches!(work, Work::Renoise | Work::Anneal(_));
     guiders.work().iter().all(alone) && guiders.more_conditions().is_empty() && guiders.eps_factor() == 1.0
+}
+
+/// The expression among the guiders, which a step's kernel can put in the place of its own rule.
+pub fn expression_of(guiders: &Guiders) -> Option<String> {
+    guiders.work().into_iter().find_map(|work| match work {
+        Work::Expression(text) => Some(text),
+        _ => None,
+    })
 }
 
 /// Writes the step's weight into the first element of `guidance`, where the step's kernel reads it.
