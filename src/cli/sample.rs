@@ -103,8 +103,8 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };
-        let side = config.unet.sample_size;
-        pictures::check_sheet(requests.len() / columns, columns, 1, side).map_err(|error| {
+        let size = config.unet.sample_size;
+        pictures::check_sheet(requests.len() / columns, columns, 1, size).map_err(|error| {
             Error::Config(format!("{error}, or for a folder or a .npz (--out), which take any number"))
         })?;
     }
@@ -217,7 +217,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     match kind {
         Output::Npz => {
-            let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
+            let mut writer = NpzWriter::create(&args.out, requests.len(), size)?;
             if let Err(error) = writer.annotate(&parameters) {
                 // Nothing but a very long list of seeds is that long; the pictures are worth more.
                 eprintln!("warning: it will not say how it was made: {error}");

@@ -8,6 +8,7 @@ use crate::gpu::Gpu;
 use crate::nn::Arena;
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, words};
+use crate::shape::Shape;
 use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -38,7 +39,7 @@ pub fn train_classifier(
     seed: u64,
     mut on_step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<PictureClassifier> {
-    let (size, channels) = (dataset.image_size(), dataset.channels);
+    let shape = Shape { channels: dataset.channels, extent: dataset.image_size() };
     if dataset.num_classes() < 2 || dataset.len() < 2 * HELD_OUT {
         let (classes, len) = (dataset.num_classes(), dataset.len());
         return Err(Error::Config(format!(
@@ -48,9 +49,10 @@ pub fn train_classifier(
             dataset.name
         )));
     }
-    let bytes = sizes::bytes("a batch of pictures", &[BATCH, size, size, channels], 4)?;
+    let bytes = sizes::bytes("a batch of pictures", &shape.nhwc(BATCH), 4)?;
     sizes::check_host("a batch of pictures to learn features on", bytes, "bring them to a smaller size")?;
-    let network = ClassifierNetwork::new(ClassifierShape { size, channels, classes: dataset.num_classes() })?;
+    let classes = dataset.num_classes();
+    let network = ClassifierNetwork::new(ClassifierShape { pictures: shape, classes })?;
     let parameters = network.parameters().clone();
     let [params, gradients, first, second, average] =
         ["parameters", "gradients", "first moment", "second moment", "average"]
@@ -61,7 +63,7 @@ pub fn train_classifier(
     average.write(gpu, 0, &values)?;
 
     // One step: the network, its loss, its gradients, AdamW and the average.
-    let count = BATCH * size * size * channels;
+    let count = BATCH * shape.len();
     let pictures = gpu.buffer("pictures", count.next_multiple_of(4) as u64)?;
     let labels = gpu.buffer("labels", (BATCH * 4) as u64)?;
     let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
@@ -69,7 +71,7 @@ pub fn train_classifier(
     let weights = params.weights(&parameters, 0);
     weights.track(&mut cx, &gradients.weights(&parameters, 0));
     let bytes = Tensor::over(&pictures, &[count.div_ceil(4)], DType::U32);
-    let x = ops::pixels(&mut cx, &bytes, [BATCH, size, size, channels])?;
+    let x = ops::pixels(&mut cx, &bytes, shape.nhwc(BATCH))?;
     let recorded = network.forward(&mut cx, &weights, &x)?;
     let labels_tensor = Tensor::over(&labels, &[BATCH], DType::U32);
     let loss = ops::cross_entropy(&mut cx, &recorded.logits, &labels_tensor, 1.0 / BATCH as f32)?.loss;
@@ -90,7 +92,7 @@ pub fn train_classifier(
 
     let decoded = |index: usize| -> Result<Option<Vec<u8>>> {
         let image = dataset.decode_good(index)?;
-        Ok(image.map(|image| prepare(&image, size, CropOffset::CENTER, false).pixels))
+        Ok(image.map(|image| prepare(&image, shape.extent, CropOffset::CENTER, false).pixels))
     };
     let trained_on: Vec<usize> =
         (0..dataset.len()).filter(|index| index % HELD_OUT != HELD_OUT - 1).collect();
@@ -148,7 +150,7 @@ pub fn train_classifier(
             continue;
         }
         judged += labels.len();
-        let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
+        let said = judge.extract(Pictures::of(&pixels, shape))?;
         let taken_for = said.probabilities.chunks(dataset.num_classes()).map(super::network::most_probable);
         right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }

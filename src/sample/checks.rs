@@ -5,6 +5,7 @@ use crate::diffusion::{ClassPosterior, Clip, Prediction, Process, SamplerKind};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, Model, check_same_classes};
 use crate::nn::UNetConfig;
+use crate::shape::Extent;
 
 use super::networks::Networks;
 use super::options::{SamplerOptions, Uncond};
@@ -57,7 +58,7 @@ pub(super) fn check_together(networks: &Networks<'_>, options: &SamplerOptions) 
 /// Refuses small pictures that do not fit an upsampler, or that a network does not take.
 pub(super) fn check_small(
     config: &UNetConfig,
-    small: Option<(u64, usize)>,
+    small: Option<(u64, Extent)>,
     batch: usize,
     guided: bool,
 ) -> Result<()> {
@@ -69,8 +70,8 @@ pub(super) fn check_small(
         }
         Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
         Some(_) if guided => "guidance is for the network that makes the small pictures".into(),
-        Some((bytes, side)) if bytes < (batch * side * side * channels * 4) as u64 => {
-            format!("{batch} small pictures of side {side} do not fit into {bytes} bytes")
+        Some((bytes, extent)) if bytes < (batch * extent.places() * channels * 4) as u64 => {
+            format!("{batch} small pictures of {extent} do not fit into {bytes} bytes")
         }
         Some(_) => return Ok(()),
     };
@@ -79,16 +80,17 @@ pub(super) fn check_small(
 
 /// Refuses a pair of networks that do not make the same pictures.
 pub(super) fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
-    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
+    let of = |c: &UNetConfig| (c.shape(), c.out_channels);
     let what = match other.guidance_range {
         Some(_) => "the unconditional network is distilled: it has no unconditional half of its own".into(),
         None if other.low_res_channels != 0 => "the unconditional network is an upsampler".into(),
         None if of(config) == of(other) => return Ok(()),
-        None => format!(
-            "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-            of(other),
-            of(config)
-        ),
+        None => {
+            let ((other, other_out), (own, own_out)) = (of(other), of(config));
+            format!(
+                "the unconditional network is for {other} and {other_out} out, the conditional one for {own} and {own_out} out"
+            )
+        }
     };
     Err(Error::Config(what))
 }
@@ -136,7 +138,7 @@ pub(super) fn check_guiders(
             return refuse(format!("autoguidance needs its weaker model {path} loaded"));
         }
         (Against::WeakModel(path), Some((weaker, _))) => {
-            let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels, c.num_classes);
+            let of = |c: &UNetConfig| (c.shape(), c.out_channels, c.num_classes);
             if of(weaker.config()) != of(config) || weaker.config().guidance_range.is_some() {
                 return refuse(format!(
                     "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
@@ -168,7 +170,7 @@ pub(super) fn check_guiders(
 pub fn check_weaker(model: &Model, weaker: &Model) -> Result<()> {
     let shape = |model: &Model| {
         let config = model.unet.config();
-        (config.sample_size, config.in_channels, config.out_channels, config.num_classes)
+        (config.shape(), config.out_channels, config.num_classes)
     };
     if shape(model) != shape(weaker) || model.config.scheduler != weaker.config.scheduler {
         let (path, weaker) = (model.path.display(), weaker.path.display());

@@ -236,8 +236,7 @@ impl TrainStep {
         let first = Self::initial_optimizer_state(options);
         let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let step = Self::record(gpu, unet, options, &state)?;
-        let size = options.unet.sample_size;
-        let images = vec![127; options.batch * size * size * options.unet.in_channels];
+        let images = vec![127; options.batch * options.unet.shape().len()];
         step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0, left_out: Vec::new() })?
             .wait()?;
         step.accumulate.profile()
@@ -247,8 +246,8 @@ impl TrainStep {
 impl HostBuffers {
     fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
-        let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
-        let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
+        let shape = options.unet.shape().nhwc(options.microbatch);
+        let pixels = sizes::bytes("the pixels of a batch", &shape, 1)?;
         Ok(HostBuffers {
             images: gpu.buffer("images", pixels.next_multiple_of(4))?,
             scalars: gpu.buffer("sample scalars", n * 16)?,
@@ -309,8 +308,8 @@ fn record_gradients(
     state: &TrainState,
     inputs: &HostBuffers,
 ) -> Result<(Tensor, Option<Tensor>)> {
-    let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
-    let shape = [n, size, size, channels];
+    let n = options.microbatch;
+    let shape = options.unet.shape().nhwc(n);
     let dtype = options.dtype();
     let mut weights = state.parameters.weights(network.parameters(), 0);
     if dtype == DType::F16 {
@@ -359,7 +358,7 @@ fn record_gradients(
         None => z.clone(),
         Some(small) => {
             let mut low = ops::pixels(cx, &bytes, shape)?;
-            while low.shape()[1] > small {
+            while low.shape()[2] > small.width() {
                 low = ops::average_pool2(cx, &low)?;
             }
             unet.with_low_res(cx, &z, &low)?

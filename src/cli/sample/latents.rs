@@ -123,18 +123,19 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     })?;
     bar.finish_and_clear();
 
-    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
+    let shape = config.unet.shape();
     if reverse {
         let null = config.unet.null_label();
         let labels: Vec<i64> = requests.iter().map(|r| i64::from(r.class.unwrap_or(null))).collect();
-        let shape = [requests.len(), size, size, channels];
+        let shape = shape.nhwc(requests.len());
         let arrays =
             [("arr_0", &shape[..], NpzValues::F32(&found)), ("arr_1", &shape[..1], NpzValues::I64(&labels))];
         write_npz_arrays_with(&args.out, &arrays, &notes)?;
         println!("wrote {} ({} latents)", args.out.display(), requests.len());
     } else {
-        let one = |values: &[f32]| Image::new(size, size, channels, to_u8(values));
-        let images = found.chunks(size * size * channels).map(one).collect::<Result<Vec<_>>>()?;
+        let [_, height, width, channels] = shape.nhwc(1);
+        let one = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
+        let images = found.chunks(shape.len()).map(one).collect::<Result<Vec<_>>>()?;
         pictures::save(&args.out, &contact_sheet(config, &[None], &indices, images)?, &notes)?;
         println!("wrote {} ({} pictures)", args.out.display(), requests.len());
     }
@@ -173,8 +174,7 @@ fn of_latents(path: &Path, config: &ModelConfig, indices: &[u64]) -> Result<Give
     let missing = |name: &str| Error::format(path, format!("has no {name} of latents"));
     let latents = file.f32("arr_0")?.ok_or_else(|| missing("arr_0"))?;
     let classes = file.i64("arr_1")?.ok_or_else(|| missing("arr_1"))?.values;
-    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
-    let expected = [classes.len(), size, size, channels];
+    let expected = config.unet.shape().nhwc(classes.len());
     if latents.shape != expected {
         let found = &latents.shape;
         return Err(Error::format(
@@ -182,7 +182,7 @@ fn of_latents(path: &Path, config: &ModelConfig, indices: &[u64]) -> Result<Give
             format!("its latents are {found:?}, the model's would be {expected:?}"),
         ));
     }
-    let one = size * size * channels;
+    let one = config.unet.shape().len();
     let (mut values, mut labels) = (Vec::new(), Vec::new());
     for &index in indices {
         let index = usize::try_from(index).ok().filter(|index| *index < classes.len()).ok_or_else(|| {
