@@ -9,8 +9,9 @@ use common::{gpu, sampler_options, tiny};
 use freeguide::data::{Crop, Dataset, Loader, LoaderOptions};
 use freeguide::diffusion::Guidance;
 use freeguide::model::Model;
-use freeguide::sample::{Request, Sampler};
+use freeguide::sample::{Guide, GuideInput, Networks, Request, Sampler, SamplerOptions};
 use freeguide::shape::{Extent, Shape};
+use freeguide::tensor::{Context, Tensor};
 use freeguide::train::{Outcome, TrainOptions, Trainer};
 
 /// The digits stretched to twice their width.
@@ -89,6 +90,67 @@ fn a_training_of_another_shape_goes_on_byte_for_byte() {
     common::assert_same_file("model.safetensors", whole.path(), parts.path());
 }
 
+/// A folder with that file alone.
+#[cfg(feature = "cli")]
+fn folder_of(dir: &tempfile::TempDir, file: &str) -> String {
+    let folder = dir.path().join("alone");
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::copy(file, folder.join("one.png")).unwrap();
+    folder.to_str().unwrap().to_owned()
+}
+
+/// Any extent that the halvings divide; its own is what nothing is said for.
+#[test]
+fn a_network_draws_other_sizes_than_it_was_trained_at() {
+    let dir = tempfile::tempdir().unwrap();
+    let gpu = gpu();
+    common::train(&gpu, &tiny(160), dir.path());
+    let model = Model::load(&gpu, dir.path()).unwrap();
+    let requests = [Request { class: Some(3), seed: 5 }, Request { class: None, seed: 6 }];
+    let sampler =
+        |size: Option<Extent>| Sampler::of(&gpu, &model, SamplerOptions { size, ..sampler_options(2, 4) });
+    let drawn = |size: Option<Extent>| {
+        let sampler = sampler(size).unwrap();
+        let images = sampler.sample(&requests, Guidance::from_weight(1.0).unwrap(), || Ok(())).unwrap();
+        assert!(images.iter().all(|image| image.shape() == sampler.shape()));
+        (sampler.shape().extent, images)
+    };
+    let (own, plain) = drawn(None);
+    assert_eq!(own, Extent::square(8));
+    assert_eq!(drawn(Some(own)).1, plain);
+    for (height, width) in [(8, 16), (12, 10), (2, 24)] {
+        let wanted = Extent::Plane { height, width };
+        let (size, images) = drawn(Some(wanted));
+        assert!(size == wanted && images[0].pixels.iter().any(|x| *x != images[0].pixels[0]));
+    }
+    let refused = |size| sampler(Some(size)).err().unwrap().to_string();
+    let message = refused(Extent::Plane { height: 96, width: 63 });
+    for part in ["`size`: 96x63", "2 levels halve 1 times", "multiple of 2", "96x62 or 96x64"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+    assert!(refused(Extent::Line(64)).contains("network of planes"));
+
+    // What guides by places of its own takes no other size.
+    struct Placed(Extent);
+    impl Guide for Placed {
+        fn value(&self, _: &mut Context, _: &GuideInput<'_>) -> freeguide::Result<Tensor> {
+            unreachable!("it is refused before anything is recorded")
+        }
+
+        fn extent(&self) -> Option<Extent> {
+            Some(self.0)
+        }
+    }
+    let (weights, placed) = (model.weights(), Placed(own));
+    let networks = Networks { guide: Some(&placed), ..Networks::of(&model.unet, &weights) };
+    let options = SamplerOptions { size: Some(Extent::square(16)), guided: false, ..sampler_options(2, 4) };
+    let process = model.config.process().unwrap();
+    let message = Sampler::with(&gpu, networks, process, options).err().unwrap().to_string();
+    for part in ["`size` 16x16", "`classifier`", "takes 8x8 alone"] {
+        assert!(message.contains(part), "{part} is not in: {message}");
+    }
+}
+
 #[test]
 #[cfg(feature = "cli")]
 fn the_command_line_trains_and_draws_them() {
@@ -118,6 +180,18 @@ fn the_command_line_trains_and_draws_them() {
     run(&[&draw[..], &["--out", &text("sheet.png")]].concat()).expect(0);
     let told = run(&["info", &out]).expect(0);
     assert!(told.stdout.contains("pictures: 8x16, 1 channels"), "{}", told.stdout);
+
+    // Another size than it was trained at: in the file's shape and in its text.
+    let tall = text("tall.png");
+    let draw = ["sample", "--model", &out, "--steps", "2", "--seeds", "0", "--class", "3"];
+    run(&[&draw[..], &["--size", "24x12", "--out", &tall]].concat()).expect(0);
+    let notes = freeguide::io::read_png_text(Path::new(&tall)).unwrap();
+    assert!(notes.iter().any(|(key, value)| key == "size" && value == "24x12"), "{notes:?}");
+    let set = Dataset::open(&folder_of(&dir, &tall), None).unwrap();
+    assert_eq!(set.image_size(), Extent::Plane { height: 24, width: 12 });
+    let told = run(&[&draw[..], &["--size", "9x16", "--out", &text("no.png")]].concat()).expect(1);
+    assert!(told.stderr.contains("9x16") && told.stderr.contains("8x16 or 10x16"), "{}", told.stderr);
+    assert!(!dir.path().join("no.png").exists());
 
     // What cannot be halved is refused with the numbers, before anything is written.
     let odd = text("odd");

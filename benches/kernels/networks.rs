@@ -115,6 +115,7 @@ pub fn guided(batch: usize, dtype: DType) -> SamplerOptions {
         dtype,
         fast: false,
         conditions: None,
+        size: None,
     }
 }
 

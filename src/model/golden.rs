@@ -7,7 +7,7 @@ use crate::nn::unet::tests::small;
 use crate::nn::unet::{Pass, QkvLayout, Resample, TimeScaleShift};
 use crate::nn::{Arena, Classifier, ParameterSpec, Parameters, UNet, UNetConfig};
 use crate::ops;
-use crate::shape::Extent;
+use crate::shape::{Extent, Shape};
 use crate::tensor::{Context, DType, Tensor};
 use crate::testing::{Array, Golden, download, gpu};
 
@@ -249,8 +249,8 @@ fn filled(shape: &[usize], number: usize, scale: f64, shift: f64) -> Array {
     Array::new(shape, values.collect())
 }
 
-/// A network of `shapes.py`, its parameters filled as there, against what the reference made of it.
-fn check_shape(name: &str, config: &UNetConfig) {
+/// A network of `shapes.py`, its parameters filled as there, on samples of `extent` against what the reference made of them.
+fn check_shape(name: &str, config: &UNetConfig, extent: Extent) {
     let golden = Golden::open(&format!("shapes_{name}"));
     let unet = UNet::new(config).unwrap();
     let parameters = unet.parameters();
@@ -271,7 +271,7 @@ fn check_shape(name: &str, config: &UNetConfig) {
     let tracked = weights.weights(parameters, 0);
     let mut cx = Context::with_tape(gpu());
     tracked.track(&mut cx, &gradients.weights(parameters, 0));
-    let [n, height, width, _] = config.shape().nhwc(2);
+    let [n, height, width, _] = Shape { extent, ..config.shape() }.nhwc(2);
     let input = |cx: &Context, channels, number| {
         filled(&[n, channels, height, width], number, 1.0, 0.0).nhwc().upload(cx, DType::F32)
     };
@@ -315,7 +315,12 @@ fn of_shape(sample_size: Extent, attention: usize) -> [UNetConfig; 2] {
 
 #[test]
 fn planes_that_are_not_square_match_the_reference_forward_and_backward() {
-    let [adm, iddpm] = of_shape(Extent::Plane { height: 24, width: 40 }, 20);
-    check_shape("plane", &adm);
-    check_shape("plane_conv", &iddpm);
+    let extent = Extent::Plane { height: 24, width: 40 };
+    let [adm, iddpm] = of_shape(extent, 20);
+    check_shape("plane", &adm, extent);
+    check_shape("plane_conv", &iddpm, extent);
+    // Attention belongs to levels: networks made for another extent, with attention at the same level, are the same on this one.
+    let [adm, iddpm] = of_shape(Extent::square(16), 8);
+    check_shape("plane", &adm, extent);
+    check_shape("plane_conv", &iddpm, extent);
 }

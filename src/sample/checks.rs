@@ -5,8 +5,9 @@ use crate::diffusion::{ClassPosterior, Clip, Prediction, Process, SamplerKind};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, Model, check_same_classes};
 use crate::nn::UNetConfig;
-use crate::shape::Extent;
+use crate::shape::{Extent, Shape};
 
+use super::guide::Guide;
 use super::networks::Networks;
 use super::options::{SamplerOptions, Uncond};
 use super::walk::{Form, Walk};
@@ -76,6 +77,35 @@ pub(super) fn check_small(
         Some(_) => return Ok(()),
     };
     Err(Error::Config(what))
+}
+
+/// The shape of what is made: of the trained extent, or of another one that all of the networks take.
+///
+/// # Errors
+/// [`Error::Config`] with the reason: an extent of the other kind, one that a network's halvings do not divide, one that is not
+/// that of a classifier, or no whole multiple of an upsampler's small pictures.
+pub(super) fn check_size(networks: &Networks<'_>, size: Option<Extent>) -> Result<Shape> {
+    let config = networks.unet.config();
+    let Some(extent) = size else { return Ok(config.shape()) };
+    let others =
+        [networks.unconditional, networks.weaker].into_iter().flatten().map(|(unet, _)| unet.config());
+    for config in std::iter::once(config).chain(others) {
+        config.check_extent(extent).map_err(|error| Error::Config(format!("`size`: {error}")))?;
+    }
+    if let Some(own) = networks.guide.and_then(Guide::extent).filter(|own| *own != extent) {
+        return Err(Error::Config(format!(
+            "`size` {extent} does not go together with `classifier`: the classifier has a place of its own for each token, and \
+             takes {own} alone"
+        )));
+    }
+    if let Some((_, small)) = networks.low_res
+        && extent.over(small).is_none()
+    {
+        return Err(Error::Config(format!(
+            "`size` {extent} is no whole multiple of the small pictures' {small}"
+        )));
+    }
+    Ok(Shape { extent, ..config.shape() })
 }
 
 /// Refuses a pair of networks that do not make the same pictures.

@@ -8,7 +8,8 @@ use crate::ops;
 use crate::shape::Shape;
 
 use super::checks::{
-    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_small, check_together,
+    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_size, check_small,
+    check_together,
 };
 use super::guide::Guide;
 use super::networks::Networks;
@@ -66,7 +67,7 @@ impl Settled {
         let options = SamplerOptions { guided, ..options };
         let small = networks.low_res.map(|(buffer, extent)| (buffer.bytes(), extent));
         check_small(config, small, options.batch, guided || !own)?;
-        let shape = config.shape();
+        let shape = check_size(networks, options.size)?;
         crate::sizes::check_batch(options.batch, shape)?;
         // Options of another model say nothing of this network.
         let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));

@@ -126,6 +126,36 @@ impl UNetConfig {
         1 << self.channel_mult.len().saturating_sub(1).min(31)
     }
 
+    /// Refuses an extent that the network cannot evaluate: one of the other kind, or one that its levels do not halve to whole
+    /// sizes. Convolutions and attention take any other; which levels attend was settled by [`sample_size`](Self::sample_size).
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the numbers and the nearest extents that it takes.
+    pub fn check_extent(&self, extent: Extent) -> Result<()> {
+        let refuse = |what: String| Err(Error::Config(what));
+        if extent.is_line() != self.sample_size.is_line() {
+            let kind = if self.sample_size.is_line() { "lines" } else { "planes" };
+            return refuse(format!("{extent} asked of a network of {kind}, made for {}", self.sample_size));
+        }
+        if extent.longer() > most_along(extent) || extent.places() == 0 {
+            return refuse(format!("{extent} is not between 1 and {} along each axis", most_along(extent)));
+        }
+        let divides = self.divides();
+        if extent.map(|axis| axis.is_multiple_of(divides).then_some(axis)).is_some() {
+            return Ok(());
+        }
+        let below = extent.map(|axis| Some((axis / divides * divides).max(divides)));
+        let above = extent.map(|axis| Some(axis.next_multiple_of(divides)));
+        let near: Vec<String> =
+            below.into_iter().chain(above.filter(|_| above != below)).map(|e| e.to_string()).collect();
+        refuse(format!(
+            "{extent} asked of a network whose {} levels halve {} times: each axis must be a multiple of {divides}, as in {}",
+            self.channel_mult.len(),
+            self.channel_mult.len() - 1,
+            near.join(" or ")
+        ))
+    }
+
     /// The feature-map size of each level, as `attention_resolutions` counts it: the longer side.
     pub fn sizes(&self) -> Vec<usize> {
         (0..self.channel_mult.len()).map(|level| self.size_at(level)).collect()
@@ -217,8 +247,7 @@ impl UNetConfig {
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Config(what));
         let levels = self.channel_mult.len();
-        let (extent, most_places) =
-            (self.sample_size, if self.sample_size.is_line() { MOST_LENGTH } else { MOST_SIDE });
+        let extent = self.sample_size;
         let no_places = extent.height() == 0 || extent.width() == 0;
         if levels == 0 || self.layers_per_block == 0 || self.model_channels == 0 || no_places {
             return refuse(
@@ -236,7 +265,7 @@ impl UNetConfig {
         if self.model_channels > 1 << 14
             || !(0.0..=64.0).contains(&most)
             || self.layers_per_block > 64
-            || extent.longer() > most_places
+            || extent.longer() > most_along(extent)
             || counts.iter().any(|count| *count > 1 << 20)
             || counts[1] == 0
             || counts[2] == 0
@@ -307,6 +336,11 @@ impl UNetConfig {
     }
 }
 
+/// The most places along an axis.
+fn most_along(extent: Extent) -> usize {
+    if extent.is_line() { MOST_LENGTH } else { MOST_SIDE }
+}
+
 /// The size of each level; of what is no square both sides.
 fn halvings(extent: Extent, levels: usize) -> Vec<String> {
     let at = |axis: usize, level: usize| axis as f64 / f64::from(1 << level);
@@ -360,6 +394,23 @@ mod tests {
         // A size that only the shorter side has is no level's.
         let shorter = UNetConfig { attention_resolutions: vec![12], ..config };
         assert!(shorter.check().unwrap_err().to_string().contains("--attention 12"));
+    }
+
+    #[test]
+    fn extents_of_a_request_are_taken_where_every_level_stays_whole() {
+        let config = UNetConfig { channel_mult: vec![1.0; 4], attention_resolutions: vec![], ..small() };
+        for (height, width) in [(16, 16), (8, 96), (96, 64)] {
+            config.check_extent(Extent::Plane { height, width }).unwrap();
+        }
+        let refused = |extent| config.check_extent(extent).unwrap_err().to_string();
+        let message = refused(Extent::Plane { height: 96, width: 60 });
+        for part in ["96x60", "4 levels halve 3 times", "multiple of 8", "96x56 or 96x64"] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+        assert!(refused(Extent::square(3)).ends_with("as in 8x8"), "{}", refused(Extent::square(3)));
+        assert!(refused(Extent::Line(64)).contains("network of planes, made for 16x16"));
+        assert!(refused(Extent::square(1 << 20)).contains("between 1 and 16384"));
+        assert!(refused(Extent::Plane { height: 0, width: 8 }).contains("between 1"));
     }
 
     #[test]
