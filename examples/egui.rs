@@ -137,13 +137,14 @@ impl App {
         let guidance = Guidance::from_weight(if config.can_guide() { options.weight } else { 0.0 })?;
         let steps = Some(options.steps.unwrap_or(config.sampling.steps));
         let request = Request { class, guidance, seed: options.seed, steps, ..Request::default() };
-        let side = config.unet.sample_size as u32;
+        let extent = config.unet.sample_size;
+        let size = [extent.width() as u32, extent.height() as u32];
         let mut app = App {
             kernels: format!("{}, {} kernels", capabilities.name, capabilities.rung),
             latent: false,
             smooth: false,
-            picture: Target::new(&render, side),
-            strip: (0..STRIP).map(|_| Target::new(&render, side)).collect(),
+            picture: Target::new(&render, size),
+            strip: (0..STRIP).map(|_| Target::new(&render, size)).collect(),
             reached: 0,
             frame_ms: VecDeque::new(),
             error: None,
@@ -317,62 +318,67 @@ impl App {
     fn pictures(&mut self, ui: &mut egui::Ui) {
         const GAP: f32 = 8.0;
         let (area, scale) = (ui.available_rect_before_wrap(), ui.pixels_per_point());
-        let pixels = self.session.config().unet.sample_size as u32;
-        let whole = |points: f32| ((points * scale) as u32 / pixels).max(1) * pixels;
+        let extent = self.session.config().unet.sample_size;
+        let pixels = Vec2::new(extent.width() as f32, extent.height() as f32);
+        // Of the screen's pixels for one of the picture's.
+        let whole = |width: f32| (width * scale / pixels.x).floor().max(1.0);
         let parts = STRIP as f32;
-        let large = whole(area.width().min((area.height() - GAP) * parts / (parts + 1.0)));
-        let side = large as f32 / scale;
-        let small = whole((side - GAP * (parts - 1.0)) / parts) as f32 / scale;
+        let below = (area.height() - GAP) * parts / (parts + 1.0) * pixels.x / pixels.y;
+        let times = whole(area.width().min(below));
+        let size = pixels * times / scale;
+        let small = pixels * whole((size.x - GAP * (parts - 1.0)) / parts) / scale;
 
-        if self.picture.side != large {
+        let large = [extent.width() as u32, extent.height() as u32].map(|pixels| pixels * times as u32);
+        if self.picture.size != large {
             self.picture.resize(&self.render, large);
         }
-        let left_top = Pos2::new(area.center().x - side / 2.0, area.top());
-        self.picture.show(ui, left_top, side);
+        let left_top = Pos2::new(area.center().x - size.x / 2.0, area.top());
+        self.picture.show(ui, left_top, size);
         for (number, target) in self.strip.iter().enumerate().take(self.reached) {
-            let right = (side - small) * number as f32 / (parts - 1.0);
-            target.show(ui, left_top + Vec2::new(right, side + GAP), small);
+            let right = (size.x - small.x) * number as f32 / (parts - 1.0);
+            target.show(ui, left_top + Vec2::new(right, size.y + GAP), small);
         }
     }
 }
 
 // --- textures ---------------------------------------------------------------------------------------------------
 
-/// A square texture that a session draws into and egui shows.
+/// A texture that a session draws into and egui shows.
 struct Target {
     view: wgpu::TextureView,
     id: TextureId,
-    side: u32,
+    /// Width and height.
+    size: [u32; 2],
 }
 
 impl Target {
-    fn new(render: &RenderState, side: u32) -> Target {
-        let view = texture(render, side);
+    fn new(render: &RenderState, size: [u32; 2]) -> Target {
+        let view = texture(render, size);
         let filter = wgpu::FilterMode::Nearest;
         let id = render.renderer.write().register_native_texture(&render.device, &view, filter);
-        Target { view, id, side }
+        Target { view, id, size }
     }
 
     /// Another texture under the same name.
-    fn resize(&mut self, render: &RenderState, side: u32) {
-        (self.view, self.side) = (texture(render, side), side);
+    fn resize(&mut self, render: &RenderState, size: [u32; 2]) {
+        (self.view, self.size) = (texture(render, size), size);
         let (device, filter) = (&render.device, wgpu::FilterMode::Nearest);
         render.renderer.write().update_egui_texture_from_wgpu_texture(device, &self.view, filter, self.id);
     }
 
     /// Shows it with its corner on a corner of the screen's pixels: between them it would blur.
-    fn show(&self, ui: &egui::Ui, left_top: Pos2, side: f32) {
+    fn show(&self, ui: &egui::Ui, left_top: Pos2, size: Vec2) {
         let left_top = left_top.round_to_pixels(ui.pixels_per_point());
         let whole = Rect::from_min_max(Pos2::ZERO, Pos2::new(1.0, 1.0));
-        ui.painter().image(self.id, Rect::from_min_size(left_top, Vec2::splat(side)), whole, Color32::WHITE);
+        ui.painter().image(self.id, Rect::from_min_size(left_top, size), whole, Color32::WHITE);
     }
 }
 
 /// egui blends encoded values, so it takes textures that hold them as they are.
-fn texture(render: &RenderState, side: u32) -> wgpu::TextureView {
+fn texture(render: &RenderState, [width, height]: [u32; 2]) -> wgpu::TextureView {
     let texture = render.device.create_texture(&wgpu::TextureDescriptor {
         label: Some("a picture"),
-        size: wgpu::Extent3d { width: side, height: side, depth_or_array_layers: 1 },
+        size: wgpu::Extent3d { width, height, depth_or_array_layers: 1 },
         mip_level_count: 1,
         sample_count: 1,
         dimension: wgpu::TextureDimension::D2,

@@ -1,5 +1,6 @@
 // A picture of a sampler as colours: x [H, W, C] f32 in [-1, 1], C of 1 is grey, of 3 or more the first three are RGB.
-// draw: a fragment over the whole target, whatever its size; store: into a texture of the format written below, which the
+// draw: a fragment over the whole target, whatever its size; the picture keeps its proportions in the middle, with black around
+// it, or with `stretch` fills all of it; store: into a texture of the format written below, which the
 // host puts in place of `rgba8unorm`.  Values are sRGB-encoded, as those of image files; `linear_light` decodes them, for
 // targets that encode by themselves or hold linear light.  `smooth_pixels`: bilinear, else the nearest pixel.
 
@@ -7,10 +8,13 @@ struct Params {
     height: u32,
     width: u32,
     channels: u32,
+    target_width: u32, // of what a fragment is drawn into
+    target_height: u32,
 }
 
 override linear_light: bool = false;
 override smooth_pixels: bool = false;
+override stretch: bool = false;
 
 @group(0) @binding(0) var<storage, read> x: array<f32>; // [H, W, C]
 @group(0) @binding(1) var<uniform> p: Params;
@@ -24,9 +28,24 @@ fn pixel(column: i32, row: i32) -> vec3<f32> {
     return clamp(value * 0.5 + 0.5, vec3<f32>(0.0), vec3<f32>(1.0));
 }
 
-// The colour at a place, (0, 0) the upper left corner and (1, 1) the lower right one.
-fn colour(place: vec2<f32>) -> vec4<f32> {
-    let at = place * vec2<f32>(f32(p.width), f32(p.height));
+// Where in the picture a place of the target lies, which is `size` texels large; outside of 0 to 1 there is none.
+fn within(place: vec2<f32>, size: vec2<f32>) -> vec2<f32> {
+    let own = vec2<f32>(f32(p.width), f32(p.height));
+    let covered = own * min(size.x / own.x, size.y / own.y);
+    // A side that is covered is left as it is: rounding would move its texels.
+    return select((place - 0.5) * size / covered + 0.5, place, covered + 0.5 > size);
+}
+
+// The colour at a place of a target of `size`, (0, 0) the upper left corner and (1, 1) the lower right one.
+fn colour(place: vec2<f32>, size: vec2<f32>) -> vec4<f32> {
+    var inside = place;
+    if (!stretch) {
+        inside = within(place, size);
+        if (any(inside < vec2<f32>(0.0)) || any(inside > vec2<f32>(1.0))) {
+            return vec4<f32>(0.0, 0.0, 0.0, 1.0);
+        }
+    }
+    let at = inside * vec2<f32>(f32(p.width), f32(p.height));
     var encoded: vec3<f32>;
     if (smooth_pixels) {
         let corner = floor(at - 0.5);
@@ -62,13 +81,14 @@ fn corners(@builtin(vertex_index) i: u32) -> Corner {
 
 @fragment
 fn draw(corner: Corner) -> @location(0) vec4<f32> {
-    return colour(corner.place);
+    return colour(corner.place, vec2<f32>(f32(p.target_width), f32(p.target_height)));
 }
 
 @compute @workgroup_size(8, 8)
 fn store(@builtin(global_invocation_id) id: vec3<u32>) {
     let size = textureDimensions(stored);
     if (id.x < size.x && id.y < size.y) {
-        textureStore(stored, id.xy, colour((vec2<f32>(id.xy) + 0.5) / vec2<f32>(size)));
+        let whole = vec2<f32>(size);
+        textureStore(stored, id.xy, colour((vec2<f32>(id.xy) + 0.5) / whole, whole));
     }
 }

@@ -3,6 +3,7 @@
 //! Whoever multiplies numbers that a person or a file gave asks here; whoever is about to take much memory asks first.
 
 use crate::error::{Error, Result};
+use crate::shape::Shape;
 
 /// Images of a training: a thousand times those of the largest published one.
 #[cfg(not(target_arch = "wasm32"))]
@@ -13,6 +14,8 @@ pub(crate) const MOST_BATCH: usize = 1 << 20;
 pub(crate) const MOST_STEPS: usize = 1_000_000;
 /// Pixels along a side of a picture.
 pub(crate) const MOST_SIDE: usize = 1 << 14;
+/// Samples of a line.
+pub(crate) const MOST_LENGTH: usize = 1 << 20;
 
 /// The product of `factors`, which is the number of `what`.
 ///
@@ -38,11 +41,14 @@ pub(crate) fn bytes(what: &str, factors: &[usize], each: usize) -> Result<u64> {
 ///
 /// # Errors
 /// [`Error::Config`] with the numbers.
-pub(crate) fn check_batch(pictures: usize, size: usize, channels: usize) -> Result<()> {
+pub(crate) fn check_batch(pictures: usize, shape: Shape) -> Result<()> {
     match pictures {
         0 => Err(Error::Config("a batch of 0 pictures".into())),
         // Both halves of guidance, f32.
-        1..=MOST_BATCH => product("a batch of pictures", &[2, pictures, size, size, channels, 4]).map(drop),
+        1..=MOST_BATCH => {
+            let [n, height, width, channels] = shape.nhwc(pictures);
+            product("a batch of pictures", &[2, n, height, width, channels, 4]).map(drop)
+        }
         _ => Err(Error::Config(format!("a batch of {pictures} pictures; at most {MOST_BATCH} are possible"))),
     }
 }

@@ -12,6 +12,7 @@ use freeguide::model::{ClassifierModel, Model};
 use freeguide::nn::unet::{NullClass, Pass};
 use freeguide::ops;
 use freeguide::sample::{ClassifierGuide, Guide, GuideInput, Networks, Request, Sampler, SamplerOptions};
+use freeguide::shape::Extent;
 use freeguide::tensor::{Context, DType};
 use freeguide::train::{LossKind, Objective, Outcome, TrainOptions, TrainSchedule, Trainer};
 
@@ -143,7 +144,7 @@ fn pairs_of_networks_guide() {
     train(&gpu, &tiny(160), a.path());
     train(&gpu, &TrainOptions { seed: 7, ..tiny(160) }, b.path());
     let mut wider = tiny(16);
-    wider.unet.sample_size = 16;
+    wider.unet.sample_size = Extent::square(16);
     wider.unet.attention_resolutions = vec![8];
     train(&gpu, &wider, c.path());
     let [model, other, large] = [&a, &b, &c].map(|dir| Model::load(&gpu, dir.path()).unwrap());

@@ -14,6 +14,7 @@ use freeguide::nn::UNet;
 use freeguide::nn::unet::NullClass;
 use freeguide::sample::{Nll, NllOptions, Request, Sampler, SamplerOptions, Uncond};
 use freeguide::session::{Session, SessionOptions};
+use freeguide::shape::Extent;
 use freeguide::train::Teacher;
 
 /// The words that every refusal of a missing null class has.
@@ -204,7 +205,7 @@ fn measures_and_teachers_refuse_it_too() {
     };
     let message = refused(nll(Lack::NullRow, false).map(drop));
     assert!(NULL_CLASS.iter().all(|word| message.contains(word)), "{message}");
-    let loader = LoaderOptions { image_size: 8, crop: Crop::Center, flip: false, seed: 0 };
+    let loader = LoaderOptions { image_size: Extent::square(8), crop: Crop::Center, flip: false, seed: 0 };
     let batch = Loader::new(digits(), loader).batch(0, 8).unwrap();
     let message = refused(nll(Lack::Classes, true).unwrap().add(&batch, || Ok(())));
     assert!(message.contains("without labels"), "{message}");

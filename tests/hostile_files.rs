@@ -12,12 +12,14 @@ use freeguide::io::{
 };
 use freeguide::model::{Checkpoint, Flags, Format, ModelConfig, convert, load_values, write_model};
 use freeguide::nn::UNet;
+use freeguide::shape::Extent;
 
 /// Reads `path` in its own way, and asks for all that is in it.
 type Reader = fn(&Path) -> Result<(), String>;
 
 fn dataset(path: &Path) -> Result<(), String> {
-    let set = Dataset::open(path.to_str().unwrap(), Some(8)).map_err(|error| error.to_string())?;
+    let set =
+        Dataset::open(path.to_str().unwrap(), Some(Extent::square(8))).map_err(|error| error.to_string())?;
     assert!(
         !set.labels().is_empty() && set.labels().iter().all(|&label| (label as usize) < set.num_classes())
     );
@@ -247,7 +249,7 @@ fn png_notes() {
 fn npz_files() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
-    let mut writer = NpzWriter::create(&path, 3, 5, 7).unwrap();
+    let mut writer = NpzWriter::create(&path, 3, Extent::Plane { height: 7, width: 5 }).unwrap();
     writer.push(&[3; 3 * 5 * 7], 1, &[0, 1, 2]).unwrap();
     writer.finish().unwrap();
     torment("x.npz", &std::fs::read(&path).unwrap(), npz);

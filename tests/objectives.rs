@@ -8,6 +8,7 @@ use freeguide::diffusion::moves::{Entry, SAMPLERS};
 use freeguide::diffusion::{Method, Prediction, SamplerKind, TimeSampler, Variance};
 use freeguide::model::Model;
 use freeguide::sample::SamplerOptions;
+use freeguide::shape::Extent;
 use freeguide::train::{LossKind, Objective, Outcome, TrainOptions, TrainSchedule, Trainer};
 
 fn options(objective: Objective, images: u64) -> TrainOptions {
@@ -236,7 +237,8 @@ fn the_bound_is_measured() {
         let respacing = Some("12".parse().unwrap());
         let options = NllOptions { batch, respacing, variance: None, conditional: true, seed: 3 };
         let mut nll = Nll::new(&gpu, model, options).unwrap();
-        let loading = LoaderOptions { image_size: 8, crop: Default::default(), flip: false, seed: 0 };
+        let loading =
+            LoaderOptions { image_size: Extent::square(8), crop: Default::default(), flip: false, seed: 0 };
         let loader = Loader::new(digits(), loading);
         let mut runs = 0;
         for first in [0, 5] {
@@ -273,7 +275,8 @@ fn pictures_go_to_latents_and_back() {
         dir.path(),
     );
     let model = Model::load(&gpu, dir.path()).unwrap();
-    let loading = LoaderOptions { image_size: 8, crop: Default::default(), flip: false, seed: 0 };
+    let loading =
+        LoaderOptions { image_size: Extent::square(8), crop: Default::default(), flip: false, seed: 0 };
     let batch = Loader::new(digits(), loading).batch(0, 3).unwrap();
     let x: Vec<f32> = batch.images.iter().map(|&byte| f32::from(byte) / 127.5 - 1.0).collect();
     let asked: Vec<_> = batch

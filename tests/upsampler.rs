@@ -6,10 +6,11 @@ use common::{digits, gpu, requests, sampler_options, tiny, train};
 use freeguide::data::{Dataset, Image, Loader, LoaderOptions};
 use freeguide::model::Model;
 use freeguide::sample::{Sampler, Upsampling};
+use freeguide::shape::Extent;
 use freeguide::train::TrainOptions;
 
 fn upsampler(images: u64) -> TrainOptions {
-    let mut options = TrainOptions { upsample_from: Some(4), ..tiny(images) };
+    let mut options = TrainOptions { upsample_from: Some(Extent::square(4)), ..tiny(images) };
     options.unet.low_res_channels = 1;
     options
 }
@@ -22,7 +23,8 @@ fn an_upsampler_keeps_to_the_small_picture() {
     train(&gpu, &options, dir.path());
     let model = Model::load(&gpu, dir.path()).unwrap();
     // Real digits made small by the mean over 2x2 pixels.
-    let loading = LoaderOptions { image_size: 8, crop: Default::default(), flip: false, seed: 4 };
+    let loading =
+        LoaderOptions { image_size: Extent::square(8), crop: Default::default(), flip: false, seed: 4 };
     let batch = Loader::new(digits(), loading).batch(0, 24).unwrap();
     let small = |large: &[u8]| -> Vec<u8> {
         let at = |x: usize, y: usize| u32::from(large[y * 8 + x]);
@@ -34,7 +36,7 @@ fn an_upsampler_keeps_to_the_small_picture() {
     };
     let shown: Vec<Image> =
         batch.images.chunks(64).map(|large| Image::new(4, 4, 1, small(large)).unwrap()).collect();
-    let upsampling = Upsampling::new(&gpu, &model, 4, sampler_options(16, 32)).unwrap();
+    let upsampling = Upsampling::new(&gpu, &model, Extent::square(4), sampler_options(16, 32)).unwrap();
     let asked: Vec<_> = requests(1, 24)
         .iter()
         .zip(&batch.labels)
@@ -57,7 +59,9 @@ fn an_upsampler_keeps_to_the_small_picture() {
     assert!(own < 0.5 * other, "off its own small picture by {own}, off another one by {other}");
 
     // What does not fit is refused.
-    let error = |side| Upsampling::new(&gpu, &model, side, sampler_options(2, 2)).err().unwrap().to_string();
+    let error = |side| {
+        Upsampling::new(&gpu, &model, Extent::square(side), sampler_options(2, 2)).err().unwrap().to_string()
+    };
     assert!(error(3).contains("3x3") && error(8).contains("8x8"));
     assert!(upsampling.upsample(&shown[..1], &asked[..2], || Ok(())).is_err());
     let larger = Image::new(8, 8, 1, vec![0; 64]).unwrap();
@@ -72,10 +76,16 @@ fn an_upsampler_keeps_to_the_small_picture() {
 #[test]
 fn sizes_that_do_not_halve_are_refused() {
     let error = |options: TrainOptions| options.check().unwrap_err().to_string();
-    assert!(error(TrainOptions { upsample_from: Some(3), ..upsampler(8) }).contains("--upsample-from 3"));
-    assert!(error(TrainOptions { upsample_from: Some(8), ..upsampler(8) }).contains("--upsample-from 8"));
+    assert!(
+        error(TrainOptions { upsample_from: Some(Extent::square(3)), ..upsampler(8) })
+            .contains("--upsample-from 3")
+    );
+    assert!(
+        error(TrainOptions { upsample_from: Some(Extent::square(8)), ..upsampler(8) })
+            .contains("--upsample-from 8")
+    );
     assert!(error(TrainOptions { upsample_from: None, ..upsampler(8) }).contains("--upsample-from"));
-    assert!(error(TrainOptions { upsample_from: Some(4), ..tiny(8) }).contains("not 0"));
+    assert!(error(TrainOptions { upsample_from: Some(Extent::square(4)), ..tiny(8) }).contains("not 0"));
     upsampler(8).check().unwrap();
-    assert_eq!(Dataset::open("digits", Some(4)).unwrap().image_size(), 4);
+    assert_eq!(Dataset::open("digits", Some(Extent::square(4))).unwrap().image_size(), Extent::square(4));
 }

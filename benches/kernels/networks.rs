@@ -8,6 +8,7 @@ use freeguide::nn::unet::Pass;
 use freeguide::nn::{Arena, UNet};
 use freeguide::random::init_uniform;
 use freeguide::sample::{Request, Sampler, SamplerOptions};
+use freeguide::shape::Extent;
 use freeguide::tensor::{Context, DType, Precision};
 use freeguide::train::{Preset, TrainOptions, TrainState, TrainStep};
 use freeguide::{Error, Result};
@@ -56,13 +57,13 @@ impl Case {
         let unet = &mut options.unet;
         match self.name {
             "imagenet64" => {
-                (unet.sample_size, unet.in_channels, unet.out_channels) = (64, 3, 3);
+                (unet.sample_size, unet.in_channels, unet.out_channels) = (Extent::square(64), 3, 3);
                 unet.attention_resolutions = vec![32, 16, 8];
                 unet.num_classes = Some(1000);
             }
             // The network of DDPM's size that other engines are timed with: two blocks a level, attention at 16.
             "cifar" => {
-                (unet.sample_size, unet.in_channels, unet.out_channels) = (32, 3, 3);
+                (unet.sample_size, unet.in_channels, unet.out_channels) = (Extent::square(32), 3, 3);
                 unet.layers_per_block = 2;
                 unet.attention_resolutions = vec![16];
             }
@@ -90,7 +91,7 @@ fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType,
     r.cx.set_fast(fast);
     let (unet, arena) = network(&r.cx.gpu().clone(), options)?;
     let config = &options.unet;
-    let z = r.random(&[batch, config.sample_size, config.sample_size, config.in_channels], DType::F32)?;
+    let z = r.random(&config.shape().nhwc(batch), DType::F32)?;
     let times: Vec<f32> = (0..batch).map(|i| (i * 37 % 1000) as f32).collect();
     let time = r.cx.constant_f32("times", &[batch], &times)?;
     let labels: Vec<u32> = (0..batch).map(|i| (i % 10) as u32).collect();
@@ -114,6 +115,7 @@ pub fn guided(batch: usize, dtype: DType) -> SamplerOptions {
         dtype,
         fast: false,
         conditions: None,
+        size: None,
     }
 }
 
@@ -133,7 +135,7 @@ fn train(gpu: &Gpu, options: &TrainOptions) -> Result<Timed> {
     let first = TrainStep::initial_optimizer_state(options);
     let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
     let step = TrainStep::record(gpu, &unet, options, &state)?;
-    let bytes = options.batch * options.unet.sample_size.pow(2) * options.unet.in_channels;
+    let bytes = options.batch * options.unet.shape().len();
     let images = (0..bytes).map(|i| (i * 7919 % 251) as u8).collect();
     let labels = (0..options.batch).map(|i| i as u32 % 10).collect();
     step.run(&Batch { images, labels, first_image: 1, left_out: Vec::new() })?.wait()?;
@@ -152,7 +154,7 @@ fn forward_flops(gpu: &Gpu, options: &TrainOptions, batch: usize) -> Result<f64>
     let unet = UNet::new(&options.unet)?;
     let mut cx = Context::new(gpu);
     let config = &options.unet;
-    let shape = [batch, config.sample_size, config.sample_size, config.in_channels];
+    let shape = config.shape().nhwc(batch);
     let z = cx.output("z", &shape, DType::F32)?;
     let (time, labels) = (cx.output("t", &[batch], DType::F32)?, cx.output("c", &[batch], DType::U32)?);
     let arena = unet.parameters().arena(gpu, "weights", 1)?;

@@ -10,6 +10,7 @@ use indicatif::HumanCount;
 use super::progress::Lines;
 use crate::data::{DataOptions, Dataset, Labelling};
 use crate::error::{Result, brief};
+use crate::shape::Extent;
 
 /// How data is read, where it is trained on or measured.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -29,7 +30,7 @@ impl DataArgs {
         self.label.is_some() || self.strict_data
     }
 
-    pub fn options(&self, image_size: Option<usize>, unlabelled: bool) -> DataOptions {
+    pub fn options(&self, image_size: Option<Extent>, unlabelled: bool) -> DataOptions {
         DataOptions {
             image_size,
             labelling: if unlabelled { Labelling::None } else { Labelling::Checked },
@@ -42,7 +43,7 @@ impl DataArgs {
 }
 
 /// How data is read of which labels decide little.
-pub fn trusting(image_size: Option<usize>) -> DataOptions {
+pub fn trusting(image_size: Option<Extent>) -> DataOptions {
     DataOptions { image_size, labelling: Labelling::Trusted, cache: cache(), ..DataOptions::default() }
 }
 

@@ -115,10 +115,10 @@ impl Drawing {
 
 /// As many as keep the device busy: on a GPU more of small pictures, up to what an interruption may lose.
 fn measured_batch(gpu: &Gpu, model: &Model) -> usize {
-    let side = model.unet.config().sample_size.max(1);
+    let pixels = model.unet.config().sample_size.places().max(1);
     match gpu.capabilities().kind {
         wgpu::DeviceType::Cpu => 32,
-        _ => (64 * 64 * 64 / (side * side)).clamp(64, 512),
+        _ => (64 * 64 * 64 / pixels).clamp(64, 512),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::eval::{
 };
 use crate::gpu::Gpu;
 use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder, is_work_folder};
+use crate::shape::Extent;
 
 use super::data::{self, DataArgs};
 use super::eval::PARTS;
@@ -47,7 +48,7 @@ pub fn classifier_beside(stats: &Path) -> PathBuf {
 
 impl FeatureArgs {
     /// How the data to measure, or to compare with, is read.
-    pub fn reading(&self, image_size: Option<usize>) -> DataOptions {
+    pub fn reading(&self, image_size: Option<Extent>) -> DataOptions {
         self.reading.options(image_size, self.unlabelled)
     }
 
@@ -91,7 +92,7 @@ impl FeatureArgs {
             let network = PictureClassifier::load(gpu, kept)?;
             // The identity names the set by its fingerprint; that of another set is not this one's.
             let fits = |data: &Dataset| {
-                data.is_named_in(network.identity()) && network.shape().size == data.image_size()
+                data.is_named_in(network.identity()) && network.shape().pictures.extent == data.image_size()
             };
             if data.is_none_or(fits) {
                 return Ok(Box::new(network));
@@ -173,7 +174,7 @@ pub fn compared(
     gpu: &Gpu,
     spec: &str,
     features: &FeatureArgs,
-    size: Option<usize>,
+    size: Option<Extent>,
     work: &Path,
 ) -> Result<Compared> {
     let path = Path::new(spec);

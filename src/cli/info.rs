@@ -81,7 +81,8 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
         weights.warning().iter().for_each(|warning| println!("  warning: {warning}"));
     }
     let unet = &config.unet;
-    println!("  pictures: {0}x{0}, {1} channels", unet.sample_size, unet.in_channels);
+    let what = if unet.sample_size.is_line() { "signals" } else { "pictures" };
+    println!("  {what}: {}, {} channels", unet.sample_size, unet.in_channels);
     println!("  classes: {}", summary(&config.class_names));
     let widths: Vec<String> = unet.widths().iter().map(usize::to_string).collect();
     println!(

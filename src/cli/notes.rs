@@ -79,9 +79,11 @@ pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
         dtype,
         fast,
         conditions: _,
+        size,
     } = options;
     let Method { kind: _, eta, respacing, variance, spacing: _ } = method;
     let mut notes = vec![note("sampler", process.sampler(method, *steps))];
+    notes.extend(size.map(|size| note("size", size)));
     notes.extend(eta.map(|eta| note("eta", eta)));
     notes.extend(variance.map(|variance| note("variance", variance_name(variance))));
     notes.push(respacing.as_ref().map_or_else(|| note("steps", steps), |spec| note("respacing", spec)));

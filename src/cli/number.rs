@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 
 use crate::error::{Result, brief};
+use crate::shape::Extent;
 pub(super) use crate::sizes::{MOST_BATCH, MOST_IMAGES, MOST_SIDE, MOST_STEPS};
 
 /// Pictures, points, …: the most that a command makes or measures.
@@ -29,6 +30,14 @@ pub fn whole(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<u64, String>
 pub fn count(range: RangeInclusive<usize>) -> impl Fn(&str) -> Result<usize, String> + Clone + Send + Sync {
     let read = whole(*range.start() as u64..=*range.end() as u64);
     move |text| read(text).map(|value| value as usize)
+}
+
+/// Reads the size of pictures, a side or both, each of at most `most` pixels.
+pub fn size(most: usize) -> impl Fn(&str) -> Result<Extent, String> + Clone + Send + Sync {
+    move |text| {
+        let found = text.parse::<Extent>().ok().filter(|extent| extent.longer() <= most);
+        found.ok_or_else(|| format!("expected a side or HEIGHTxWIDTH, whole numbers from 1 to {most}"))
+    }
 }
 
 /// Any seed.
@@ -120,6 +129,12 @@ mod tests {
         for text in ["NaN", "inf", "-inf", "1e400", "-0.1", "1.1", ""] {
             assert_eq!(real(0.0..=1.0)(text).unwrap_err(), "expected a number from 0 to 1");
         }
+        for text in ["0", "101", "8x0", "101x8", "8x101", "x", "8x", "-8", "8x8x8", ""] {
+            let told = "expected a side or HEIGHTxWIDTH, whole numbers from 1 to 100";
+            assert_eq!(size(100)(text).unwrap_err(), told, "{text}");
+        }
+        assert_eq!(size(100)("96x64"), Ok(Extent::Plane { height: 96, width: 64 }));
+        assert_eq!(size(100)("100"), Ok(Extent::square(100)));
         assert_eq!(below(0.0, 1.0)("1").unwrap_err(), "expected a number from 0 to below 1");
         assert!(list(below(0.0, 1.0))("0.9,1").unwrap_err().contains("\"1\""));
         assert_eq!(list(below(0.0, 1.0))("0.9, 0.99").unwrap(), "0.9, 0.99");

@@ -12,6 +12,7 @@ use crate::eval::from_csv;
 use crate::io::{Series, line_plot, loss_plot};
 use crate::random::{Stream, fill_normal};
 use crate::sample::to_u8;
+use crate::shape::Extent;
 use crate::train::{gradient_noise_scale, records};
 
 use super::notes::note;
@@ -40,9 +41,9 @@ pub struct Args {
         help_heading = "Schedules"
     )]
     data: String,
-    /// Side of the noised pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=MOST_SIDE), help_heading = "Schedules")]
-    image_size: Option<usize>,
+    /// Size of the noised pictures in pixels: the side of squares, or both, as in 96x64 [default: that of the data].
+    #[arg(long, value_name = "N|HxW", value_parser = number::size(MOST_SIDE), help_heading = "Schedules")]
+    image_size: Option<Extent>,
     /// Which picture of the data is noised.
     #[arg(
         long,

@@ -103,8 +103,8 @@ pub fn run(args: &Args) -> Result<()> {
         .collect();
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };
-        let side = config.unet.sample_size;
-        pictures::check_sheet(requests.len() / columns, columns, 1, side).map_err(|error| {
+        let size = args.size.unwrap_or(config.unet.sample_size);
+        pictures::check_sheet(requests.len() / columns, columns, 1, size).map_err(|error| {
             Error::Config(format!("{error}, or for a folder or a .npz (--out), which take any number"))
         })?;
     }
@@ -120,6 +120,7 @@ pub fn run(args: &Args) -> Result<()> {
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
+        size: args.size,
         steps: args.steps.unwrap_or(defaults.steps),
         method: method(args, config)?,
         variance_exponent: args.v.unwrap_or(defaults.variance_exponent),
@@ -164,7 +165,7 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     // The second stage, with its own defaults.
-    let size = config.unet.sample_size;
+    let size = sampler.shape().extent;
     let larger =
         args.upsampler.as_ref().map(|path| model_args::other_model(&gpu, path, dtype)).transpose()?;
     let upsampling = match &larger {
@@ -218,7 +219,7 @@ pub fn run(args: &Args) -> Result<()> {
 
     match kind {
         Output::Npz => {
-            let mut writer = NpzWriter::create(&args.out, requests.len(), size, size)?;
+            let mut writer = NpzWriter::create(&args.out, requests.len(), size)?;
             if let Err(error) = writer.annotate(&parameters) {
                 // Nothing but a very long list of seeds is that long; the pictures are worth more.
                 eprintln!("warning: it will not say how it was made: {error}");

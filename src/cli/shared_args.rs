@@ -5,6 +5,7 @@
 
 use crate::error::Result;
 use crate::ops::EmaWarmup;
+use crate::shape::Extent;
 use crate::tensor::Precision;
 use crate::train::TrainOptions;
 
@@ -36,9 +37,9 @@ impl PrecisionArgs {
 /// Of what trains on pictures of one size.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ImageSizeArgs {
-    /// Side of the pictures in pixels [default: that of the data].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
-    pub image_size: Option<usize>,
+    /// Size of the pictures in pixels: the side of squares, or both, as in 96x64 [default: that of the data].
+    #[arg(long, value_name = "N|HxW", value_parser = number::size(number::MOST_SIDE), help_heading = "Data")]
+    pub image_size: Option<Extent>,
 }
 
 /// Of what trains on pictures.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result, shown};
 use crate::eval::{DataPictures, NpzPictures, Reference, Store};
 use crate::io::{WorkFolder, prove_writable};
+use crate::shape::Extent;
 
 use super::features::{FeatureArgs, classifier_beside, collected, is_arrays, or_nothing};
 use super::shared_args::ForceArgs;
@@ -26,9 +27,9 @@ pub struct Args {
     /// The file to write: mu, sigma, mu_s, sigma_s, features, labels.
     #[arg(long, value_name = "STATS.npz")]
     out: PathBuf,
-    /// The side in pixels to bring pictures to [default: their own].
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_MEASURED))]
-    image_size: Option<usize>,
+    /// The size in pixels to bring pictures to: the side of squares, or both, as in 96x64 [default: their own].
+    #[arg(long, value_name = "N|HxW", value_parser = number::size(number::MOST_MEASURED))]
+    image_size: Option<Extent>,
     #[command(flatten)]
     features: FeatureArgs,
     #[command(flatten)]

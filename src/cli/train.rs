@@ -12,6 +12,7 @@ use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::nn::UNet;
+use crate::shape::Extent;
 use crate::train::{Event, LossKind, Outcome, Start, TrainOptions, TrainSchedule, TrainStep, Trainer};
 
 use super::data::{self, DataArgs};
@@ -53,14 +54,14 @@ pub struct Args {
     preset: Option<String>,
     #[command(flatten)]
     image_size: ImageSizeArgs,
-    /// Where pictures that are not square are cropped: center or random.
-    #[arg(long, value_name = "center|random", default_value = "center", help_heading = "Data")]
+    /// Where pictures of other proportions are cropped: center or random; none stretches them to size instead.
+    #[arg(long, value_name = "center|random|none", default_value = "center", help_heading = "Data")]
     crop: String,
     #[command(flatten)]
     flip: FlipArgs,
-    /// Train an upsampler, from pictures of this side to pictures of --image-size.
-    #[arg(long, value_name = "N", value_parser = number::count(1..=number::MOST_SIDE), help_heading = "Data")]
-    upsample_from: Option<usize>,
+    /// Train an upsampler, from pictures of this size to pictures of --image-size.
+    #[arg(long, value_name = "N|HxW", value_parser = number::size(number::MOST_SIDE), help_heading = "Data")]
+    upsample_from: Option<Extent>,
 
     /// Channels of the first level.
     #[arg(

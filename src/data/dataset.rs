@@ -8,6 +8,7 @@ use super::parts::{DataOptions, Parts};
 use super::tree::LeftOut;
 use super::{FORMATS, inspect};
 use crate::error::{Error, Result};
+use crate::shape::Extent;
 use crate::sizes::MOST_SIDE;
 
 /// A set of labelled images, opened and checked; pixels are decoded one image at a time.
@@ -19,7 +20,7 @@ pub struct Dataset {
     /// The name of each class; the label is the position.
     pub class_names: Vec<String>,
     pub(super) parts: Parts,
-    image_size: usize,
+    image_size: Extent,
     /// Images that were met and could not be decoded.
     damaged: Mutex<BTreeMap<usize, LeftOut>>,
 }
@@ -29,7 +30,7 @@ impl Dataset {
     ///
     /// # Errors
     /// As [`open_with`](Self::open_with).
-    pub fn open(spec: &str, image_size: Option<usize>) -> Result<Dataset> {
+    pub fn open(spec: &str, image_size: Option<Extent>) -> Result<Dataset> {
         Dataset::open_with(spec, &DataOptions { image_size, ..DataOptions::default() })
     }
 
@@ -37,7 +38,7 @@ impl Dataset {
     ///
     /// # Errors
     /// When there is no such file, when it is damaged, when not one image of it is readable, when what stands for labels
-    /// is none, and when images are not of one square size and no `image_size` says what to do about that.
+    /// is none, and when images are not of one size and no `image_size` says what to do about that.
     pub fn open_with(spec: &str, options: &DataOptions) -> Result<Dataset> {
         let format = FORMATS.iter().find(|format| (format.accepts)(spec)).ok_or_else(|| {
             let known: Vec<_> = FORMATS.iter().map(|format| format.what).collect();
@@ -45,14 +46,21 @@ impl Dataset {
         })?;
         let parts = (format.open)(spec, options)?;
         let image_size = match options.image_size {
-            Some(0) => return Err(Error::Config("an image size of 0 pixels is no size".into())),
-            Some(size) if size > MOST_SIDE => {
+            Some(size) if size.is_line() => {
                 return Err(Error::Config(format!(
-                    "an image size of {size} pixels is beyond {MOST_SIDE}, the most that pictures are brought to"
+                    "{spec}: pictures have two sides, and are not brought to {size}"
+                )));
+            }
+            Some(size) if size.places() == 0 => {
+                return Err(Error::Config(format!("an image size of {size} pixels is no size")));
+            }
+            Some(size) if size.longer() > MOST_SIDE => {
+                return Err(Error::Config(format!(
+                    "an image size of {size} pixels is beyond {MOST_SIDE} along a side, the most that pictures are brought to"
                 )));
             }
             Some(size) => size,
-            None => one_square_size(spec, &parts.sizes)?,
+            None => one_size(spec, &parts.sizes)?,
         };
         let dataset = Dataset {
             name: parts.name.clone(),
@@ -167,8 +175,8 @@ impl Dataset {
         self.parts.sizes[0]
     }
 
-    /// The side in pixels that images are to be brought to: what was asked for at opening, or the native side.
-    pub fn image_size(&self) -> usize {
+    /// The size in pixels that images are to be brought to: what was asked for at opening, or the native size.
+    pub fn image_size(&self) -> Extent {
         self.image_size
     }
 
@@ -201,23 +209,23 @@ impl Dataset {
     }
 }
 
-/// The side of images that are all of one square size.
-pub(super) fn one_square_size(spec: &str, sizes: &[(usize, usize)]) -> Result<usize> {
-    let (width, height) = *sizes.first().ok_or_else(|| Error::format(spec, "holds no images"))?;
-    if width != height {
-        let what = format!(
-            "images of {width}x{height} are not square; say what size to bring them to (--image-size)"
-        );
-        return Err(Error::format(spec, what));
-    }
-    match sizes.iter().find(|size| **size != sizes[0]) {
-        None => Ok(width),
-        Some((other_width, other_height)) => Err(Error::format(
+/// The size of images that are all of one.
+pub(super) fn one_size(spec: &str, sizes: &[(usize, usize)]) -> Result<Extent> {
+    let first = *sizes.first().ok_or_else(|| Error::format(spec, "holds no images"))?;
+    match sizes.iter().find(|size| **size != first) {
+        None => Ok(extent_of(first)),
+        Some(other) => Err(Error::format(
             spec,
             format!(
-                "images differ in size ({width}x{height} and {other_width}x{other_height}); \
-                 give an image size to bring them to"
+                "images differ in size ({} and {}, height first); give an image size to bring them to",
+                extent_of(first),
+                extent_of(*other)
             ),
         )),
     }
+}
+
+/// Of (width, height).
+pub(super) fn extent_of((width, height): (usize, usize)) -> Extent {
+    Extent::Plane { height, width }
 }

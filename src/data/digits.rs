@@ -28,12 +28,13 @@ pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
 #[cfg(test)]
 mod tests {
     use crate::data::Dataset;
+    use crate::shape::Extent;
 
     #[test]
     fn digits_are_whole() {
         let set = Dataset::open("digits", None).unwrap();
         assert_eq!((set.len(), set.num_classes(), set.channels), (1797, 10, 1));
-        assert_eq!((set.native_size(), set.image_size()), ((8, 8), 8));
+        assert_eq!((set.native_size(), set.image_size()), ((8, 8), Extent::square(8)));
         assert_eq!(set.class_names[7], "7");
         assert_eq!(set.labels()[..10], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
         let mut darkest = 255;

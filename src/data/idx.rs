@@ -189,6 +189,7 @@ fn labels_beside(images: &Path) -> Option<PathBuf> {
 mod tests {
     use super::*;
     use crate::data::Dataset;
+    use crate::shape::Extent;
     use std::io::Write;
 
     fn idx(dims: &[u32], data: &[u8]) -> Vec<u8> {
@@ -220,13 +221,13 @@ mod tests {
         let data: Vec<u8> = (0..3 * 5 * 7).collect();
         let grey = write("a-images-idx3-ubyte", &idx(&[3, 5, 7], &data));
         write("a-labels-idx1-ubyte.gz", &gzip(&idx(&[3], &[2, 0, 2])));
-        let set = Dataset::open(&grey, Some(5)).unwrap();
+        let set = Dataset::open(&grey, Some(Extent::square(5))).unwrap();
         assert_eq!((set.native_size(), set.labels(), set.num_classes()), ((7, 5), &[2, 0, 2][..], 3));
         assert_eq!(set.decode(1).unwrap().pixels, data[35..70]);
         assert_eq!(set.name, "a-images-idx3-ubyte");
 
         let colour = write("b.images.idx4", &gzip(&idx(&[1, 5, 7, 3], &data)));
-        let set = Dataset::open(&colour, Some(5)).unwrap();
+        let set = Dataset::open(&colour, Some(Extent::square(5))).unwrap();
         assert_eq!((set.channels, set.num_classes(), set.class_names[0].as_str()), (3, 1, "all"));
         let dotted = write("t10k-images.idx3-ubyte", &idx(&[1, 1, 1], &[9]));
         write("t10k-labels.idx1-ubyte", &idx(&[1], &[4]));

@@ -1,6 +1,7 @@
 //! An image as bytes in memory.
 
 use crate::error::{Error, Result};
+use crate::shape::{Extent, Shape};
 
 /// Pixels as bytes, rows from the top, channels innermost (HWC).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +35,12 @@ impl Image {
     /// An image of one value throughout. `channels` is 1 or 3.
     pub fn filled(width: usize, height: usize, channels: usize, value: u8) -> Image {
         Image { width, height, channels, pixels: vec![value; width * height * channels] }
+    }
+
+    /// Its channels over its extent.
+    pub fn shape(&self) -> Shape {
+        let extent = Extent::Plane { height: self.height, width: self.width };
+        Shape { channels: self.channels, extent }
     }
 
     /// The same image with three channels; grey is repeated.

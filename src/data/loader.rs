@@ -6,30 +6,33 @@
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use super::transform::{CropOffset, prepare};
+use super::transform::{CropOffset, prepare, stretch};
 use super::{Dataset, Image, LeftOut};
 use crate::error::{Error, Result};
 use crate::random::{Stream, uniform, words};
+use crate::shape::Extent;
 use crate::sizes::MOST_BATCH;
 
 /// Prepared images are kept when all of them together take no more than this.
 const CACHE_BYTES: usize = 1 << 30;
 
-/// Where images that are not square are cropped.
+/// What becomes of images of other proportions than are wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Crop {
-    /// In the middle.
+    /// Cropped in the middle.
     #[default]
     Center,
-    /// Anywhere along the longer side, anew each epoch.
+    /// Cropped anywhere along the side that is too long, anew each epoch.
     Random,
+    /// Brought to size as a whole, stretched along one side.
+    Stretch,
 }
 
 /// What a [`Loader`] does to images.
 #[derive(Clone, Copy, Debug)]
 pub struct LoaderOptions {
-    /// The side in pixels of what comes out.
-    pub image_size: usize,
+    /// The size in pixels of what comes out.
+    pub image_size: Extent,
     /// Where to crop.
     pub crop: Crop,
     /// Mirror left to right with probability one half.
@@ -67,9 +70,10 @@ pub struct Loader {
 impl Loader {
     /// A loader of `dataset`.
     pub fn new(dataset: Arc<Dataset>, options: LoaderOptions) -> Loader {
-        let side = options.image_size;
-        let bytes = [side, side, dataset.channels].into_iter().fold(dataset.len(), usize::saturating_mul);
-        let cached = if options.crop == Crop::Center && bytes <= CACHE_BYTES { dataset.len() } else { 0 };
+        let size = options.image_size;
+        let factors = [size.height(), size.width(), dataset.channels];
+        let bytes = factors.into_iter().fold(dataset.len(), usize::saturating_mul);
+        let cached = if options.crop != Crop::Random && bytes <= CACHE_BYTES { dataset.len() } else { 0 };
         let prepared = (0..cached).map(|_| OnceLock::new()).collect();
         Loader { dataset, options, orders: Mutex::default(), prepared }
     }
@@ -84,9 +88,11 @@ impl Loader {
     /// # Errors
     /// When a file has changed or has gone away, and when not one picture of the set can be decoded.
     pub fn batch(&self, first_image: u64, count: usize) -> Result<Batch> {
-        if self.options.image_size == 0 || self.options.image_size > 1 << 15 {
-            let size = self.options.image_size;
-            return Err(Error::Config(format!("an image size of {size} is not between 1 and 32768")));
+        let size = self.options.image_size;
+        if size.height() == 0 || size.width() == 0 || size.longer() > 1 << 15 {
+            return Err(Error::Config(format!(
+                "an image size of {size} is not between 1 and 32768 along each side"
+            )));
         }
         if count > MOST_BATCH {
             return Err(Error::Config(format!(
@@ -133,26 +139,29 @@ impl Loader {
         }
         let chance = words(self.options.seed, 0, image_index, Stream::FlipCrop);
         let flip = self.options.flip && uniform(chance[0]) < 0.5;
-        let crop = match self.options.crop {
-            Crop::Center => CropOffset::CENTER,
-            Crop::Random => CropOffset { u: uniform(chance[1]), v: uniform(chance[2]) },
-        };
         let size = self.options.image_size;
+        let prepare = |image: &Image, flip: bool| match self.options.crop {
+            Crop::Center => prepare(image, size, CropOffset::CENTER, flip),
+            Crop::Random => {
+                prepare(image, size, CropOffset { u: uniform(chance[1]), v: uniform(chance[2]) }, flip)
+            }
+            Crop::Stretch => stretch(image, size, flip),
+        };
         let Some(slot) = self.prepared.get(index) else {
             let Some(image) = self.dataset.decode_good(index)? else { return Ok(false) };
-            out.extend(prepare(&image, size, crop, flip).pixels);
+            out.extend(prepare(&image, flip).pixels);
             return Ok(true);
         };
         let image = match slot.get() {
             Some(image) => image,
             None => {
                 let Some(image) = self.dataset.decode_good(index)? else { return Ok(false) };
-                let image = prepare(&image, size, crop, false);
+                let image = prepare(&image, false);
                 slot.get_or_init(|| image)
             }
         };
         if flip {
-            out.extend(prepare(image, size, crop, true).pixels);
+            out.extend(prepare(image, true).pixels);
         } else {
             out.extend(&image.pixels);
         }
@@ -190,7 +199,8 @@ fn permutation(len: usize, seed: u64, epoch: u64) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn loader(flip: bool, crop: Crop, image_size: usize, seed: u64) -> Loader {
+    fn loader(flip: bool, crop: Crop, side: usize, seed: u64) -> Loader {
+        let image_size = Extent::square(side);
         let dataset = Arc::new(Dataset::open("digits", Some(image_size)).unwrap());
         Loader::new(dataset, LoaderOptions { image_size, crop, flip, seed })
     }
@@ -236,6 +246,22 @@ mod tests {
     }
 
     #[test]
+    fn sizes_that_are_not_square_come_out_whole_or_stretched() {
+        let image_size = Extent::Plane { height: 8, width: 16 };
+        let dataset = Arc::new(Dataset::open("digits", Some(image_size)).unwrap());
+        let batch = |crop, flip| {
+            let options = LoaderOptions { image_size, crop, flip, seed: 7 };
+            Loader::new(dataset.clone(), options).batch(0, 50).unwrap()
+        };
+        let (cropped, stretched) = (batch(Crop::Center, false), batch(Crop::Stretch, false));
+        assert_eq!((cropped.images.len(), stretched.images.len()), (50 * 128, 50 * 128));
+        assert_ne!(cropped.images, stretched.images);
+        assert_eq!(cropped.labels, stretched.labels);
+        assert_ne!(batch(Crop::Stretch, true).images, stretched.images);
+        assert_ne!(batch(Crop::Random, false).images, cropped.images);
+    }
+
+    #[test]
     fn flips_about_half() {
         let plain = loader(false, Crop::Center, 8, 7).batch(0, 301).unwrap();
         let flipped = loader(true, Crop::Center, 8, 7).batch(0, 301).unwrap();
@@ -243,6 +269,6 @@ mod tests {
         let differ = plain.images.chunks(64).zip(flipped.images.chunks(64)).filter(|(a, b)| a != b).count();
         assert!((115..=186).contains(&differ), "{differ} of 301");
         assert_ne!(plain.labels, loader(false, Crop::Center, 8, 8).batch(0, 301).unwrap().labels);
-        assert!(Dataset::open("digits", Some(40_000)).is_err());
+        assert!(Dataset::open("digits", Some(Extent::square(40_000))).is_err());
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicUsize;
 use super::image::Image;
 use super::tree::LeftOut;
 use crate::error::Result;
+use crate::shape::Extent;
 
 /// Below this total, the compressed files of a set are kept in memory; above it they are read as needed.
 pub(super) const KEEP_BYTES: u64 = 512 << 20;
@@ -33,9 +34,8 @@ pub enum Labelling {
 /// How a data set is opened.
 #[derive(Clone, Debug, Default)]
 pub struct DataOptions {
-    /// The side in pixels that images will be brought to. Without it the set must be of one square size, which is then
-    /// taken.
-    pub image_size: Option<usize>,
+    /// The size in pixels that images will be brought to. Without it the set must be of one size, which is then taken.
+    pub image_size: Option<Extent>,
     /// Whether labels are looked for.
     pub labelling: Labelling,
     /// The column of `metadata.csv` or `metadata.jsonl` with the labels; `label` where nothing is said.

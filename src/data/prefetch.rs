@@ -59,9 +59,11 @@ mod tests {
     use super::*;
     use crate::data::tests::hollow;
     use crate::data::{Crop, Dataset, LoaderOptions};
+    use crate::shape::Extent;
 
     fn loader(dataset: Dataset) -> Arc<Loader> {
-        let options = LoaderOptions { image_size: 5, crop: Crop::Center, flip: true, seed: 1 };
+        let options =
+            LoaderOptions { image_size: Extent::square(5), crop: Crop::Center, flip: true, seed: 1 };
         Arc::new(Loader::new(Arc::new(dataset), options))
     }
 

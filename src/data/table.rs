@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::{Display, Formatter, Result};
 
 use super::classes::{counts, listed};
-use super::dataset::Dataset;
+use super::dataset::{Dataset, extent_of};
 use super::tree::LeftOut;
 use crate::error::one_line;
 
@@ -85,10 +85,12 @@ impl Table<'_> {
         self.0.parts.sizes.iter().for_each(|size| *sizes.entry(*size).or_default() += 1);
         let mut sizes: Vec<_> = sizes.into_iter().collect();
         sizes.sort_by_key(|(size, count)| (std::cmp::Reverse(*count), *size));
-        write!(f, "  sizes: ")?;
-        for (i, ((width, height), count)) in sizes.iter().take(MOST_SIZES).enumerate() {
+        let square =
+            sizes.iter().all(|((width, height), _)| width == height) && self.0.image_size().side().is_some();
+        write!(f, "  sizes{}: ", if square { "" } else { ", height first" })?;
+        for (i, (size, count)) in sizes.iter().take(MOST_SIZES).enumerate() {
             let comma = if i == 0 { "" } else { ", " };
-            write!(f, "{comma}{width}x{height}")?;
+            write!(f, "{comma}{}", extent_of(*size))?;
             if sizes.len() > 1 {
                 write!(f, " ({count})")?;
             }
@@ -96,10 +98,10 @@ impl Table<'_> {
         if sizes.len() > MOST_SIZES {
             write!(f, " and {} others", sizes.len() - MOST_SIZES)?;
         }
-        let side = self.0.image_size();
+        let wanted = self.0.image_size();
         match sizes[..] {
-            [((width, height), _)] if (width, height) == (side, side) => writeln!(f),
-            _ => writeln!(f, ", brought to {side}x{side}"),
+            [(size, _)] if extent_of(size) == wanted => writeln!(f),
+            _ => writeln!(f, ", brought to {wanted}"),
         }
     }
 }

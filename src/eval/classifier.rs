@@ -6,13 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::network::{Extracted, FeatureNetwork, Pictures, Sizes};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::gpu::{Buffer, Gpu, Plan};
 use crate::io::{Dtype, SafetensorsFile, TensorBytes, write_safetensors};
 use crate::model::{load_values, model_tensors};
 use crate::nn::layers::{Conv2d, Linear, Norm};
 use crate::nn::{Arena, Parameters, Weights};
 use crate::ops;
+use crate::shape::{Extent, Shape};
 use crate::tensor::{Context, DType, Tensor};
 
 /// What a file of it says in `kind`.
@@ -27,10 +28,8 @@ const BATCH: usize = 64;
 /// What it is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassifierShape {
-    /// The side of a picture in pixels.
-    pub size: usize,
-    /// 1 or 3.
-    pub channels: usize,
+    /// 1 or 3 channels, and the size in pixels.
+    pub pictures: Shape,
     /// Classes.
     pub classes: usize,
 }
@@ -61,26 +60,25 @@ impl ClassifierNetwork {
     /// # Errors
     /// [`Error::Config`] for fewer than two classes or pictures without pixels.
     pub fn new(shape: ClassifierShape) -> Result<Self> {
-        let ClassifierShape { size, channels, classes } = shape;
-        if classes < 2 || size < 2 || channels == 0 {
-            let what = format!("{classes} classes of pictures of {size}x{size} with {channels} channels");
+        let ClassifierShape { pictures: Shape { channels, extent }, classes } = shape;
+        let shorter = |extent: Extent| extent.height().min(extent.width());
+        if classes < 2 || shorter(extent) < 2 || channels == 0 {
+            let what = format!("{classes} classes of pictures of {}", shape.pictures);
             return Err(Error::Config(format!("a classifier needs two classes and some pixels, not {what}")));
         }
         let mut parameters = Parameters::default();
         let p = &mut parameters;
-        let (mut levels, mut side, mut inputs, mut outputs) = (Vec::new(), size, channels, 32);
+        let (mut levels, mut map, mut inputs, mut outputs) = (Vec::new(), extent, channels, 32);
         loop {
             let name = format!("levels.{}", levels.len());
             let conv = Conv2d::new(p, &format!("{name}.conv"), [inputs, outputs], 3, false);
             levels.push((conv, Norm::new(p, &format!("{name}.norm"), outputs, 8, true)));
             inputs = outputs;
-            if side % 2 == 1 || side <= 4 {
-                break;
-            }
-            side /= 2;
+            let Some(half) = map.halved(1).filter(|_| shorter(map) > 4) else { break };
+            map = half;
             outputs = (2 * outputs).min(128);
         }
-        let features = Linear::new(p, "features", [side * side * inputs, FEATURES]);
+        let features = Linear::new(p, "features", [map.places() * inputs, FEATURES]);
         let last = Linear::new(p, "classes", [FEATURES, classes]);
         Ok(ClassifierNetwork { shape, parameters, levels, features, classes: last })
     }
@@ -144,10 +142,9 @@ impl PictureClassifier {
         identity: String,
         accuracy: f64,
     ) -> Result<Self> {
-        let ClassifierShape { size, channels, .. } = network.shape;
         let arena = network.parameters.arena(gpu, "classifier", 1)?;
         arena.write(gpu, 0, &values)?;
-        let shape = [BATCH, size, size, channels];
+        let shape = network.shape.pictures.nhwc(BATCH);
         let count: usize = shape.iter().product();
         let input = gpu.buffer("pictures", count.next_multiple_of(4) as u64)?;
         let mut cx = Context::new(gpu);
@@ -203,13 +200,13 @@ impl PictureClassifier {
             .iter()
             .map(|(name, shape, bytes)| TensorBytes { name, dtype: Dtype::F32, shape, bytes })
             .collect();
-        let ClassifierShape { size, channels, classes } = self.network.shape;
+        let ClassifierShape { pictures: Shape { channels, extent }, classes } = self.network.shape;
         let metadata = BTreeMap::from(
             [
                 ("kind", KIND.to_owned()),
                 ("identity", self.identity.clone()),
                 ("accuracy", self.accuracy.to_string()),
-                ("size", size.to_string()),
+                ("size", serde_json::json!(extent).to_string()),
                 ("channels", channels.to_string()),
                 ("classes", classes.to_string()),
                 ("class_names", serde_json::json!(self.class_names).to_string()),
@@ -242,12 +239,12 @@ impl PictureClassifier {
             let bad = |_| Error::format(path, format!("says {text:?} for its `{key}`"));
             text.parse::<usize>().map_err(bad)
         };
-        let shape = ClassifierShape {
-            size: number("size")?,
-            channels: number("channels")?,
-            classes: number("classes")?,
-        };
-        if shape.size > 4096 || shape.classes > 1 << 20 || shape.channels > 3 {
+        let size = text("size")?;
+        let extent: Extent = serde_json::from_str(&size)
+            .map_err(|_| Error::format(path, format!("says {:?} for its `size`", brief(&size))))?;
+        let pictures = Shape { channels: number("channels")?, extent };
+        let shape = ClassifierShape { pictures, classes: number("classes")? };
+        if extent.is_line() || extent.longer() > 4096 || shape.classes > 1 << 20 || pictures.channels > 3 {
             return Err(Error::format(path, format!("says {shape:?}, which is no picture classifier")));
         }
         let network = ClassifierNetwork::new(shape)?;
@@ -279,21 +276,19 @@ impl FeatureNetwork for PictureClassifier {
     }
 
     fn extract(&self, pictures: Pictures<'_>) -> Result<Extracted> {
-        let ClassifierShape { size, channels, .. } = self.network.shape;
-        if (pictures.width, pictures.height) != (size, size) {
-            let what = format!(
-                "{}x{} pixels, but this classifier takes {size}x{size}",
-                pictures.width, pictures.height
-            );
-            return Err(Error::shape("features", format!("pictures of {what}")));
+        let own = self.network.shape.pictures;
+        if pictures.extent() != own.extent {
+            let (found, takes) = (pictures.extent(), own.extent);
+            let what = format!("pictures of {found} pixels, but this classifier takes {takes}");
+            return Err(Error::shape("features", what));
         }
-        let pixels = pictures.with_channels(channels)?;
+        let pixels = pictures.with_channels(own.channels)?;
         let mut extracted = Extracted::default();
         let wide = self.spatial[2];
-        for batch in pixels.chunks(BATCH * size * size * channels) {
-            let count = batch.len() / (size * size * channels);
+        for batch in pixels.chunks(BATCH * own.len()) {
+            let count = batch.len() / own.len();
             let mut padded = batch.to_vec();
-            padded.resize((BATCH * size * size * channels).next_multiple_of(4), 0);
+            padded.resize((BATCH * own.len()).next_multiple_of(4), 0);
             self.gpu.write(&self.input, 0, &padded)?;
             self.plan.run()?;
             let read = |buffer: &Buffer, one: usize| -> Result<Vec<f32>> {

@@ -6,6 +6,7 @@ use super::*;
 use crate::data::Dataset;
 use crate::error::Error;
 use crate::io::NpzWriter;
+use crate::shape::Extent;
 use crate::testing::gpu;
 
 /// Pictures to measure: a part and a bit, and as many on both sides, so that KID is of all at once.
@@ -62,7 +63,7 @@ fn a_classifier_learns_the_digits_and_an_evaluation_goes_on_after_an_interruptio
 
     // One class repeated is far from all of them, has no recall to speak of, and says little.
     let path = dir.path().join("samples.npz");
-    let mut writer = NpzWriter::create(&path, COUNT + 20, 8, 8).unwrap();
+    let mut writer = NpzWriter::create(&path, COUNT + 20, Extent::square(8)).unwrap();
     let zeros: Vec<usize> =
         (0..digits.len()).filter(|&i| digits.label(i) == 0).cycle().take(COUNT + 20).collect();
     for index in zeros {
@@ -84,7 +85,7 @@ fn a_classifier_learns_the_digits_and_an_evaluation_goes_on_after_an_interruptio
     assert!(error.contains("another network") && error.contains("nothing compares"), "{error}");
     let error = collect(&mut DataPictures::new(&digits, Some(9)), &network, &parts, |_, _| Ok(()));
     assert!(error.unwrap_err().to_string().contains("features of other pictures"));
-    let wide = Dataset::open("digits", Some(9)).unwrap();
+    let wide = Dataset::open("digits", Some(Extent::square(9))).unwrap();
     let error =
         collect(&mut DataPictures::new(&wide, Some(9)), &network, &dir.path().join("d"), |_, _| Ok(()));
     assert!(error.unwrap_err().to_string().contains("this classifier takes 8x8"));

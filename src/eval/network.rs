@@ -1,6 +1,7 @@
 //! Networks that turn pictures into features.
 
 use crate::error::{Error, Result};
+use crate::shape::{Extent, Shape};
 
 /// How many numbers a network gives for a picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,19 @@ pub struct Pictures<'a> {
     pub height: usize,
     /// 1 or 3.
     pub channels: usize,
+}
+
+impl<'a> Pictures<'a> {
+    /// Pictures of a shape.
+    pub fn of(pixels: &'a [u8], shape: Shape) -> Self {
+        let Shape { channels, extent } = shape;
+        Pictures { pixels, width: extent.width(), height: extent.height(), channels }
+    }
+
+    /// Their size.
+    pub fn extent(&self) -> Extent {
+        Extent::Plane { height: self.height, width: self.width }
+    }
 }
 
 impl Pictures<'_> {

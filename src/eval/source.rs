@@ -11,6 +11,7 @@ use crate::data::{CropOffset, Dataset, Image};
 use crate::error::{Error, Result};
 use crate::io::NpzArrays;
 use crate::sample::Request;
+use crate::shape::Shape;
 use crate::sizes;
 
 /// Pictures of a part: what an interruption loses at most.
@@ -87,18 +88,15 @@ impl PictureSource for DataPictures<'_> {
     fn identity(&self) -> String {
         let Dataset { name, .. } = self.dataset;
         let (size, fingerprint) = (self.dataset.image_size(), self.dataset.fingerprint());
-        format!("{} of {name} ({fingerprint}) at {size}x{size}", self.count)
+        format!("{} of {name} ({fingerprint}) at {size}", self.count)
     }
 
     fn for_parts(&mut self, first_part: usize, see: See<'_>) -> Result<()> {
         let size = self.dataset.image_size();
         let part = PART.min(self.count);
-        let bytes = sizes::bytes("the pictures of a part", &[part, size, size, self.dataset.channels], 1)?;
-        sizes::check_host(
-            &format!("{part} pictures of {size}x{size}"),
-            bytes,
-            "bring them to a smaller size",
-        )?;
+        let shape = Shape { channels: self.dataset.channels, extent: size };
+        let bytes = sizes::bytes("the pictures of a part", &shape.nhwc(part), 1)?;
+        sizes::check_host(&format!("{part} pictures of {size}"), bytes, "bring them to a smaller size")?;
         for first in (first_part * PART..self.count).step_by(PART) {
             let indices = first..(first + PART).min(self.count);
             let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -112,9 +110,7 @@ impl PictureSource for DataPictures<'_> {
                 let what = format!("{name}: not one of its pictures {first} to {end} can be decoded");
                 return Err(Error::Config(what));
             }
-            let channels = self.dataset.channels;
-            let pictures = Pictures { pixels: &pixels, width: size, height: size, channels };
-            see(pictures, Some(&labels))?;
+            see(Pictures::of(&pixels, shape), Some(&labels))?;
         }
         Ok(())
     }

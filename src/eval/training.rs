@@ -7,6 +7,7 @@ use crate::gpu::{Buffer, Gpu};
 use crate::nn::{Lesson, Loss, Optimised, StepRates, StepSettings, Weights, half_cosine};
 use crate::ops::{self, AdamW};
 use crate::random::{Stream, words};
+use crate::shape::Shape;
 use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
 
@@ -49,7 +50,7 @@ pub fn train_classifier(
     seed: u64,
     mut on_step: impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<PictureClassifier> {
-    let (size, channels) = (dataset.image_size(), dataset.channels);
+    let shape = dataset_shape(dataset);
     if dataset.num_classes() < 2 || dataset.len() < 2 * HELD_OUT {
         let (classes, len) = (dataset.num_classes(), dataset.len());
         return Err(Error::Config(format!(
@@ -59,9 +60,10 @@ pub fn train_classifier(
             dataset.name
         )));
     }
-    let bytes = sizes::bytes("a batch of pictures", &[BATCH, size, size, channels], 4)?;
+    let bytes = sizes::bytes("a batch of pictures", &shape.nhwc(BATCH), 4)?;
     sizes::check_host("a batch of pictures to learn features on", bytes, "bring them to a smaller size")?;
-    let network = ClassifierNetwork::new(ClassifierShape { size, channels, classes: dataset.num_classes() })?;
+    let classes = dataset.num_classes();
+    let network = ClassifierNetwork::new(ClassifierShape { pictures: shape, classes })?;
     let values = learnt(gpu, dataset, &network, images, seed, &mut on_step)?;
     let identity = format!(
         "classifier of {} ({}), {images} pictures, seed {seed}, average that warmed up",
@@ -72,6 +74,11 @@ pub fn train_classifier(
     let right = share_of_right(&judge, dataset)?;
     let trained = PictureClassifier::new(gpu, network, values, identity, right)?;
     Ok(trained.named(dataset.class_names.clone()))
+}
+
+/// What its pictures are brought to.
+fn dataset_shape(dataset: &Dataset) -> Shape {
+    Shape { channels: dataset.channels, extent: dataset.image_size() }
 }
 
 /// The classes of a batch of pictures, and the cross-entropy.
@@ -106,7 +113,7 @@ fn learnt(
     seed: u64,
     on_step: &mut impl FnMut(usize, usize) -> Result<()>,
 ) -> Result<Vec<Vec<f32>>> {
-    let shape = [BATCH, dataset.image_size(), dataset.image_size(), dataset.channels];
+    let shape = dataset_shape(dataset).nhwc(BATCH);
     let bytes = shape.iter().product::<usize>().next_multiple_of(4);
     let pictures = gpu.buffer("pictures", bytes as u64)?;
     let labels = gpu.buffer("labels", (BATCH * 4) as u64)?;
@@ -166,7 +173,7 @@ fn good_from(dataset: &Dataset, order: &[usize], place: usize) -> Result<(usize,
 
 /// The share of the held-out pictures whose class a classifier finds.
 fn share_of_right(judge: &PictureClassifier, dataset: &Dataset) -> Result<f64> {
-    let (size, channels) = (dataset.image_size(), dataset.channels);
+    let shape = dataset_shape(dataset);
     let held_out: Vec<usize> = (HELD_OUT - 1..dataset.len()).step_by(HELD_OUT).collect();
     let (mut right, mut judged) = (0, 0);
     for part in held_out.chunks(JUDGED_AT_ONCE) {
@@ -181,7 +188,7 @@ fn share_of_right(judge: &PictureClassifier, dataset: &Dataset) -> Result<f64> {
             continue;
         }
         judged += labels.len();
-        let said = judge.extract(Pictures { pixels: &pixels, width: size, height: size, channels })?;
+        let said = judge.extract(Pictures::of(&pixels, shape))?;
         let taken_for = said.probabilities.chunks(dataset.num_classes()).map(most_probable);
         right += labels.iter().zip(taken_for).filter(|(label, class)| **label == *class).count();
     }

@@ -10,6 +10,7 @@ use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 use super::AtomicFile;
 use crate::error::{Error, Result};
+use crate::shape::{Extent, Shape};
 
 /// A header longer than this is no header of these arrays.
 const MAX_HEADER: usize = 4096;
@@ -19,20 +20,20 @@ pub struct NpzWriter {
     path: PathBuf,
     zip: ZipWriter<UntilFailure>,
     count: usize,
-    size: (usize, usize),
+    size: Extent,
     labels: Vec<i64>,
 }
 
 impl NpzWriter {
-    /// Starts a file of `count` images of `width` by `height` pixels.
+    /// Starts a file of `count` images of `size`.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn create(path: impl AsRef<Path>, count: usize, width: usize, height: usize) -> Result<NpzWriter> {
+    pub fn create(path: impl AsRef<Path>, count: usize, size: Extent) -> Result<NpzWriter> {
         let path = path.as_ref().to_owned();
         let zip = ZipWriter::new(UntilFailure::new(AtomicFile::create(&path)?));
-        let mut writer = NpzWriter { path, zip, count, size: (width, height), labels: Vec::new() };
-        writer.start::<u8>("arr_0.npy", &[count, height, width, 3])?;
+        let mut writer = NpzWriter { path, zip, count, size, labels: Vec::new() };
+        writer.start::<u8>("arr_0.npy", &Shape { channels: 3, extent: size }.nhwc(count))?;
         Ok(writer)
     }
 
@@ -51,12 +52,12 @@ impl NpzWriter {
     /// When the bytes do not fit the labels and the size, more images come than were announced, or the disk
     /// refuses.
     pub fn push(&mut self, images: &[u8], channels: usize, labels: &[u32]) -> Result<()> {
-        let (width, height) = self.size;
-        let fits = matches!(channels, 1 | 3) && images.len() == labels.len() * width * height * channels;
+        let shape = Shape { channels, extent: self.size };
+        let fits = matches!(channels, 1 | 3) && images.len() == labels.len() * shape.len();
         if !fits || self.labels.len() + labels.len() > self.count {
             let (bytes, more, have, count) = (images.len(), labels.len(), self.labels.len(), self.count);
             let what = format!(
-                "{bytes} bytes of {more} images of {width}x{height} with {channels} channels were pushed; \
+                "{bytes} bytes of {more} images of {shape} were pushed; \
                  {have} of the announced {count} images had come before"
             );
             return Err(Error::shape("npz", what));

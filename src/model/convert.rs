@@ -129,6 +129,10 @@ pub fn not_in_guided_diffusion(config: &ModelConfig) -> Vec<String> {
         unet.num_classes.is_some() && unet.null_class == NullClass::Learned,
         format!("null class (row {} of the class embedding)", unet.num_classes.unwrap_or(0)),
     );
+    no(
+        unet.sample_size.side().is_none(),
+        format!("samples of {} (its image_size is one side)", unet.sample_size),
+    );
     no(unet.in_channels != 3, format!("pictures of {} channels", unet.in_channels));
     no(unet.residual_scaling, "scaled residual sums".into());
     no(unet.condition_from.is_some(), "late condition".into());

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result, brief};
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
+use crate::shape::Extent;
 
 use super::architecture::{Architecture, Kind};
 use super::config::{CLASSIFIER, ModelConfig, STEPS, SamplingDefaults, SchedulerConfig, UNET};
@@ -212,7 +213,7 @@ pub fn configure(
     Ok(ModelConfig {
         class_name: if found.kind == Kind::UNet { UNET } else { CLASSIFIER }.into(),
         unet: UNetConfig {
-            sample_size,
+            sample_size: Extent::square(sample_size),
             in_channels: found.in_channels,
             out_channels: found.out_channels,
             model_channels: found.model_channels,

@@ -5,8 +5,9 @@ use crate::gpu::Plan;
 use crate::io::SafetensorsFile;
 use crate::nn::unet::tests::small;
 use crate::nn::unet::{Pass, QkvLayout, Resample, TimeScaleShift};
-use crate::nn::{Arena, Classifier, Parameters, UNet, UNetConfig};
+use crate::nn::{Arena, Classifier, ParameterSpec, Parameters, UNet, UNetConfig};
 use crate::ops;
+use crate::shape::{Extent, Shape};
 use crate::tensor::{Context, DType, Tensor};
 use crate::testing::{Array, Golden, download, gpu};
 
@@ -239,4 +240,87 @@ fn the_classifier_matches_the_reference() {
     dx.check_within("grad.x_ce", &golden.array("grad.x_ce").nhwc(), 1e-4);
     dx.map(|g| -g * labels.len() as f32).check_within("grad.x", &golden.array("grad.x").nhwc(), 1e-4);
     check_gradients(&golden, &gradients, network.parameters());
+}
+
+/// What `tests/fixtures/shapes.py` fills tensors with.
+fn filled(shape: &[usize], number: usize, scale: f64, shift: f64) -> Array {
+    let unit = |i: usize| ((i * 7919 + number * 104_729 + i * i % 1009) % 2003) as f64 / 2003.0;
+    let values = (0..shape.iter().product()).map(|i| (shift + scale * (2.0 * unit(i) - 1.0)) as f32);
+    Array::new(shape, values.collect())
+}
+
+/// A network of `shapes.py`, its parameters filled as there, on samples of `extent` against what the reference made of them.
+fn check_shape(name: &str, config: &UNetConfig, extent: Extent) {
+    let golden = Golden::open(&format!("shapes_{name}"));
+    let unet = UNet::new(config).unwrap();
+    let parameters = unet.parameters();
+    let fill = |spec: &ParameterSpec| {
+        let (shape, letters) = (spec.file_shape(), spec.name.chars().enumerate());
+        let number = letters.map(|(i, letter)| (i + 1) * letter as usize).sum::<usize>() % 997;
+        let fan_in = shape[1..].iter().product::<usize>() as f64;
+        let values = match shape.len() {
+            1 => filled(&shape, number, 0.2, f64::from(u8::from(spec.name.ends_with("weight")))),
+            _ => filled(&shape, number, 1.5 / fan_in.sqrt(), 0.0),
+        };
+        spec.from_file(&values.data)
+    };
+    let values: Vec<Vec<f32>> = parameters.specs().iter().map(fill).collect();
+    let [weights, gradients] =
+        ["weights", "gradients"].map(|label| parameters.arena(gpu(), label, 1).unwrap());
+    weights.write(gpu(), 0, &values).unwrap();
+    let tracked = weights.weights(parameters, 0);
+    let mut cx = Context::with_tape(gpu());
+    tracked.track(&mut cx, &gradients.weights(parameters, 0));
+    let [n, height, width, _] = Shape { extent, ..config.shape() }.nhwc(2);
+    let input = |cx: &Context, channels, number| {
+        filled(&[n, channels, height, width], number, 1.0, 0.0).nhwc().upload(cx, DType::F32)
+    };
+    let (x, target) = (input(&cx, config.in_channels, 1000), input(&cx, config.out_channels, 1001));
+    let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
+    let labels = Array::new(&[2], vec![2.0, 0.0]).upload(&cx, DType::U32);
+    cx.watch(&x);
+    let pass = Pass::inference(DType::F32);
+    let out = unet.forward(&mut cx, &tracked, &x, &time, Some(&labels), &pass).unwrap();
+    let loss = ops::mse(&mut cx, &out, &target).unwrap();
+    backprop(&mut cx, &loss).unwrap();
+    let dx = cx.grad(&x).unwrap();
+    let plan = finish(cx, &[&out, &dx]);
+    golden.check_as("out.y", &download(&plan, &out), DType::F32, |want| want.nhwc());
+    download(&plan, &dx).check_within("grad.x", &golden.array("grad.x").nhwc(), 1e-4);
+    check_gradients(&golden, &gradients, parameters);
+}
+
+/// The networks of `shapes.py`: three levels, the second of which attends, and so does the middle.
+fn of_shape(sample_size: Extent, attention: usize) -> [UNetConfig; 2] {
+    let adm = UNetConfig {
+        sample_size,
+        in_channels: 2,
+        out_channels: 2,
+        model_channels: 8,
+        channel_mult: vec![1.0, 2.0, 2.0],
+        attention_resolutions: vec![attention],
+        attention_head_dim: Some(8),
+        norm_num_groups: 4,
+        num_classes: Some(3),
+        ..small()
+    };
+    let iddpm = UNetConfig {
+        qkv_order: QkvLayout::Legacy,
+        resample: Resample::Conv,
+        resnet_time_scale_shift: TimeScaleShift::Default,
+        ..adm.clone()
+    };
+    [adm, iddpm]
+}
+
+#[test]
+fn planes_that_are_not_square_match_the_reference_forward_and_backward() {
+    let extent = Extent::Plane { height: 24, width: 40 };
+    let [adm, iddpm] = of_shape(extent, 20);
+    check_shape("plane", &adm, extent);
+    check_shape("plane_conv", &iddpm, extent);
+    // Attention belongs to levels: networks made for another extent, with attention at the same level, are the same on this one.
+    let [adm, iddpm] = of_shape(Extent::square(16), 8);
+    check_shape("plane", &adm, extent);
+    check_shape("plane_conv", &iddpm, extent);
 }

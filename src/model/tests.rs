@@ -10,6 +10,7 @@ use super::published::{PUBLISHED, recognise};
 use super::*;
 use crate::nn::unet::{NullClass, Pass, QkvLayout, Resample};
 use crate::nn::{Classifier, Parameters, UNet};
+use crate::shape::Extent;
 use crate::tensor::{Context, DType};
 use crate::testing::{Array, download, gpu};
 
@@ -97,9 +98,12 @@ fn the_flags_of_the_table_are_those_of_the_files() {
     assert_eq!((heads.unet.qkv_order, heads.unet.num_attention_heads), (QkvLayout::Legacy, Some(4)));
     assert_eq!((heads.unet.heads(512), heads.unet.heads(1024)), (4, 4));
     let upsampler = config("64_256_upsampler").unet;
-    assert_eq!((upsampler.in_channels, upsampler.low_res_channels, upsampler.sample_size), (3, 3, 256));
+    assert_eq!(
+        (upsampler.in_channels, upsampler.low_res_channels, upsampler.sample_size),
+        (3, 3, Extent::square(256))
+    );
     let iddpm = config("iddpm_cifar10_uncond");
-    assert_eq!((iddpm.unet.resample, iddpm.unet.sample_size), (Resample::Conv, 32));
+    assert_eq!((iddpm.unet.resample, iddpm.unet.sample_size), (Resample::Conv, Extent::square(32)));
     assert_eq!(iddpm.scheduler.num_train_timesteps, Some(4000));
     assert!(iddpm.scheduler.rescale_timesteps && iddpm.class_names.is_empty());
     let classifier = config("64x64_classifier");
@@ -113,11 +117,12 @@ fn the_files_without_a_list_follow_from_their_flags() {
     let like = |name: &str| configured(name, &layouts.iter().find(|(known, _)| known == name).unwrap().1);
     let halves = vec![0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0];
     let mut diffusion = like("256x256_diffusion");
-    (diffusion.unet.sample_size, diffusion.unet.channel_mult) = (512, halves.clone());
+    (diffusion.unet.sample_size, diffusion.unet.channel_mult) = (Extent::square(512), halves.clone());
     let mut smaller = like("128x128_classifier");
-    (smaller.unet.sample_size, smaller.unet.channel_mult) = (256, vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0]);
+    (smaller.unet.sample_size, smaller.unet.channel_mult) =
+        (Extent::square(256), vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0]);
     let mut larger = smaller.clone();
-    (larger.unet.sample_size, larger.unet.channel_mult) = (512, halves);
+    (larger.unet.sample_size, larger.unet.channel_mult) = (Extent::square(512), halves);
     for (name, config, tensors) in [
         ("512x512_diffusion", diffusion, 645),
         ("256x256_classifier", smaller, 249),
@@ -139,7 +144,7 @@ fn what_the_table_says_of_other_files_builds_too() {
         let (_, shapes) = layouts().pop().unwrap();
         let mut unet = configured("imagenet64_cond_270M_250K", &shapes).unet;
         if name.starts_with("upsample") {
-            (unet.low_res_channels, unet.sample_size, unet.layers_per_block) = (3, 256, 2);
+            (unet.low_res_channels, unet.sample_size, unet.layers_per_block) = (3, Extent::square(256), 2);
             (unet.channel_mult, unet.attention_resolutions) =
                 (vec![1.0, 1.0, 2.0, 2.0, 4.0, 4.0], vec![16, 8]);
         } else {

@@ -5,7 +5,9 @@ use crate::diffusion::{ClassPosterior, Clip, Prediction, Process, SamplerKind};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, Model, check_same_classes};
 use crate::nn::UNetConfig;
+use crate::shape::{Extent, Shape};
 
+use super::guide::Guide;
 use super::networks::Networks;
 use super::options::{SamplerOptions, Uncond};
 use super::walk::{Form, Walk};
@@ -57,7 +59,7 @@ pub(super) fn check_together(networks: &Networks<'_>, options: &SamplerOptions) 
 /// Refuses small pictures that do not fit an upsampler, or that a network does not take.
 pub(super) fn check_small(
     config: &UNetConfig,
-    small: Option<(u64, usize)>,
+    small: Option<(u64, Extent)>,
     batch: usize,
     guided: bool,
 ) -> Result<()> {
@@ -69,26 +71,56 @@ pub(super) fn check_small(
         }
         Some(_) if channels == 0 => "this network is no upsampler: it takes no small pictures".into(),
         Some(_) if guided => "guidance is for the network that makes the small pictures".into(),
-        Some((bytes, side)) if bytes < (batch * side * side * channels * 4) as u64 => {
-            format!("{batch} small pictures of side {side} do not fit into {bytes} bytes")
+        Some((bytes, extent)) if bytes < (batch * extent.places() * channels * 4) as u64 => {
+            format!("{batch} small pictures of {extent} do not fit into {bytes} bytes")
         }
         Some(_) => return Ok(()),
     };
     Err(Error::Config(what))
 }
 
+/// The shape of what is made: of the trained extent, or of another one that all of the networks take.
+///
+/// # Errors
+/// [`Error::Config`] with the reason: an extent of the other kind, one that a network's halvings do not divide, one that is not
+/// that of a classifier, or no whole multiple of an upsampler's small pictures.
+pub(super) fn check_size(networks: &Networks<'_>, size: Option<Extent>) -> Result<Shape> {
+    let config = networks.unet.config();
+    let Some(extent) = size else { return Ok(config.shape()) };
+    let others =
+        [networks.unconditional, networks.weaker].into_iter().flatten().map(|(unet, _)| unet.config());
+    for config in std::iter::once(config).chain(others) {
+        config.check_extent(extent).map_err(|error| Error::Config(format!("`size`: {error}")))?;
+    }
+    if let Some(own) = networks.guide.and_then(Guide::extent).filter(|own| *own != extent) {
+        return Err(Error::Config(format!(
+            "`size` {extent} does not go together with `classifier`: the classifier has a place of its own for each token, and \
+             takes {own} alone"
+        )));
+    }
+    if let Some((_, small)) = networks.low_res
+        && extent.over(small).is_none()
+    {
+        return Err(Error::Config(format!(
+            "`size` {extent} is no whole multiple of the small pictures' {small}"
+        )));
+    }
+    Ok(Shape { extent, ..config.shape() })
+}
+
 /// Refuses a pair of networks that do not make the same pictures.
 pub(super) fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
-    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
+    let of = |c: &UNetConfig| (c.shape(), c.out_channels);
     let what = match other.guidance_range {
         Some(_) => "the unconditional network is distilled: it has no unconditional half of its own".into(),
         None if other.low_res_channels != 0 => "the unconditional network is an upsampler".into(),
         None if of(config) == of(other) => return Ok(()),
-        None => format!(
-            "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-            of(other),
-            of(config)
-        ),
+        None => {
+            let ((other, other_out), (own, own_out)) = (of(other), of(config));
+            format!(
+                "the unconditional network is for {other} and {other_out} out, the conditional one for {own} and {own_out} out"
+            )
+        }
     };
     Err(Error::Config(what))
 }
@@ -136,7 +168,7 @@ pub(super) fn check_guiders(
             return refuse(format!("autoguidance needs its weaker model {path} loaded"));
         }
         (Against::WeakModel(path), Some((weaker, _))) => {
-            let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels, c.num_classes);
+            let of = |c: &UNetConfig| (c.shape(), c.out_channels, c.num_classes);
             if of(weaker.config()) != of(config) || weaker.config().guidance_range.is_some() {
                 return refuse(format!(
                     "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
@@ -168,7 +200,7 @@ pub(super) fn check_guiders(
 pub fn check_weaker(model: &Model, weaker: &Model) -> Result<()> {
     let shape = |model: &Model| {
         let config = model.unet.config();
-        (config.sample_size, config.in_channels, config.out_channels, config.num_classes)
+        (config.shape(), config.out_channels, config.num_classes)
     };
     if shape(model) != shape(weaker) || model.config.scheduler != weaker.config.scheduler {
         let (path, weaker) = (model.path.display(), weaker.path.display());

@@ -26,7 +26,7 @@ pub(crate) struct Shown<'a> {
     pub conditions: usize,
     /// `[N]` f32: w, of distilled networks.
     pub told: Option<&'a Tensor>,
-    /// `[N, side, side, C']` f32: the small pictures of an upsampler.
+    /// `[N, H', W', C']` f32: the small pictures of an upsampler.
     pub small: Option<&'a Tensor>,
     /// Noise on the condition, and its `[T, 2]` f32.
     pub annealing: Option<(Annealing, &'a Tensor)>,

@@ -94,6 +94,7 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
         dtype: DType::F32,
         fast: false,
         conditions: None,
+        size: None,
     };
     // The product's own step, but for the noise.
     let mut settled = Settled::new(&networks, &process, options).unwrap();

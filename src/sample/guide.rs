@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::nn::unet::Pass;
 use crate::nn::{Classifier, Weights};
 use crate::ops;
+use crate::shape::Extent;
 use crate::tensor::{Context, Tensor};
 
 /// What a sampler shows a guide in each step.
@@ -35,6 +36,11 @@ pub trait Guide {
 
     /// How many classes it knows, where it is for classes: a request for one past the last is refused.
     fn classes(&self) -> Option<usize> {
+        None
+    }
+
+    /// The one extent that it takes, where it takes no other.
+    fn extent(&self) -> Option<Extent> {
         None
     }
 }
@@ -64,6 +70,10 @@ impl Guide for ClassifierGuide<'_> {
 
     fn classes(&self) -> Option<usize> {
         Some(self.network.config().out_channels)
+    }
+
+    fn extent(&self) -> Option<Extent> {
+        Some(self.network.config().sample_size)
     }
 }
 

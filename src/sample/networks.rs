@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::nn::{UNet, Weights};
+use crate::shape::Extent;
 use crate::tensor::{DType, Tensor};
 
 use super::denoiser::{Denoiser, Network};
@@ -24,9 +25,9 @@ pub struct Networks<'a> {
     pub weaker: Option<(&'a UNet, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
-    /// For an upsampler the small pictures, `[N, side, side, low_res_channels]` f32 in [-1, 1], and their side; to be written
+    /// For an upsampler the small pictures, `[N, H', W', low_res_channels]` f32 in [-1, 1], and their extent; to be written
     /// before each batch.
-    pub low_res: Option<(&'a Buffer, usize)>,
+    pub low_res: Option<(&'a Buffer, Extent)>,
 }
 
 impl<'a> Networks<'a> {

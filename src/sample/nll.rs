@@ -114,10 +114,9 @@ impl Nll {
             conditions.check_null("a bound without classes")?;
         }
         let config = model.unet.config();
-        let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
-        check_batch(n, size, channels)?;
-        let shape = [n, size, size, channels];
-        let pixels = size * size * channels;
+        let n = options.batch;
+        check_batch(n, config.shape())?;
+        let (shape, pixels) = (config.shape().nhwc(n), config.shape().len());
         let images = gpu.buffer("images", (n * pixels).next_multiple_of(4) as u64)?;
         let scalars = gpu.buffer("sample scalars", (n * 16) as u64)?;
         let times = gpu.buffer("times", (n * 4) as u64)?;

@@ -3,6 +3,7 @@
 use crate::diffusion::{Clip, Guiders, Method};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, ModelConfig};
+use crate::shape::Extent;
 use crate::tensor::DType;
 
 /// Where the unconditional half of guidance comes from.
@@ -24,6 +25,9 @@ pub enum Uncond {
 pub struct SamplerOptions {
     /// Pictures at a time.
     pub batch: usize,
+    /// The extent of what is made, where it is another than the network was trained at: any that its halvings divide, a plane
+    /// for a plane. The levels that attend are those of the trained extent.
+    pub size: Option<Extent>,
     /// Steps T.
     pub steps: usize,
     /// Which sampler, and its options.
@@ -59,6 +63,7 @@ impl SamplerOptions {
         let conditions = Conditions::of(config);
         Ok(SamplerOptions {
             batch,
+            size: None,
             steps: config.default_steps(),
             method: config.method()?,
             variance_exponent: config.sampling.variance_exponent,

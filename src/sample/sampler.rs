@@ -14,6 +14,7 @@ use crate::gpu::{Gpu, Plan};
 use crate::model::{Conditions, Model};
 use crate::nn::{UNet, Weights};
 use crate::ops;
+use crate::shape::Shape;
 
 #[cfg(not(target_arch = "wasm32"))]
 use super::batches::Batches;
@@ -177,6 +178,11 @@ impl Sampler {
         write(&slots.counter, bytemuck::bytes_of(&0u32))?;
         self.start.run()?;
         Ok(Run::new(self, written.needs_all))
+    }
+
+    /// What it makes: channels over the extent that was asked for.
+    pub fn shape(&self) -> Shape {
+        self.settled.shape
     }
 
     /// How many moves make a picture: once for each move, of Heun's method twice for most steps.

@@ -5,9 +5,11 @@ use crate::diffusion::{Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
 use crate::model::Conditions;
 use crate::ops;
+use crate::shape::Shape;
 
 use super::checks::{
-    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_small, check_together,
+    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_size, check_small,
+    check_together,
 };
 use super::guide::Guide;
 use super::networks::Networks;
@@ -18,6 +20,8 @@ use super::walk::Walk;
 /// Options that go together, and what follows from them.
 pub(crate) struct Settled {
     pub options: SamplerOptions,
+    /// What comes out.
+    pub shape: Shape,
     pub conditions: Conditions,
     pub walk: Walk,
     /// Conditions that become one, the first of an evaluation.
@@ -61,9 +65,10 @@ impl Settled {
         // A distilled network is told w, and its one evaluation is guided.
         let guided = own && options.guided && config.guidance_range.is_none();
         let options = SamplerOptions { guided, ..options };
-        let small = networks.low_res.map(|(buffer, side)| (buffer.bytes(), side));
+        let small = networks.low_res.map(|(buffer, extent)| (buffer.bytes(), extent));
         check_small(config, small, options.batch, guided || !own)?;
-        crate::sizes::check_batch(options.batch, config.sample_size, config.in_channels)?;
+        let shape = check_size(networks, options.size)?;
+        crate::sizes::check_batch(options.batch, shape)?;
         // Options of another model say nothing of this network.
         let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
         let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
@@ -90,6 +95,7 @@ impl Settled {
         }
         let walk = Walk::new(process, &options, networks.guide.is_some())?;
         Ok(Settled {
+            shape,
             conditions,
             walk,
             mixed: 1,

@@ -4,6 +4,7 @@ use crate::diffusion::guiders::{Guiders, Work, moments};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Storage};
 use crate::ops::{self, GUIDER_ROW};
+use crate::shape::Shape;
 use crate::sizes;
 use crate::tensor::{DType, Tensor};
 
@@ -32,7 +33,7 @@ pub(crate) struct Slots {
     pub wanted: Option<Tensor>,
     /// `[N]` f32: the weight that distilled networks are told.
     pub told: Option<Tensor>,
-    /// `[N, side, side, C']` f32: the small pictures of an upsampler.
+    /// `[N, H', W', C']` f32: the small pictures of an upsampler.
     pub small: Option<Tensor>,
     /// `[T, 8]` f32: the guiders' table.
     pub guiders: Option<Tensor>,
@@ -67,7 +68,7 @@ impl Slots {
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'_>, settled: &Settled) -> Result<Slots> {
         let (config, n, walk) = (networks.unet.config(), settled.options.batch, &settled.walk);
-        let shape = [n, config.sample_size, config.sample_size, config.in_channels];
+        let shape = settled.shape.nhwc(n);
         let some = |label: &str, shape: &[usize], dtype, is: bool| {
             is.then(|| empty(gpu, label, shape, dtype)).transpose()
         };
@@ -82,9 +83,10 @@ impl Slots {
         let conditions = settled.prior.as_ref().map_or(settled.mixed + settled.others.len(), Vec::len);
         let multistep = matches!(walk.form, Form::Moves { multistep: true, .. });
         let by_class = networks.guide.is_some() || settled.prior.is_some();
-        let small = networks
-            .low_res
-            .map(|(buffer, side)| over(buffer, &[n, side, side, config.low_res_channels], DType::F32));
+        let small = networks.low_res.map(|(buffer, extent)| {
+            let small = Shape { channels: config.low_res_channels, extent };
+            over(buffer, &small.nhwc(n), DType::F32)
+        });
         let posterior = settled.prior.as_ref().map(|prior| Posterior::new(gpu, n, prior.len(), walk));
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,

@@ -5,6 +5,7 @@ use crate::diffusion::{Guidance, Guiders};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu};
 use crate::model::{Conditions, Model};
+use crate::shape::{Extent, Shape};
 
 use super::{Networks, Request, Sampler, SamplerOptions, Uncond};
 
@@ -12,41 +13,41 @@ use super::{Networks, Request, Sampler, SamplerOptions, Uncond};
 pub struct Upsampling {
     gpu: Gpu,
     sampler: Sampler,
-    small: Buffer,
-    side: usize,
-    channels: usize,
+    buffer: Buffer,
+    small: Shape,
 }
 
 impl Upsampling {
-    /// Records the steps of `model` on pictures of `side`; what of `options` is about
+    /// Records the steps of `model` on pictures of the extent `small`; what of `options` is about
     /// guidance is not looked at: that is for the base.
     ///
     /// # Errors
     /// [`Error::Config`] when the model is no upsampler, or does not take pictures of this size.
-    pub fn new(gpu: &Gpu, model: &Model, side: usize, options: SamplerOptions) -> Result<Self> {
+    pub fn new(gpu: &Gpu, model: &Model, small: Extent, options: SamplerOptions) -> Result<Self> {
         let config = &model.config.unet;
         if config.low_res_channels == 0 {
             return Err(Error::Config(format!(
-                "{} is no upsampler; train one with --upsample-from {side}",
+                "{} is no upsampler; train one with --upsample-from {small}",
                 model.path.display()
             )));
         }
-        if side == 0 || side >= config.sample_size || !config.sample_size.is_multiple_of(side) {
+        if config.sample_size.over(small).is_none_or(|factor| factor == 1) {
             return Err(Error::Config(format!(
-                "the upsampler makes pictures of {0}x{0}, which is no multiple of {side}x{side}",
+                "the upsampler makes pictures of {}, which is no multiple of {small}",
                 config.sample_size
             )));
         }
-        let channels = config.low_res_channels;
-        let bytes = crate::sizes::bytes("small pictures", &[options.batch, side, side, channels], 4)?;
-        let small = gpu.buffer("small pictures", bytes)?;
+        let small = Shape { channels: config.low_res_channels, extent: small };
+        let bytes = crate::sizes::bytes("small pictures", &small.nhwc(options.batch), 4)?;
+        let buffer = gpu.buffer("small pictures", bytes)?;
         let conditions = Some(Conditions::of(&model.config));
         let (guiders, uncond) = (Guiders::default(), Uncond::Null);
         let options = SamplerOptions { guided: false, guiders, uncond, conditions, ..options };
         let (weights, process) = (model.weights(), model.config.process()?);
-        let networks = Networks { low_res: Some((&small, side)), ..Networks::of(&model.unet, &weights) };
+        let low_res = Some((&buffer, small.extent));
+        let networks = Networks { low_res, ..Networks::of(&model.unet, &weights) };
         let sampler = Sampler::with(gpu, networks, process, options)?;
-        Ok(Upsampling { gpu: gpu.clone(), sampler, small, side, channels })
+        Ok(Upsampling { gpu: gpu.clone(), sampler, buffer, small })
     }
 
     /// Evaluations a batch takes.
@@ -78,21 +79,16 @@ impl Upsampling {
         if images.len() != requests.len() {
             return Err(Error::Config(format!("{} pictures for {} requests", images.len(), requests.len())));
         }
-        let size = |image: &Image| (image.width, image.height, image.channels);
-        if let Some(other) = images.iter().find(|image| size(image) != (self.side, self.side, self.channels))
-        {
-            let (want, channels) = (self.side, self.channels);
-            return Err(Error::Config(format!(
-                "a picture of {:?} in an upsampler of ({want}, {want}, {channels})",
-                size(other)
-            )));
+        if let Some(other) = images.iter().find(|image| image.shape() != self.small) {
+            let what = format!("a picture of {} in an upsampler of {}", other.shape(), self.small);
+            return Err(Error::Config(what));
         }
         let batch = self.sampler.options().batch;
         let mut large = Vec::with_capacity(images.len());
         for (images, requests) in images.chunks(batch).zip(requests.chunks(batch)) {
             let pixels = images.iter().flat_map(|image| &image.pixels);
             let values: Vec<f32> = pixels.map(|&byte| (f32::from(byte) * 2.0 - 255.0) / 255.0).collect();
-            self.gpu.write(&self.small, 0, bytemuck::cast_slice(&values))?;
+            self.gpu.write(&self.buffer, 0, bytemuck::cast_slice(&values))?;
             large.extend(self.sampler.sample(requests, Guidance::from_weight(0.0)?, &mut on_step)?);
         }
         Ok(large)

@@ -72,7 +72,7 @@ impl Controls {
     /// The slots of a step, most of them sections of the buffer, and where it leaves x̃. Rows of the tables behind those of a
     /// request are left from earlier ones.
     pub fn slots(&self, gpu: &Gpu, config: &UNetConfig, settled: &Settled) -> Result<(Slots, Tensor)> {
-        let shape = [1, config.sample_size, config.sample_size, config.in_channels];
+        let shape = settled.shape.nhwc(1);
         let (z, picture) = (
             empty(gpu, "session z", &shape, DType::F32)?,
             empty(gpu, "session picture", &shape, DType::F32)?,

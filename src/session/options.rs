@@ -1,6 +1,7 @@
 //! What a session is made for, what it is asked, and what it tells.
 
 use crate::diffusion::{Clip, Guidance, Guiders, Method};
+use crate::shape::Extent;
 use crate::tensor::DType;
 
 /// What a [`Session`](super::Session) is recorded for.
@@ -13,6 +14,9 @@ pub struct SessionOptions {
     /// The most steps a request may ask for, of Heun's method two for most of its steps; 48 bytes each, with guiders 80 to
     /// 136.
     pub max_steps: usize,
+    /// The extent of the pictures, where it is another than the network was trained at, as
+    /// [`SamplerOptions::size`](crate::sample::SamplerOptions::size).
+    pub size: Option<Extent>,
     /// Which sampler, and its options; `None` for the model's own in its own number of steps.
     pub method: Option<Method>,
     /// How guidance is done; none for the plain way. With guiders a picture without a class takes all evaluations too.
@@ -30,6 +34,7 @@ impl Default for SessionOptions {
         SessionOptions {
             budget_ms: None,
             max_steps: 1024,
+            size: None,
             method: None,
             guiders: Guiders::default(),
             mixed_classes: 1,
@@ -95,4 +100,6 @@ pub struct Render {
     pub linear_light: Option<bool>,
     /// Bilinear between pixels instead of square ones.
     pub smooth: bool,
+    /// Fill the whole view, whatever its proportions; else the picture keeps its own, in the middle of black.
+    pub stretch: bool,
 }

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use wgpu::util::DeviceExt;
 use wgpu::{TextureFormat, TextureUsages};
 
 use crate::error::{Error, Result};
@@ -19,12 +20,17 @@ struct Key {
     format: TextureFormat,
     linear_light: bool,
     smooth: bool,
+    stretch: bool,
 }
 
 /// Pipelines by format, compiled at their first use, and what they read.
 pub(super) struct Painter {
     gpu: Gpu,
+    /// H, W, C.
+    shape: [usize; 3],
     params: wgpu::Buffer,
+    /// Width and height of the texture that `params` tell of.
+    target: [u32; 2],
     picture: Buffer,
     latent: Buffer,
     /// Buffers as the fragment shader reads them: the picture's, then the latent's.
@@ -37,33 +43,35 @@ pub(super) struct Painter {
 
 impl Painter {
     pub fn new(gpu: &Gpu, shape: [usize; 3], picture: &Buffer, latent: &Buffer) -> Result<Painter> {
-        gpu.scoped(LABEL, 16, || {
+        gpu.scoped(LABEL, PARAMS, || {
             let device = gpu.device();
-            let words = [shape[0] as u32, shape[1] as u32, shape[2] as u32, 0];
-            let params = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some(LABEL),
-                size: 16,
-                usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            gpu.queue().write_buffer(&params, 0, bytemuck::bytes_of(&words));
+            let target = [shape[1] as u32, shape[0] as u32];
+            let params = params(device, shape, target);
             let layout = layout(device, wgpu::ShaderStages::FRAGMENT, None);
-            let group = |buffer: &Buffer| {
-                device.create_bind_group(&wgpu::BindGroupDescriptor {
-                    label: Some(LABEL),
-                    layout: &layout,
-                    entries: &[entry(0, buffer.raw()), entry(1, &params)],
-                })
-            };
-            let groups = [group(picture), group(latent)];
+            let groups = [picture, latent].map(|buffer| group(device, &layout, buffer, &params));
             let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
                 label: Some(LABEL),
                 source: wgpu::ShaderSource::Wgsl(SOURCE.into()),
             });
             let (draw, store) = Default::default();
             let (gpu, picture, latent) = (gpu.clone(), picture.clone(), latent.clone());
-            Ok(Painter { gpu, params, picture, latent, layout, groups, module, draw, store })
+            Ok(Painter { gpu, shape, params, target, picture, latent, layout, groups, module, draw, store })
         })
+    }
+
+    /// Tells the shader of a target of another size, as a window's is when it was dragged. What was recorded keeps what it was
+    /// told.
+    fn fit(&mut self, target: [u32; 2]) -> Result<()> {
+        if self.target != target {
+            let (gpu, buffers) = (&self.gpu, [&self.picture, &self.latent]);
+            (self.params, self.groups) = gpu.scoped(LABEL, PARAMS, || {
+                let params = params(gpu.device(), self.shape, target);
+                let groups = buffers.map(|buffer| group(gpu.device(), &self.layout, buffer, &params));
+                Ok((params, groups))
+            })?;
+            self.target = target;
+        }
+        Ok(())
     }
 
     pub fn paint(
@@ -78,7 +86,9 @@ impl Painter {
             return Err(Error::Config("a picture is drawn into a 2D texture of one sample a pixel".into()));
         }
         let linear_light = render.linear_light.unwrap_or(format.is_srgb() || is_float(format));
-        let key = Key { format, linear_light, smooth: render.smooth };
+        let key = Key { format, linear_light, smooth: render.smooth, stretch: render.stretch };
+        // A view of a smaller level has the proportions of the whole.
+        self.fit([texture.width(), texture.height()])?;
         let usage = texture.usage();
         if usage.contains(TextureUsages::RENDER_ATTACHMENT) {
             self.draw(encoder, view, key, render.show)
@@ -214,10 +224,11 @@ impl Painter {
 }
 
 impl Key {
-    fn constants(&self) -> [(&'static str, f64); 2] {
+    fn constants(&self) -> [(&'static str, f64); 3] {
         [
             ("linear_light", f64::from(u8::from(self.linear_light))),
             ("smooth_pixels", f64::from(u8::from(self.smooth))),
+            ("stretch", f64::from(u8::from(self.stretch))),
         ]
     }
 }
@@ -253,6 +264,32 @@ fn storage_name(format: TextureFormat) -> Option<&'static str> {
         F::R16Float => "r16float",
         F::Rg16Float => "rg16float",
         _ => return None,
+    })
+}
+
+/// Bytes of what the shader is told.
+const PARAMS: u64 = 32;
+
+/// What the shader is told: H, W and C of the picture, width and height of the target.
+fn params(device: &wgpu::Device, [height, width, channels]: [usize; 3], target: [u32; 2]) -> wgpu::Buffer {
+    let words = [height as u32, width as u32, channels as u32, target[0], target[1], 0, 0, 0];
+    device.create_buffer_init(&wgpu::util::BufferInitDescriptor {
+        label: Some(LABEL),
+        contents: bytemuck::bytes_of(&words),
+        usage: wgpu::BufferUsages::UNIFORM,
+    })
+}
+
+fn group(
+    device: &wgpu::Device,
+    layout: &wgpu::BindGroupLayout,
+    buffer: &Buffer,
+    params: &wgpu::Buffer,
+) -> wgpu::BindGroup {
+    device.create_bind_group(&wgpu::BindGroupDescriptor {
+        label: Some(LABEL),
+        layout,
+        entries: &[entry(0, buffer.raw()), entry(1, params)],
     })
 }
 

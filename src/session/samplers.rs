@@ -7,12 +7,13 @@ use crate::diffusion::{BetaSchedule, Clip, Guidance, Guiders, Method, Prediction
 use crate::model::{Model, SchedulerConfig};
 use crate::nn::UNetConfig;
 use crate::sample::{self, Sampler, SamplerOptions};
+use crate::shape::Extent;
 use crate::testing::gpu;
 
 /// A smaller network than those of the other tests: many are recorded here.
 fn tiny() -> UNetConfig {
     UNetConfig {
-        sample_size: 8,
+        sample_size: Extent::square(8),
         in_channels: 1,
         out_channels: 1,
         model_channels: 8,

@@ -135,7 +135,7 @@ impl Session {
         &self.options
     }
 
-    /// The model's configuration: its classes, its picture size.
+    /// The model's configuration: its classes, the size that it was trained at.
     pub fn config(&self) -> &ModelConfig {
         &self.config
     }
@@ -347,8 +347,8 @@ impl Session {
         self.run = None;
     }
 
-    /// Records the drawing of x̃ as it stands at this place of the encoder, over the whole of `view`: any size, with square
-    /// pixels. Formats that encode sRGB get linear light, others the encoded values of image files.
+    /// Records the drawing of x̃ as it stands at this place of the encoder, over the whole of `view`, of any size: as large as it
+    /// goes in its own proportions, in the middle of black, with square pixels. Formats that encode sRGB get linear light, others the encoded values of image files.
     ///
     /// # Errors
     /// As [`Session::render`].
@@ -400,6 +400,7 @@ fn settled(
         guiders: options.guiders.clone(),
         clip: options.clip.unwrap_or(own.clip),
         dtype: options.dtype,
+        size: options.size,
         ..own
     };
     Settled::of_session(networks, process, asked, options.mixed_classes, MOST_ROWS)

@@ -29,8 +29,8 @@ pub struct HostBuffers {
 impl HostBuffers {
     pub fn new(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions) -> Result<Self> {
         let n = options.microbatch as u64;
-        let (size, channels) = (options.unet.sample_size, options.unet.in_channels);
-        let pixels = sizes::bytes("the pixels of a batch", &[options.microbatch, size, size, channels], 1)?;
+        let shape = options.unet.shape().nhwc(options.microbatch);
+        let pixels = sizes::bytes("the pixels of a batch", &shape, 1)?;
         Ok(HostBuffers {
             images: gpu.buffer("images", pixels.next_multiple_of(4))?,
             scalars: gpu.buffer("sample scalars", n * 16)?,

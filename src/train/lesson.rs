@@ -51,8 +51,8 @@ impl Step<'_> {
     /// Algorithm 1, lines 2 to 5: (x, c), λ, ε, z = αx + σε. What is random per sample came from the host.
     fn noised(&self, cx: &mut Context) -> Result<Noised> {
         let options = self.options;
-        let (n, size, channels) = (options.microbatch, options.unet.sample_size, options.unet.in_channels);
-        let shape = [n, size, size, channels];
+        let n = options.microbatch;
+        let shape = options.unet.shape().nhwc(n);
         let (bytes, scalars) = (self.inputs.bytes(shape), self.inputs.scalars(n));
         let image_index = self.inputs.image_index(n);
         let images = Images { bytes: &bytes, scalars: &scalars, image_index: &image_index, shape };
@@ -96,7 +96,7 @@ impl Lesson for Denoise<'_> {
             None => seen,
             Some(small) => {
                 let mut low = ops::pixels(cx, bytes, *shape)?;
-                while low.shape()[1] > small {
+                while low.shape()[2] > small.width() {
                     low = ops::average_pool2(cx, &low)?;
                 }
                 unet.with_low_res(cx, &seen, &low)?

@@ -12,6 +12,7 @@ use crate::gpu::Capabilities;
 use crate::model::{SamplingDefaults, TrainedRows};
 use crate::nn::UNetConfig;
 use crate::ops::EmaWarmup;
+use crate::shape::Extent;
 use crate::sizes::{MOST_BATCH, MOST_IMAGES, product};
 use crate::tensor::{DType, Precision};
 
@@ -35,6 +36,9 @@ pub struct TrainOptions {
     pub unet: UNetConfig,
     /// Random crops instead of central ones.
     pub random_crop: bool,
+    /// Stretch images to size as a whole instead of cropping them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stretch: bool,
     /// Random horizontal flips.
     pub flip: bool,
     /// Images a step.
@@ -62,9 +66,9 @@ pub struct TrainOptions {
     pub log_snr_min: f64,
     /// λ at the clean end.
     pub log_snr_max: f64,
-    /// Side of the small pictures that an upsampler is given; none for any other network.
+    /// Extent of the small pictures that an upsampler is given; none for any other network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub upsample_from: Option<usize>,
+    pub upsample_from: Option<Extent>,
     /// The schedule, the prediction, the loss.
     #[serde(default, skip_serializing_if = "Objective::is_default")]
     pub objective: Objective,
@@ -165,8 +169,8 @@ impl TrainOptions {
                 self.images, self.batch
             ));
         }
-        let side = self.unet.sample_size;
-        product("the pixels of a batch", &[self.batch, side, side, self.unet.in_channels, 4])?;
+        let [n, height, width, channels] = self.unet.shape().nhwc(self.batch);
+        product("the pixels of a batch", &[n, height, width, channels, 4])?;
         for (name, value, good) in [
             ("--lr", self.learning_rate, self.learning_rate > 0.0),
             ("--weight-decay", self.weight_decay, self.weight_decay >= 0.0),
@@ -246,18 +250,15 @@ impl TrainOptions {
 
     /// Refuses small pictures that averages of 2x2 pixels do not lead to.
     fn check_upsampling(&self) -> Result<()> {
-        let (size, channels) = (self.unet.sample_size, self.unet.low_res_channels);
+        let (extent, channels) = (self.unet.sample_size, self.unet.low_res_channels);
         let what = match self.upsample_from {
             None if channels == 0 => return Ok(()),
             None => format!("the network takes small pictures of {channels} channels; give --upsample-from"),
             Some(small)
-                if small == 0
-                    || small >= size
-                    || !(size / small).is_power_of_two()
-                    || !size.is_multiple_of(small) =>
+                if extent.over(small).is_none_or(|factor| factor == 1 || !factor.is_power_of_two()) =>
             {
                 format!(
-                    "--upsample-from {small}: pictures of {size} halve to {size}/2, {size}/4, …, not to {small}"
+                    "--upsample-from {small}: pictures of {extent} halve to {extent}/2, {extent}/4, …, not to {small}"
                 )
             }
             Some(_) if channels != self.unet.in_channels => {
@@ -273,7 +274,11 @@ impl TrainOptions {
 
     /// How images are cropped.
     pub fn crop(&self) -> Crop {
-        if self.random_crop { Crop::Random } else { Crop::Center }
+        match (self.stretch, self.random_crop) {
+            (true, _) => Crop::Stretch,
+            (false, true) => Crop::Random,
+            (false, false) => Crop::Center,
+        }
     }
 
     /// The batch of the step after `images` images: that of today, or what it was before it was changed.

@@ -172,7 +172,7 @@ impl Preset {
     /// The options of a training of this preset on a data set.
     pub fn options(&self, dataset: &Dataset, seed: u64) -> TrainOptions {
         let size = dataset.image_size();
-        let sizes: Vec<usize> = (0..self.multipliers.len()).map(|level| size >> level).collect();
+        let sizes: Vec<usize> = (0..self.multipliers.len()).map(|level| size.longer() >> level).collect();
         let (batch, microbatch) = self.batch_on(dataset.len());
         TrainOptions {
             data: dataset.name.clone(),
@@ -203,6 +203,7 @@ impl Preset {
                 guidance_range: None,
             },
             random_crop: false,
+            stretch: false,
             flip: false,
             batch,
             microbatch,

@@ -210,8 +210,7 @@ impl TrainStep {
         let first = Self::initial_optimizer_state(options);
         let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let step = Self::record(gpu, unet, options, &state)?;
-        let size = options.unet.sample_size;
-        let images = vec![127; options.batch * size * size * options.unet.in_channels];
+        let images = vec![127; options.batch * options.unet.shape().len()];
         step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0, left_out: Vec::new() })?
             .wait()?;
         step.recorded.gradients.profile()

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Gpu;
 use crate::io::{FolderLock, prune_generations};
 use crate::nn::{Classifier, Parameters, UNet, Weights};
+use crate::shape::Shape;
 use crate::sizes;
 
 use super::distill::Teacher;
@@ -73,9 +74,9 @@ impl Network {
 fn check_room(gpu: &Gpu, network: Trained<'_>, options: &TrainOptions, dataset: &Dataset) -> Result<()> {
     let cost = TrainStep::cost(gpu, network, options)?;
     gpu.check_room("this training", cost.bytes())?;
-    let side = options.unet.sample_size;
     // Those decoded ahead, the one being decoded and the one under way.
-    let factors = [AHEAD + 2, options.batch, side, side, dataset.channels];
+    let one = Shape { channels: dataset.channels, extent: options.unet.sample_size };
+    let factors = [AHEAD + 2, options.batch, one.extent.height(), one.extent.width(), one.channels];
     let batches = sizes::bytes("the pictures decoded ahead", &factors, 1)?;
     sizes::check_host("pictures decoded ahead", batches, "a smaller batch or smaller pictures take less")
 }

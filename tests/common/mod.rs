@@ -56,6 +56,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
         dtype: DType::F32,
         fast: false,
         conditions: None,
+        size: None,
     }
 }
 

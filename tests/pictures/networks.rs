@@ -4,6 +4,7 @@ use freeguide::data::Image;
 use freeguide::diffusion::{Clip, Method, SamplerKind};
 use freeguide::ops;
 use freeguide::sample::{GuideInput, Networks, Sampler, SamplerOptions, Upsampling};
+use freeguide::shape::Extent;
 use freeguide::tensor::Context;
 
 use super::models;
@@ -172,14 +173,15 @@ fn upsamplers() {
                     let values: Vec<f32> =
                         small.iter().map(|&x| (f32::from(x) * 2.0 - 255.0) / 255.0).collect();
                     let buffer = gpu().buffer_with("small", bytemuck::cast_slice(&values)).unwrap();
-                    let low_res = Some((&buffer, SIDE));
+                    let low_res = Some((&buffer, Extent::square(SIDE)));
                     let networks = Networks { low_res, ..Networks::of(&model.unet, &weights) };
                     let process = model.config.process().unwrap();
                     let sampler = Sampler::with(gpu(), networks, process, once(&model, kind)).unwrap();
                     draw(&sampler, &two(), 0.0)
                 });
                 cases.check(&case("bytes of three"), || {
-                    let upsampling = Upsampling::new(gpu(), &model, SIDE, options(&model, kind)).unwrap();
+                    let upsampling =
+                        Upsampling::new(gpu(), &model, Extent::square(SIDE), options(&model, kind)).unwrap();
                     let picture = |pixels: &[u8]| Image::new(SIDE, SIDE, 3, pixels.to_vec()).unwrap();
                     let mut images: Vec<Image> = small.chunks(SIDE * SIDE * 3).map(picture).collect();
                     images.push(Image::filled(SIDE, SIDE, 3, 200));

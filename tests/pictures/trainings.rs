@@ -8,6 +8,7 @@ use freeguide::diffusion::{Prediction, TimeSampler};
 use freeguide::model::Model;
 use freeguide::nn::UNet;
 use freeguide::nn::unet::NullClass;
+use freeguide::shape::Extent;
 use freeguide::train::{
     LossKind, Objective, Outcome, Preset, Teacher, TrainOptions, TrainSchedule, TrainState, TrainStep,
     Trainer,
@@ -103,7 +104,7 @@ fn trainings() {
         };
         let edm =
             Objective { schedule: TrainSchedule::Edm, prediction: Prediction::EDM, ..Objective::default() };
-        let mut upsampler = TrainOptions { upsample_from: Some(4), ..options() };
+        let mut upsampler = TrainOptions { upsample_from: Some(Extent::square(4)), ..options() };
         upsampler.unet.low_res_channels = 1;
         let mut late = options();
         (late.unet.channel_mult, late.unet.attention_resolutions) = (vec![1.0, 2.0], vec![4]);

@@ -1,6 +1,7 @@
 //! The host's texture: of any size and format, resized, and on a device that is lost.
 
-use freeguide::session::{Render, Session, Show};
+use freeguide::session::{Render, Session, SessionOptions, Show};
+use freeguide::shape::Extent;
 use freeguide::{Error, wgpu};
 use wgpu::{TextureFormat, TextureUsages};
 
@@ -27,14 +28,28 @@ fn a_resized_target_changes_nothing() {
     }
     let want = sampled(&model, 4, 6);
     assert_eq!(host.picture(&session).pixels, want.pixels);
-    // The last frame shows it, at the size that the target then had.
-    let (texture, [width, height]) = last.unwrap();
+    // The last frame shows it, at the size that the target then had, in its own proportions.
+    let (texture, size) = last.unwrap();
     for (i, texel) in host.read(&texture, 4).chunks(4).enumerate() {
-        let [x, y] = [i as u32 % width * 8 / width, i as u32 / width * 8 / height];
-        let want = want.pixels[(8 * y + x) as usize];
+        let want = match fitted([8, 8], size, i) {
+            Some([column, row]) => want.pixels[8 * row as usize + column as usize],
+            None => 0,
+        };
         assert!(texel[0].abs_diff(want) <= 1, "{texel:?} at {i}, expected {want}");
     }
     host.expect_no_complaints();
+}
+
+/// Where the middle of a target's texel lies in a picture of (width, height) `own` pixels that is shown as large as it goes in
+/// the middle of a target of `size`; none beside it.
+fn fitted(own: [usize; 2], size: [u32; 2], texel: usize) -> Option<[f64; 2]> {
+    let [width, height] = size.map(|side| side as usize);
+    let scale = (width as f64 / own[0] as f64).min(height as f64 / own[1] as f64);
+    let at = |texel: usize, side: usize, own: usize| {
+        (texel as f64 + 0.5 - (side as f64 - scale * own as f64) / 2.0) / scale
+    };
+    let place = [at(texel % width, width, own[0]), at(texel / width, height, own[1])];
+    (0..2).all(|axis| (0.0..own[axis] as f64).contains(&place[axis])).then_some(place)
 }
 
 /// sRGB-encoded bytes to linear light.
@@ -52,33 +67,42 @@ fn textures_of_any_size_and_format() {
     let picture = host.finish(&mut session);
     let (render, store) = (TextureUsages::RENDER_ATTACHMENT, TextureUsages::STORAGE_BINDING);
     // Sizes change between frames, as a window's do.
-    for (size, usage, format, pixel) in [
-        ([16, 16], render, TextureFormat::Rgba8Unorm, 4),
-        ([16, 16], render, TextureFormat::Rgba8UnormSrgb, 4),
-        ([8, 8], render, TextureFormat::Bgra8UnormSrgb, 4),
-        ([77, 33], render, TextureFormat::Bgra8Unorm, 4),
-        ([3, 5], render, TextureFormat::R8Unorm, 1),
-        ([24, 8], render, TextureFormat::Rgba16Float, 8),
-        ([40, 40], store, TextureFormat::Rgba8Unorm, 4),
-        ([13, 9], store, TextureFormat::Rgba16Float, 8),
-        ([13, 9], store, TextureFormat::Rgba32Float, 16),
-        ([13, 9], store, TextureFormat::R32Float, 4),
-    ] {
+    for (stretch, (size, usage, format, pixel)) in [false, true].into_iter().flat_map(|stretch| {
+        [
+            ([16, 16], render, TextureFormat::Rgba8Unorm, 4),
+            ([16, 16], render, TextureFormat::Rgba8UnormSrgb, 4),
+            ([8, 8], render, TextureFormat::Bgra8UnormSrgb, 4),
+            ([77, 33], render, TextureFormat::Bgra8Unorm, 4),
+            ([3, 5], render, TextureFormat::R8Unorm, 1),
+            ([24, 8], render, TextureFormat::Rgba16Float, 8),
+            ([40, 40], store, TextureFormat::Rgba8Unorm, 4),
+            ([13, 9], store, TextureFormat::Rgba16Float, 8),
+            ([13, 9], store, TextureFormat::Rgba32Float, 16),
+            ([13, 9], store, TextureFormat::R32Float, 4),
+        ]
+        .map(|case| (stretch, case))
+    }) {
         let texture = host.texture(size, format, usage);
         let view = texture.create_view(&Default::default());
         let mut encoder = host.encoder();
-        session.render_to(&mut encoder, &view).unwrap();
+        session.render(&mut encoder, &view, &Render { stretch, ..Render::default() }).unwrap();
         host.queue.submit([encoder.finish()]);
         let bytes = host.read(&texture, pixel);
         for (i, texel) in bytes.chunks(pixel as usize).enumerate() {
             let [x, y] = [i as u32 % size[0], i as u32 / size[0]];
-            let [column, row] =
-                [(x, size[0]), (y, size[1])].map(|(at, of)| (f64::from(at) + 0.5) / f64::from(of) * 8.0);
-            // A texel's middle on the border of two pixels may show either.
-            if size != [8, 8] && (column.fract() == 0.0 || row.fract() == 0.0) {
+            let place = match stretch {
+                true => {
+                    let at = |(at, of)| (f64::from(at) + 0.5) / f64::from(of) * 8.0;
+                    Some([(x, size[0]), (y, size[1])].map(at))
+                }
+                false => fitted([8, 8], size, i),
+            };
+            // A texel's middle on the border of two pixels, or of the picture, may show either.
+            let on_border = |at: &f64| (at - at.round()).abs() < 1e-4;
+            if size != [8, 8] && place.is_some_and(|place| place.iter().any(on_border)) {
                 continue;
             }
-            let byte = picture.pixels[row as usize * 8 + column as usize];
+            let byte = place.map_or(0, |[column, row]| picture.pixels[row as usize * 8 + column as usize]);
             let (got, want, allowed) = match format {
                 TextureFormat::Rgba16Float => {
                     let half = half::f16::from_le_bytes([texel[0], texel[1]]);
@@ -110,7 +134,7 @@ fn textures_of_any_size_and_format() {
     for smooth in [false, true] {
         let mut encoder = host.encoder();
         session
-            .render(&mut encoder, &view, &Render { format, smooth, show: Show::Latent, linear_light: None })
+            .render(&mut encoder, &view, &Render { format, smooth, show: Show::Latent, ..Render::default() })
             .unwrap();
         host.queue.submit([encoder.finish()]);
         for (texel, want) in host.read(&texture, 4).chunks(4).zip(&picture.pixels) {
@@ -170,4 +194,31 @@ fn a_device_lost_half_way_is_an_error_and_not_a_panic() {
         assert_eq!(other.finish(&mut unharmed_session).pixels, sampled(&unharmed, 7, 1).pixels);
         other.expect_no_complaints();
     }
+}
+
+/// A session of another size than its network was trained at, in a square window: what the sampler draws, and bars of black.
+#[test]
+fn pictures_that_are_not_square_keep_their_proportions() {
+    let host = Host::full();
+    let model = host.model();
+    let size = Some(Extent::Plane { height: 8, width: 16 });
+    let options = SessionOptions { size, ..SessionOptions::default() };
+    let mut session = Session::new(&host.device, &host.queue, &model, options).unwrap();
+    session.start(&request(5, 4)).unwrap();
+    let picture = host.finish(&mut session);
+    assert_eq!((picture.width, picture.height), (16, 8));
+    let texture = host.texture([32, 32], TextureFormat::Rgba8Unorm, TextureUsages::RENDER_ATTACHMENT);
+    let mut encoder = host.encoder();
+    session.render_to(&mut encoder, &texture.create_view(&Default::default())).unwrap();
+    host.queue.submit([encoder.finish()]);
+    for (i, texel) in host.read(&texture, 4).chunks(4).enumerate() {
+        let place = fitted([16, 8], [32, 32], i);
+        assert_eq!(place.is_some(), (8..24).contains(&(i / 32)), "{i}");
+        let want = place.map_or(0, |[column, row]| picture.pixels[16 * row as usize + column as usize]);
+        assert!(texel[0].abs_diff(want) <= 1, "{texel:?} at {i}, expected {want}");
+    }
+    let odd = SessionOptions { size: Some(Extent::square(9)), ..SessionOptions::default() };
+    let error = Session::new(&host.device, &host.queue, &model, odd).err().unwrap().to_string();
+    assert!(error.contains("`size`: 9x9") && error.contains("multiple of 2"), "{error}");
+    host.expect_no_complaints();
 }

@@ -81,10 +81,10 @@ impl Digits {
         Ok(Digits { device, queue, session, views, frames: Arc::default() })
     }
 
-    /// Pixels along a side.
+    /// Pixels along a side; the digits are squares.
     #[wasm_bindgen(getter)]
     pub fn size(&self) -> usize {
-        self.session.config().unet.sample_size
+        self.session.config().unet.sample_size.longer()
     }
 
     /// Steps of a picture.

@@ -7,6 +7,7 @@ use crate::cli::model_args::ModelArgs;
 use crate::cli::shared_args::{ForceArgs, PrecisionArgs};
 use crate::cli::{DeviceArgs, number, ranges, samplers};
 use crate::diffusion::{Respacing, SamplerKind, Spacing};
+use crate::shape::Extent;
 
 /// Shown first by `--help`.
 const EXAMPLES: &str = "\
@@ -87,6 +88,10 @@ pub struct Args {
     /// Seeds of the pictures; for several classes each class is made with each seed.
     #[arg(long, value_name = "0-15,20", default_value = "0-7", value_parser = number::checked(ranges::seeds))]
     pub(super) seeds: String,
+    /// Size of the pictures, where it is another than the model was trained at: the side of squares, or both, as in 96x64; of
+    /// multiples of what its levels halve.
+    #[arg(long, value_name = "N|HxW", value_parser = number::size(number::MOST_SIDE), help_heading = "Sampler")]
+    pub(super) size: Option<Extent>,
     /// Pictures at a time. It never changes a picture.
     #[arg(
         long,

@@ -21,12 +21,10 @@ pub(super) fn check_exponent(args: &Args, options: &SamplerOptions, process: &Pr
 
 /// Refuses a classifier of other pictures, or of another process.
 pub(super) fn check_classifier(model: &ModelConfig, classifier: &ModelConfig) -> Result<Option<String>> {
-    let size = |c: &ModelConfig| (c.unet.sample_size, c.unet.in_channels);
-    if size(model) != size(classifier) {
+    let (own, made) = (classifier.unet.shape(), model.unet.shape());
+    if own != made {
         return Err(Error::Config(format!(
-            "the classifier is for pictures of {:?} (side, channels), the model makes {:?}",
-            size(classifier),
-            size(model)
+            "the classifier is for pictures of {own}, the model makes {made}"
         )));
     }
     // What both are told of a noise level must mean the same.

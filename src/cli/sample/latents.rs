@@ -10,6 +10,7 @@ use crate::error::{Error, Result, shown};
 use crate::io::{NpzArrays, NpzValues, write_npz_arrays_with};
 use crate::model::{Conditions, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
+use crate::shape::Shape;
 
 use super::parameters::{Made, parameters};
 use super::{Args, contact_sheet, default_batch, variance};
@@ -48,12 +49,13 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let precision = precision.checked_on(gpu.capabilities())?;
     let model = args.opening.model_in(&gpu, &args.model, precision.dtype())?;
     let config = &model.config;
+    let shape = Shape { extent: args.size.unwrap_or(config.unet.sample_size), ..config.unet.shape() };
     let given = match reverse {
         true => {
             let own = args.class == "all" && config.unet.num_classes.is_some();
-            of_pictures(from, config, &indices, own)?
+            of_pictures(from, config, shape, &indices, own)?
         }
-        false => of_latents(Path::new(from), config, &indices)?,
+        false => of_latents(Path::new(from), config, shape, &indices)?,
     };
 
     let class = |own: Option<u32>| match args.class.as_str() {
@@ -80,6 +82,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
     let defaults = SamplerOptions::of(config, batch)?;
     let options = SamplerOptions {
+        size: args.size,
         steps: args.steps.unwrap_or(defaults.steps),
         // The sampler is named here, and nothing is taken from the model's own.
         method: Method {
@@ -123,27 +126,33 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     })?;
     bar.finish_and_clear();
 
-    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
     if reverse {
         let null = config.unet.null_label();
         let labels: Vec<i64> = requests.iter().map(|r| i64::from(r.class.unwrap_or(null))).collect();
-        let shape = [requests.len(), size, size, channels];
+        let shape = shape.nhwc(requests.len());
         let arrays =
             [("arr_0", &shape[..], NpzValues::F32(&found)), ("arr_1", &shape[..1], NpzValues::I64(&labels))];
         write_npz_arrays_with(&args.out, &arrays, &notes)?;
         println!("wrote {} ({} latents)", args.out.display(), requests.len());
     } else {
-        let one = |values: &[f32]| Image::new(size, size, channels, to_u8(values));
-        let images = found.chunks(size * size * channels).map(one).collect::<Result<Vec<_>>>()?;
+        let [_, height, width, channels] = shape.nhwc(1);
+        let one = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
+        let images = found.chunks(shape.len()).map(one).collect::<Result<Vec<_>>>()?;
         pictures::save(&args.out, &contact_sheet(config, &[None], &indices, images)?, &notes)?;
         println!("wrote {} ({} pictures)", args.out.display(), requests.len());
     }
     Ok(())
 }
 
-/// Pictures of a data set, in the model's size.
-fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64], own_labels: bool) -> Result<Given> {
-    let size = config.unet.sample_size;
+/// Pictures of a data set, brought to the size of what the sampler makes.
+fn of_pictures(
+    from: &str,
+    config: &ModelConfig,
+    shape: Shape,
+    indices: &[u64],
+    own_labels: bool,
+) -> Result<Given> {
+    let size = shape.extent;
     let dataset = Dataset::open_with(from, &data::trusting(Some(size)))?;
     if dataset.channels != config.unet.in_channels {
         return Err(Error::Config(format!(
@@ -168,13 +177,12 @@ fn of_pictures(from: &str, config: &ModelConfig, indices: &[u64], own_labels: bo
 }
 
 /// Latents that this command wrote: `arr_0` `[N, H, W, C]` f32 and `arr_1` `[N]`.
-fn of_latents(path: &Path, config: &ModelConfig, indices: &[u64]) -> Result<Given> {
+fn of_latents(path: &Path, config: &ModelConfig, shape: Shape, indices: &[u64]) -> Result<Given> {
     let mut file = NpzArrays::open(path)?;
     let missing = |name: &str| Error::format(path, format!("has no {name} of latents"));
     let latents = file.f32("arr_0")?.ok_or_else(|| missing("arr_0"))?;
     let classes = file.i64("arr_1")?.ok_or_else(|| missing("arr_1"))?.values;
-    let (size, channels) = (config.unet.sample_size, config.unet.in_channels);
-    let expected = [classes.len(), size, size, channels];
+    let expected = shape.nhwc(classes.len());
     if latents.shape != expected {
         let found = &latents.shape;
         return Err(Error::format(
@@ -182,7 +190,7 @@ fn of_latents(path: &Path, config: &ModelConfig, indices: &[u64]) -> Result<Give
             format!("its latents are {found:?}, the model's would be {expected:?}"),
         ));
     }
-    let one = size * size * channels;
+    let one = shape.len();
     let (mut values, mut labels) = (Vec::new(), Vec::new());
     for &index in indices {
         let index = usize::try_from(index).ok().filter(|index| *index < classes.len()).ok_or_else(|| {

@@ -42,6 +42,7 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
         variance: _,
         v: _,
         seeds,
+        size: _,
         batch: _,
         clip: _,
         classifier,

@@ -16,12 +16,13 @@ impl Args {
         let preset = Preset::or_usual(self.preset.as_deref(), dataset)?;
         let mut options = preset.options(dataset, self.seed.seed);
         let o = &mut options;
-        o.random_crop = match self.crop.as_str() {
-            "center" => false,
-            "random" => true,
+        (o.random_crop, o.stretch) = match self.crop.as_str() {
+            "center" => (false, false),
+            "random" => (true, false),
+            "none" => (false, true),
             other => {
                 return Err(Error::Config(format!(
-                    "--crop {other:?} is neither center nor random",
+                    "--crop {other:?} is none of center, random, none",
                     other = brief(&other)
                 )));
             }

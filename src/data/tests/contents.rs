@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::shape::Extent;
 
 #[test]
 fn a_set_is_known_by_its_contents() {
@@ -111,7 +112,7 @@ fn damage_that_only_decoding_finds_is_left_out_of_batches() {
         assert_eq!((set.len(), set.left_out().len()), (7, 0));
         Loader::new(
             std::sync::Arc::new(set),
-            LoaderOptions { image_size: 5, crop: Crop::Center, flip: false, seed: 3 },
+            LoaderOptions { image_size: Extent::square(5), crop: Crop::Center, flip: false, seed: 3 },
         )
     };
     let whole = loader();
@@ -137,6 +138,9 @@ fn damage_that_only_decoding_finds_is_left_out_of_batches() {
     }
     let nothing = Place::new(&[("a.png", &bad)]);
     let set = std::sync::Arc::new(nothing.folder(&side(5)).unwrap());
-    let loader = Loader::new(set, LoaderOptions { image_size: 5, crop: Crop::Center, flip: false, seed: 3 });
+    let loader = Loader::new(
+        set,
+        LoaderOptions { image_size: Extent::square(5), crop: Crop::Center, flip: false, seed: 3 },
+    );
     assert!(loader.batch(0, 1).unwrap_err().to_string().contains("not one of its 1 pictures"));
 }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::data::dataset::one_square_size;
+use crate::data::dataset::one_size;
+use crate::shape::Extent;
 
 #[test]
 fn a_missing_path_lists_what_may_be_given() {
@@ -15,11 +16,12 @@ fn a_missing_path_lists_what_may_be_given() {
 
 #[test]
 fn sizes_must_agree_unless_one_is_asked_for() {
-    assert_eq!(one_square_size("x", &[(7, 7)]).unwrap(), 7);
-    assert!(one_square_size("x", &[(7, 5)]).unwrap_err().to_string().contains("7x5"));
-    assert!(one_square_size("x", &[(7, 7), (9, 9)]).unwrap_err().to_string().contains("9x9"));
-    assert!(Dataset::open("digits", Some(0)).is_err());
-    assert_eq!(Dataset::open("digits", Some(13)).unwrap().image_size(), 13);
+    assert_eq!(one_size("x", &[(7, 7)]).unwrap(), Extent::square(7));
+    assert_eq!(one_size("x", &[(7, 5)]).unwrap(), Extent::Plane { height: 5, width: 7 });
+    assert!(one_size("x", &[(7, 7), (9, 5)]).unwrap_err().to_string().contains("7x7 and 5x9"));
+    assert!(Dataset::open("digits", Some(Extent::square(0))).is_err());
+    assert!(Dataset::open("digits", Some(Extent::Line(8))).is_err());
+    assert_eq!(Dataset::open("digits", Some(Extent::square(13))).unwrap().image_size(), Extent::square(13));
 }
 
 #[test]
@@ -51,7 +53,7 @@ fn folders_are_classes_and_everything_else_is_named() {
         "3 RGB pictures, 2 classes",
         "cat 1",
         "dog 2",
-        "7x5 (2), 5x5 (1), brought to 4x4",
+        "sizes, height first: 5x7 (2), 5x5 (1), brought to 4x4",
         "4 files were left out",
     ] {
         assert!(table.contains(part), "{part} is not in:\n{table}");
@@ -141,7 +143,7 @@ proptest! {
             }
         }
         for labelling in [Labelling::Checked, Labelling::Trusted, Labelling::None] {
-            let options = DataOptions { labelling, image_size: Some(4), ..DataOptions::default() };
+            let options = DataOptions { labelling, image_size: Some(Extent::square(4)), ..DataOptions::default() };
             let set = match Dataset::open_with(dir.path().to_str().unwrap(), &options) {
                 Ok(set) => set,
                 // Refused, and said why.

@@ -7,6 +7,7 @@ use ::image::{DynamicImage, GrayImage, ImageFormat, Luma, Rgb, RgbImage};
 use zip::write::{SimpleFileOptions, ZipWriter};
 
 use super::*;
+use crate::shape::Extent;
 
 mod contents;
 mod files;
@@ -89,7 +90,7 @@ impl Place {
 }
 
 fn side(image_size: usize) -> DataOptions {
-    DataOptions { image_size: Some(image_size), ..DataOptions::default() }
+    DataOptions { image_size: Some(Extent::square(image_size)), ..DataOptions::default() }
 }
 
 fn refusal(opened: Result<Dataset>) -> String {

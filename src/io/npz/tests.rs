@@ -6,7 +6,7 @@ use super::*;
 fn batches_come_back_as_one() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("samples.npz");
-    let mut writer = NpzWriter::create(&path, 5, 3, 7).unwrap();
+    let mut writer = NpzWriter::create(&path, 5, Extent::Plane { height: 7, width: 3 }).unwrap();
     let text = [("greek".to_owned(), "σ\n\u{1b}".to_owned()), ("steps".to_owned(), "3".to_owned())];
     writer.annotate(&text).unwrap();
     assert!(writer.annotate(&[("long".into(), "x".repeat(70_000))]).is_err());
@@ -28,7 +28,7 @@ fn batches_come_back_as_one() {
 fn counts_must_agree_and_nothing_is_left() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.npz");
-    let mut writer = NpzWriter::create(&path, 3, 1, 1).unwrap();
+    let mut writer = NpzWriter::create(&path, 3, Extent::square(1)).unwrap();
     assert!(writer.push(&[0; 7], 3, &[0, 0]).is_err());
     assert!(writer.push(&[0; 4], 1, &[0; 4]).is_err());
     writer.push(&[9; 2], 1, &[0; 2]).unwrap();

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::brief;
 use crate::nn::UNetConfig;
 use crate::nn::unet::{NullClass, QkvLayout, Resample, TimeScaleShift};
+use crate::shape::Extent;
 
 /// What diffusers calls the class.
 pub(super) const CLASS_NAME: &str = "UNet2DModel";
@@ -15,7 +16,7 @@ pub(super) const CLASS_NAME: &str = "UNet2DModel";
 pub(super) struct UNet2D {
     #[serde(rename = "_class_name")]
     pub class_name: String,
-    pub sample_size: Option<usize>,
+    pub sample_size: Option<Extent>,
     pub in_channels: usize,
     pub out_channels: usize,
     pub center_input_sample: bool,
@@ -134,6 +135,9 @@ impl UNet2D {
             );
         }
         let size = self.sample_size.ok_or("`sample_size` is not given; write the pictures' size there")?;
+        if size.is_line() {
+            return Err(format!("`sample_size` is {size}, and {CLASS_NAME} is of pictures"));
+        }
         let resample = match (self.downsample_type.as_str(), self.upsample_type.as_str()) {
             ("resnet", "resnet") => Resample::Resnet,
             ("conv", "conv") => Resample::Conv,
@@ -173,7 +177,7 @@ impl UNet2D {
                 ));
             }
             if attends {
-                attention_resolutions.push(size >> level);
+                attention_resolutions.push(size.longer() >> level);
             }
         }
         Ok(UNetConfig {
@@ -218,6 +222,9 @@ impl UNet2D {
         let refuse = |what: &str| Err(format!("diffusers' {CLASS_NAME} has no {what}"));
         if config.low_res_channels > 0 {
             return refuse("input for a small picture");
+        }
+        if config.sample_size.is_line() {
+            return refuse("samples along a line");
         }
         if config.condition_from.is_some() || config.guidance_range.is_some() {
             return refuse("late condition or guidance weight as an input");

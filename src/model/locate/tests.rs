@@ -8,6 +8,7 @@ use super::*;
 use crate::io::{Dtype, TensorBytes, write_safetensors};
 use crate::model::{Checkpoint, Format, ModelConfig, convert, model_tensors};
 use crate::nn::UNet;
+use crate::shape::Extent;
 
 /// Which configuration: one of two that fit the same weights and draw other pictures.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -20,7 +21,7 @@ impl Config {
     fn config(self) -> ModelConfig {
         let mut config: ModelConfig = serde_json::from_str(include_str!("../convert/config.json")).unwrap();
         let unet = &mut config.unet;
-        (unet.sample_size, unet.in_channels, unet.out_channels) = (4, 1, 2);
+        (unet.sample_size, unet.in_channels, unet.out_channels) = (Extent::square(4), 1, 2);
         (unet.model_channels, unet.norm_num_groups, unet.num_classes) = (4, 2, None);
         unet.attention_head_dim = Some(4);
         config.scheduler.beta_schedule = if self == Config::A { "linear" } else { "cosine" }.into();

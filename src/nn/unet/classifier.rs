@@ -6,6 +6,7 @@ use crate::nn::layers::{Linear, Norm, RowLinear};
 use crate::nn::parameters::{Init, Layout, ParameterId, Parameters};
 use crate::nn::pass::Pass;
 use crate::ops::{self, QkvOrder};
+use crate::shape::Extent;
 use crate::tensor::{Context, DType, Tensor};
 
 use super::blocks::tell_all;
@@ -40,8 +41,11 @@ impl Classifier {
         let trunk = builder.trunk();
         let (channels, heads) = (trunk.channels, config.heads(trunk.channels));
         let norm = Norm::new(&mut parameters, "out.0", channels, config.norm_num_groups, true);
-        let side = config.sample_size >> (config.channel_mult.len() - 1);
-        let pool = AttentionPool::new(&mut parameters, "out.2", [channels, config.out_channels], side, heads);
+        // A place of its own for each token: of all extents it takes its own alone.
+        let last = config.sample_size.halved(config.channel_mult.len() as u32 - 1);
+        let places = last.map_or(0, Extent::places);
+        let pool =
+            AttentionPool::new(&mut parameters, "out.2", [channels, config.out_channels], places, heads);
         Ok(Classifier { config: config.clone(), parameters, time_embed, trunk, norm, pool })
     }
 
@@ -58,7 +62,7 @@ impl Classifier {
     /// Records the network: `z` `[N, H, W, C]` f32 and `time` `[N]` f32 to the classes' logits `[N, out_channels]` f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] when an input does not fit the configuration.
+    /// [`Error::Shape`] when an input does not fit the configuration; its extent must be the configuration's own.
     pub fn forward(
         &self,
         cx: &mut Context,
@@ -67,7 +71,13 @@ impl Classifier {
         time: &Tensor,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        check_input(&self.config, z, time)?;
+        let extent = check_input(&self.config, z, time)?;
+        if extent != self.config.sample_size {
+            let own = self.config.sample_size;
+            let what =
+                format!("it has a place for each token of {own} and takes no other extent, such as {extent}");
+            return Err(Error::shape("classifier", what));
+        }
         let emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
         let emb = ops::silu(cx, &emb)?;
         let told = Told::all(emb);
@@ -90,19 +100,19 @@ struct AttentionPool {
 }
 
 impl AttentionPool {
-    /// Of `side` x `side` pixels.
+    /// Of so many pixels.
     fn new(
         parameters: &mut Parameters,
         name: &str,
         [channels, outputs]: [usize; 2],
-        side: usize,
+        places: usize,
         heads: usize,
     ) -> Self {
-        let tokens = side * side + 1;
+        let tokens = places + 1;
         // The reference's variance, 1/C.
         let start = Init::Uniform((3.0 / channels as f32).sqrt());
         AttentionPool {
-            // `[C, 1 + side²]` in files: the order of a linear layer's weight.
+            // `[C, 1 + places]` in files: the order of a linear layer's weight.
             places: parameters.declare(
                 format!("{name}.positional_embedding"),
                 &[tokens, channels],
@@ -115,7 +125,7 @@ impl AttentionPool {
         }
     }
 
-    /// `[N, side, side, C]` f32 to `[N, outputs]`.
+    /// `[N, h, w, C]` f32 to `[N, outputs]`.
     fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
         let tokens = ops::pool_tokens(cx, x, weights.get(self.places))?;
         let qkv = self.qkv.forward(cx, weights, &tokens)?;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, brief};
+use crate::shape::{Extent, Shape};
+use crate::sizes::{MOST_LENGTH, MOST_SIDE};
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +56,9 @@ pub enum NullClass {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct UNetConfig {
-    /// Height and width of the pictures.
-    pub sample_size: usize,
+    /// The extent of the samples it was made for. A network is told which levels attend by it; it evaluates any extent of
+    /// the same kind that [`divides`](Self::divides) divides.
+    pub sample_size: Extent,
     /// Channels of the pictures: 1 or 3.
     pub in_channels: usize,
     /// Channels of the output: `in_channels`, or twice that with learned variances.
@@ -66,7 +69,9 @@ pub struct UNetConfig {
     pub channel_mult: Vec<f64>,
     /// Residual blocks a level on the way down; one more on the way up.
     pub layers_per_block: usize,
-    /// Feature-map sizes at which there is attention.
+    /// Feature-map sizes at which there is attention. A level's size is the longer side of its feature map, of a line its
+    /// length: the tokens of a level that attends at 16 are then at most 16·16, whatever the proportions. They name levels of
+    /// [`sample_size`](Self::sample_size), once and for all: on samples of another extent the same levels attend.
     pub attention_resolutions: Vec<usize>,
     /// Channels a head; `None` where `num_attention_heads` is given.
     pub attention_head_dim: Option<usize>,
@@ -111,14 +116,55 @@ impl UNetConfig {
         self.channel_mult.iter().map(|mult| (mult * self.model_channels as f64) as usize).collect()
     }
 
-    /// The feature-map size of each level.
+    /// What it is made for: its own channels over its extent.
+    pub fn shape(&self) -> Shape {
+        Shape { channels: self.in_channels, extent: self.sample_size }
+    }
+
+    /// Height and width of what it evaluates are multiples of this: each level but the first halves them.
+    pub fn divides(&self) -> usize {
+        1 << self.channel_mult.len().saturating_sub(1).min(31)
+    }
+
+    /// Refuses an extent that the network cannot evaluate: one of the other kind, or one that its levels do not halve to whole
+    /// sizes. Convolutions and attention take any other; which levels attend was settled by [`sample_size`](Self::sample_size).
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the numbers and the nearest extents that it takes.
+    pub fn check_extent(&self, extent: Extent) -> Result<()> {
+        let refuse = |what: String| Err(Error::Config(what));
+        if extent.is_line() != self.sample_size.is_line() {
+            let kind = if self.sample_size.is_line() { "lines" } else { "planes" };
+            return refuse(format!("{extent} asked of a network of {kind}, made for {}", self.sample_size));
+        }
+        if extent.longer() > most_along(extent) || extent.places() == 0 {
+            return refuse(format!("{extent} is not between 1 and {} along each axis", most_along(extent)));
+        }
+        let divides = self.divides();
+        if extent.map(|axis| axis.is_multiple_of(divides).then_some(axis)).is_some() {
+            return Ok(());
+        }
+        let below = extent.map(|axis| Some((axis / divides * divides).max(divides)));
+        let above = extent.map(|axis| Some(axis.next_multiple_of(divides)));
+        let near: Vec<String> =
+            below.into_iter().chain(above.filter(|_| above != below)).map(|e| e.to_string()).collect();
+        refuse(format!(
+            "{extent} asked of a network whose {} levels halve {} times: each axis must be a multiple of {divides}, as in {}",
+            self.channel_mult.len(),
+            self.channel_mult.len() - 1,
+            near.join(" or ")
+        ))
+    }
+
+    /// The feature-map size of each level, as `attention_resolutions` counts it: the longer side.
     pub fn sizes(&self) -> Vec<usize> {
         (0..self.channel_mult.len()).map(|level| self.size_at(level)).collect()
     }
 
     /// 0 where there is nothing left to halve, as of a list of levels that was not checked yet.
     fn size_at(&self, level: usize) -> usize {
-        u32::try_from(level).ok().and_then(|level| self.sample_size.checked_shr(level)).unwrap_or(0)
+        let size = self.sample_size.longer();
+        u32::try_from(level).ok().and_then(|level| size.checked_shr(level)).unwrap_or(0)
     }
 
     /// Whether there is attention at a level.
@@ -201,10 +247,15 @@ impl UNetConfig {
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::Config(what));
         let levels = self.channel_mult.len();
-        if levels == 0 || self.layers_per_block == 0 || self.model_channels == 0 || self.sample_size == 0 {
+        let extent = self.sample_size;
+        let no_places = extent.height() == 0 || extent.width() == 0;
+        if levels == 0 || self.layers_per_block == 0 || self.model_channels == 0 || no_places {
             return refuse(
                 "a UNet needs at least one level, one block a level, one channel and one pixel".into(),
             );
+        }
+        if extent.is_line() {
+            return refuse(format!("samples of {extent}: a UNet takes planes"));
         }
         // Far beyond any network, and small enough that no size overflows.
         let most =
@@ -214,7 +265,7 @@ impl UNetConfig {
         if self.model_channels > 1 << 14
             || !(0.0..=64.0).contains(&most)
             || self.layers_per_block > 64
-            || self.sample_size > 1 << 14
+            || extent.longer() > most_along(extent)
             || counts.iter().any(|count| *count > 1 << 20)
             || counts[1] == 0
             || counts[2] == 0
@@ -222,18 +273,17 @@ impl UNetConfig {
             return refuse(format!(
                 "a UNet of {} channels times up to {most}, {} blocks a level, pictures of {}, and {:?} classes, output, \
                  input and low-resolution channels is beyond what can be built",
-                self.model_channels, self.layers_per_block, self.sample_size, counts
+                self.model_channels, self.layers_per_block, extent, counts
             ));
         }
-        if levels > 16 || !self.sample_size.is_multiple_of(1 << (levels - 1)) {
-            let sizes: Vec<String> = halvings(self.sample_size, levels);
+        if levels > 16 || extent.halved(levels as u32 - 1).is_none() {
             return refuse(format!(
                 "{} levels halve the picture {} times, but {} does not stay whole: {}; choose an image size that is a \
                  multiple of {}, or fewer levels (--channel-mult)",
                 levels,
                 levels - 1,
-                self.sample_size,
-                sizes.join(" -> "),
+                extent,
+                halvings(extent, levels).join(" -> "),
                 1u64 << (levels - 1).min(63)
             ));
         }
@@ -286,8 +336,21 @@ impl UNetConfig {
     }
 }
 
-fn halvings(size: usize, levels: usize) -> Vec<String> {
-    (0..levels.min(8)).map(|level| format!("{}", size as f64 / f64::from(1 << level))).collect()
+/// The most places along an axis.
+fn most_along(extent: Extent) -> usize {
+    if extent.is_line() { MOST_LENGTH } else { MOST_SIDE }
+}
+
+/// The size of each level; of what is no square both sides.
+fn halvings(extent: Extent, levels: usize) -> Vec<String> {
+    let at = |axis: usize, level: usize| axis as f64 / f64::from(1 << level);
+    let one = |level: usize| match extent {
+        Extent::Plane { height, width } if height != width => {
+            format!("{}x{}", at(height, level), at(width, level))
+        }
+        _ => format!("{}", at(extent.width(), level)),
+    };
+    (0..levels.min(8)).map(one).collect()
 }
 
 #[cfg(test)]
@@ -298,23 +361,63 @@ mod tests {
     #[test]
     fn sizes_that_cannot_be_halved_are_refused_with_the_numbers() {
         let config = UNetConfig {
-            sample_size: 30,
+            sample_size: Extent::square(30),
             channel_mult: vec![1.0, 1.0, 1.0],
             attention_resolutions: vec![],
             ..small()
         };
         let message = config.check().unwrap_err().to_string();
         assert!(message.contains("30 -> 15 -> 7.5") && message.contains("multiple of 4"), "{message}");
-        let fits = UNetConfig { sample_size: 28, ..config };
+        let fits = UNetConfig { sample_size: Extent::square(28), ..config };
         fits.check().unwrap();
         assert_eq!(fits.sizes(), [28, 14, 7]);
+    }
+
+    #[test]
+    fn both_axes_are_halved_and_the_longer_one_names_the_level() {
+        let config = UNetConfig {
+            sample_size: Extent::Plane { height: 24, width: 40 },
+            channel_mult: vec![1.0; 4],
+            attention_resolutions: vec![20, 5],
+            ..small()
+        };
+        config.check().unwrap();
+        assert_eq!((config.sizes(), config.divides()), (vec![40, 20, 10, 5], 8));
+        let attends: Vec<bool> = (0..4).map(|level| config.attends(level)).collect();
+        assert_eq!(attends, [false, true, false, true]);
+        let narrow = UNetConfig { sample_size: Extent::Plane { height: 12, width: 40 }, ..config.clone() };
+        let message = narrow.check().unwrap_err().to_string();
+        assert!(
+            message.contains("12x40 -> 6x20 -> 3x10 -> 1.5x5") && message.contains("multiple of 8"),
+            "{message}"
+        );
+        // A size that only the shorter side has is no level's.
+        let shorter = UNetConfig { attention_resolutions: vec![12], ..config };
+        assert!(shorter.check().unwrap_err().to_string().contains("--attention 12"));
+    }
+
+    #[test]
+    fn extents_of_a_request_are_taken_where_every_level_stays_whole() {
+        let config = UNetConfig { channel_mult: vec![1.0; 4], attention_resolutions: vec![], ..small() };
+        for (height, width) in [(16, 16), (8, 96), (96, 64)] {
+            config.check_extent(Extent::Plane { height, width }).unwrap();
+        }
+        let refused = |extent| config.check_extent(extent).unwrap_err().to_string();
+        let message = refused(Extent::Plane { height: 96, width: 60 });
+        for part in ["96x60", "4 levels halve 3 times", "multiple of 8", "96x56 or 96x64"] {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+        assert!(refused(Extent::square(3)).ends_with("as in 8x8"), "{}", refused(Extent::square(3)));
+        assert!(refused(Extent::Line(64)).contains("network of planes, made for 16x16"));
+        assert!(refused(Extent::square(1 << 20)).contains("between 1 and 16384"));
+        assert!(refused(Extent::Plane { height: 0, width: 8 }).contains("between 1"));
     }
 
     #[test]
     fn what_divides_is_proposed() {
         let config =
             UNetConfig { model_channels: 16, norm_num_groups: 32, channel_mult: vec![1.0, 1.5], ..small() };
-        let config = UNetConfig { sample_size: 8, attention_resolutions: vec![], ..config };
+        let config = UNetConfig { sample_size: Extent::square(8), attention_resolutions: vec![], ..config };
         let message = config.check().unwrap_err().to_string();
         for part in
             ["level 0 has 16 channels", "32 norm groups", "--norm-groups 8 ", "--channels 64 suits 32 groups"]

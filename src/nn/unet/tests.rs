@@ -3,12 +3,13 @@
 use super::*;
 use crate::autograd::backprop;
 use crate::nn::Arena;
+use crate::shape::{Extent, Shape};
 use crate::testing::{Array, download, gpu};
 
 /// A network small enough for tests.
 pub(crate) fn small() -> UNetConfig {
     UNetConfig {
-        sample_size: 16,
+        sample_size: Extent::square(16),
         in_channels: 3,
         out_channels: 6,
         model_channels: 32,
@@ -44,7 +45,7 @@ fn every_option_builds_and_runs() {
             ..small()
         },
         UNetConfig {
-            sample_size: 12,
+            sample_size: Extent::square(12),
             channel_mult: vec![1.0, 1.0, 2.0],
             attention_resolutions: vec![3],
             ..small()
@@ -63,14 +64,13 @@ fn every_option_builds_and_runs() {
         arena.write(gpu(), 0, &values).unwrap();
         let weights = arena.weights(unet.parameters(), 0);
         let mut cx = Context::new(gpu());
-        let size = config.sample_size;
-        let x = Array::random(&[2, size, size, 3], 5).upload(&cx, DType::F32);
+        let x = Array::random(&config.shape().nhwc(2), 5).upload(&cx, DType::F32);
         let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
         let labels =
             config.num_classes.map(|_| cx.constant_u32("labels", &[2], &[3, config.null_label()]).unwrap());
         let pass = Pass::inference(DType::F32);
         let out = unet.forward(&mut cx, &weights, &x, &time, labels.as_ref(), &pass).unwrap();
-        assert_eq!(out.shape(), [2, size, size, 6]);
+        assert_eq!(out.shape(), Shape { channels: 6, ..config.shape() }.nhwc(2));
         cx.keep(&out);
         let plan = cx.finish("option").unwrap();
         plan.run().unwrap();
@@ -85,7 +85,13 @@ fn every_option_builds_and_runs() {
 /// A network of half the size.
 fn smaller() -> UNetConfig {
     let attention_resolutions = vec![4];
-    UNetConfig { sample_size: 8, model_channels: 16, norm_num_groups: 8, attention_resolutions, ..small() }
+    UNetConfig {
+        sample_size: Extent::square(8),
+        model_channels: 16,
+        norm_num_groups: 8,
+        attention_resolutions,
+        ..small()
+    }
 }
 
 /// Weights that are zero nowhere: layers that start at zero hide what is before them.
@@ -102,8 +108,7 @@ fn noise(unet: &UNet) -> Arena {
 /// outputs and the work of both.
 fn twice(unet: &UNet, dtype: DType) -> [(Array, f64); 2] {
     let arena = noise(unet);
-    let size = unet.config().sample_size;
-    let (z, times) = (Array::random(&[2, size, size, 3], 5), [3.0, 700.5]);
+    let (z, times) = (Array::random(&unet.config().shape().nhwc(2), 5), [3.0, 700.5]);
     let labels = [3, 7, 10, 10];
     [false, true].map(|shared| {
         let mut cx = Context::new(gpu());

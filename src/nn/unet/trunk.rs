@@ -6,6 +6,7 @@ use crate::nn::layers::{Attention, Conv2d, RowLinear};
 use crate::nn::parameters::Parameters;
 use crate::nn::pass::Pass;
 use crate::ops::{self, QkvOrder};
+use crate::shape::Extent;
 use crate::tensor::{Context, Tensor};
 
 use super::blocks::{Block, ResBlock, Scale};
@@ -138,20 +139,26 @@ impl Trunk {
     }
 }
 
-/// Checks that a picture and its times fit the configuration.
-pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Result<()> {
-    let [n, h, w, c] = z.nhwc("unet")?;
-    let halved = 1 << (config.channel_mult.len() - 1);
+/// Checks that samples and their times fit the configuration; gives their extent.
+pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Result<Extent> {
+    let [n, height, width, c] = z.nhwc("unet")?;
     let want = config.in_channels + config.low_res_channels;
-    if c != want || h % halved != 0 || w % halved != 0 {
-        let levels = config.channel_mult.len();
+    let levels = config.channel_mult.len();
+    let extent = if config.sample_size.is_line() && height == 1 {
+        Extent::Line(width)
+    } else {
+        Extent::Plane { height, width }
+    };
+    let halves =
+        extent.is_line() == config.sample_size.is_line() && extent.halved(levels as u32 - 1).is_some();
+    if c != want || !halves {
         let what = format!("input {:?} does not fit {want} channels and {levels} levels", z.shape());
         return Err(Error::shape("unet", what));
     }
     if time.shape() != [n] {
         return Err(Error::shape("unet", format!("time must be [{n}], got {:?}", time.shape())));
     }
-    Ok(())
+    Ok(extent)
 }
 
 /// The embedding of the time, before that of a class is added.

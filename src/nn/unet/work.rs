@@ -2,6 +2,7 @@
 
 use super::UNet;
 use crate::nn::Layout;
+use crate::shape::Extent;
 
 /// Multiplications and additions of one evaluation of one picture, by convolutions and attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -23,14 +24,14 @@ impl UNet {
     /// The work of an evaluation.
     pub fn work(&self) -> Work {
         let config = self.config();
-        let condition = config.condition_block().unwrap_or(0);
+        let (condition, extent) = (config.condition_block().unwrap_or(0), config.sample_size);
         let (mut all, mut before_condition) = (0.0, 0.0);
         for spec in self.parameters().specs() {
             if !matches!(spec.layout, Layout::Conv2d | Layout::Conv1d) {
                 continue;
             }
-            let (block, side) = self.place(&spec.name);
-            let pixels = (side * side) as f64;
+            let (block, level) = self.place(&spec.name);
+            let pixels = extent.halved(level).map_or(0, Extent::places) as f64;
             // A weight is used once for each pixel that comes out; attention multiplies pixels by pixels twice.
             let mut work = 2.0 * spec.len() as f64 * pixels;
             if spec.name.ends_with("proj_out.weight") {
@@ -44,10 +45,10 @@ impl UNet {
         Work { all, before_condition }
     }
 
-    /// The number of the block that a parameter belongs to, and the side of what that makes.
-    fn place(&self, name: &str) -> (usize, usize) {
+    /// The number of the block that a parameter belongs to, and how often what that makes was halved.
+    fn place(&self, name: &str) -> (usize, u32) {
         let config = self.config();
-        let ((inputs, outputs), sizes) = (config.block_counts(), config.sizes());
+        let ((inputs, outputs), last) = (config.block_counts(), config.channel_mult.len() - 1);
         let (stage, rest) = name.split_once('.').unwrap_or((name, ""));
         let number = |text: Option<&str>| text.and_then(|text| text.parse::<usize>().ok()).unwrap_or(0);
         let mut numbers = rest.split('.');
@@ -55,14 +56,14 @@ impl UNet {
         let each = config.layers_per_block + 1;
         match stage {
             // The stem, then `each` blocks a level, the last of which halves.
-            "input_blocks" => (block, sizes[(block / each).min(sizes.len() - 1)]),
-            "middle_block" => (inputs, sizes[sizes.len() - 1]),
+            "input_blocks" => (block, (block / each).min(last) as u32),
+            "middle_block" => (inputs, last as u32),
             "output_blocks" => {
-                let level = sizes.len() - 1 - (block / each).min(sizes.len() - 1);
+                let level = last - (block / each).min(last);
                 let doubles = part > usize::from(config.attends(level));
-                (inputs + 1 + block, if doubles { sizes[level.saturating_sub(1)] } else { sizes[level] })
+                (inputs + 1 + block, level.saturating_sub(usize::from(doubles)) as u32)
             }
-            _ => (inputs + 1 + outputs, sizes[0]),
+            _ => (inputs + 1 + outputs, 0),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::data::Dataset;
+use crate::shape::Extent;
 use crate::train::presets::{PRESETS, Preset};
 
 fn digits() -> TrainOptions {
@@ -23,7 +24,7 @@ fn small_sets_are_seen_in_small_batches_and_large_ones_in_the_presets() {
 
 #[test]
 fn every_preset_is_sound() {
-    let dataset = Dataset::open("digits", Some(64)).unwrap();
+    let dataset = Dataset::open("digits", Some(Extent::square(64))).unwrap();
     for preset in PRESETS {
         preset.options(&dataset, 0).check().unwrap();
     }
