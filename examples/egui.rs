@@ -14,7 +14,7 @@ use eframe::egui::{self, Color32, Pos2, Rect, RichText, Sense, Stroke, TextureId
 use eframe::egui_wgpu::{RenderState, WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use freeguide::diffusion::Guidance;
 use freeguide::gpu::{Gpu, matrix_features, wanted_features, wanted_limits};
-use freeguide::model::{Choice, Model};
+use freeguide::model::{Choice, Model, ModelConfig};
 use freeguide::session::{Render, Request, Session, SessionOptions, Show};
 use freeguide::tensor::Precision;
 use freeguide::{Error, Result, wgpu};
@@ -96,6 +96,7 @@ const FRAMES: usize = 120;
 struct App {
     render: RenderState,
     session: Session,
+    config: ModelConfig,
     kernels: String,
     request: Request,
     latent: bool,
@@ -128,7 +129,7 @@ impl App {
         };
         let session = Session::new(&render.device, &render.queue, &model, session)?;
 
-        let config = session.config();
+        let config = model.config.clone();
         let last = config.unet.num_classes.map(|classes| classes as u32 - 1);
         let class = match &options.class {
             Some(name) => Some(config.class(name)?),
@@ -149,6 +150,7 @@ impl App {
             error: None,
             render,
             session,
+            config,
             request,
         };
         app.start();
@@ -211,7 +213,7 @@ impl App {
 
         let before = self.request.clone();
         self.classes(ui);
-        if self.session.config().can_guide() {
+        if self.config.can_guide() {
             let mut weight = self.request.guidance.weight();
             ui.label("guidance weight w");
             ui.spacing_mut().slider_width = 210.0;
@@ -263,7 +265,7 @@ impl App {
     /// A button a class, and one for none.
     fn classes(&mut self, ui: &mut egui::Ui) {
         ui.label("class");
-        let names = &self.session.config().class_names;
+        let names = &self.config.class_names;
         let class = &mut self.request.class;
         egui::ScrollArea::vertical().max_height(180.0).show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
@@ -317,7 +319,7 @@ impl App {
     fn pictures(&mut self, ui: &mut egui::Ui) {
         const GAP: f32 = 8.0;
         let (area, scale) = (ui.available_rect_before_wrap(), ui.pixels_per_point());
-        let pixels = self.session.config().unet.sample_size as u32;
+        let pixels = self.config.unet.sample_size as u32;
         let whole = |points: f32| ((points * scale) as u32 / pixels).max(1) * pixels;
         let parts = STRIP as f32;
         let large = whole(area.width().min((area.height() - GAP) * parts / (parts + 1.0)));

@@ -3,6 +3,7 @@
 //! Whoever multiplies numbers that a person or a file gave asks here; whoever is about to take much memory asks first.
 
 use crate::error::{Error, Result};
+use crate::shape::Shape;
 
 /// Images of a training: a thousand times those of the largest published one.
 #[cfg(not(target_arch = "wasm32"))]
@@ -38,11 +39,14 @@ pub(crate) fn bytes(what: &str, factors: &[usize], each: usize) -> Result<u64> {
 ///
 /// # Errors
 /// [`Error::Config`] with the numbers.
-pub(crate) fn check_batch(pictures: usize, size: usize, channels: usize) -> Result<()> {
+pub(crate) fn check_batch(pictures: usize, shape: Shape) -> Result<()> {
+    let [_, height, width, channels] = shape.nhwc(1);
     match pictures {
         0 => Err(Error::Config("a batch of 0 pictures".into())),
         // Both halves of guidance, f32.
-        1..=MOST_BATCH => product("a batch of pictures", &[2, pictures, size, size, channels, 4]).map(drop),
+        1..=MOST_BATCH => {
+            product("a batch of pictures", &[2, pictures, height, width, channels, 4]).map(drop)
+        }
         _ => Err(Error::Config(format!("a batch of {pictures} pictures; at most {MOST_BATCH} are possible"))),
     }
 }

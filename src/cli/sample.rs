@@ -16,6 +16,7 @@ use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Conditions, Model, ModelConfig, check_same_classes};
+use crate::nn::Denoiser;
 use crate::sample::{
     ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
 };
@@ -144,12 +145,12 @@ pub fn run(args: &Args) -> Result<()> {
     });
     let weaker = guider::weaker(&gpu, &options.guiders)?;
     weaker.as_ref().map_or(Ok(()), |weaker| check_weaker(&model, weaker))?;
-    let [other, away] =
-        [&without, &weaker].map(|other| other.as_ref().map(|other| (&other.unet, other.weights())));
+    let [other, away] = [&without, &weaker]
+        .map(|other| other.as_ref().map(|other| (&other.unet as &dyn Denoiser, other.weights())));
     let weights = model.weights();
     let networks = Networks {
-        unconditional: other.as_ref().map(|(unet, weights)| (*unet, weights)),
-        weaker: away.as_ref().map(|(unet, weights)| (*unet, weights)),
+        unconditional: other.as_ref().map(|(network, weights)| (*network, weights)),
+        weaker: away.as_ref().map(|(network, weights)| (*network, weights)),
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
         ..Networks::of(&model.unet, &weights)
     };

@@ -5,8 +5,7 @@
 
 use crate::diffusion::{Evaluations, Guidance};
 use crate::error::{Error, Result};
-use crate::nn::UNetConfig;
-use crate::nn::unet::NullClass;
+use crate::nn::{NullClass, Takes};
 
 use super::architecture::Kind;
 use super::config::{ModelConfig, class_called};
@@ -38,7 +37,7 @@ pub struct Conditions {
 impl Conditions {
     /// Those of a model, by its architecture and what is recorded of its training.
     pub fn of(config: &ModelConfig) -> Conditions {
-        let mut all = Conditions::of_network(&config.unet);
+        let mut all = Conditions::of_network(&config.unet.takes());
         if all.null == Null::Trained && !config.was_trained(None) {
             all.null = Null::Untrained;
         }
@@ -48,13 +47,13 @@ impl Conditions {
     }
 
     /// Those of a network of which only the architecture is known: every row that is there counts as trained.
-    pub fn of_network(unet: &UNetConfig) -> Conditions {
-        let null = match (unet.num_classes, unet.null_class) {
-            (Some(_), NullClass::Absent) => Null::Absent,
+    pub fn of_network(takes: &Takes) -> Conditions {
+        let null = match takes.class {
+            Some(class) if class.null == NullClass::Absent => Null::Absent,
             _ => Null::Trained,
         };
-        let classes = unet.num_classes.unwrap_or(0);
-        let told_weight = unet.guidance_range.is_some();
+        let classes = takes.classes();
+        let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
         Conditions { classes, null, untrained: Vec::new(), names, told_weight }
     }
@@ -309,6 +308,7 @@ fn numbered_by_wordnet(names: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::UNetConfig;
     use crate::nn::unet::tests::small;
 
     /// Four classes, null class and trained rows as given.
@@ -371,7 +371,7 @@ mod tests {
     #[test]
     fn a_network_without_classes_takes_none() {
         let unet = UNetConfig { num_classes: None, null_class: NullClass::Absent, ..small() };
-        let none = Conditions::of_network(&unet);
+        let none = Conditions::of_network(&unet.takes());
         none.check([None], Evaluations::Both, false).unwrap();
         none.check([None], Evaluations::Unconditional, false).unwrap();
         assert!(refused(none.check([Some(0)], Evaluations::Both, false)).contains("without classes"));

@@ -7,8 +7,8 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::parameters::ParameterId;
 
-/// The parameters of a network as tensors.
-#[derive(Clone, Debug)]
+/// The parameters of a network as tensors. The default is those of a closed form: none.
+#[derive(Clone, Debug, Default)]
 pub struct Weights {
     pub(super) tensors: Vec<Tensor>,
     /// The same in f16; empty until they are made.
@@ -62,7 +62,7 @@ impl Weights {
     /// [`Error::Config`](crate::Error::Config) on a device without f16,
     /// [`Error::OutOfMemory`](crate::Error::OutOfMemory).
     pub fn fixed_in(&self, gpu: &Gpu, dtype: DType) -> Result<Weights> {
-        if dtype != DType::F16 {
+        if dtype != DType::F16 || self.tensors.is_empty() {
             return Ok(self.clone());
         }
         let mut cx = Context::new(gpu);

@@ -4,7 +4,9 @@ use crate::diffusion::guiders::{Against, Guiders};
 use crate::diffusion::{ClassPosterior, Clip, Prediction, Process, SamplerKind};
 use crate::error::{Error, Result};
 use crate::model::{Conditions, Model, check_same_classes};
-use crate::nn::UNetConfig;
+use crate::nn::{About, Denoiser, Takes, Weights};
+use crate::shape::{Extent, Shape};
+use crate::tensor::Tensor;
 
 use super::networks::Networks;
 use super::options::{SamplerOptions, Uncond};
@@ -13,11 +15,75 @@ use super::walk::{Form, Walk};
 /// Classes at most from which an unconditional half is made: each is an evaluation of the network in every step.
 const MOST_CLASSES: usize = 64;
 
+/// Refuses a network that cannot be what it says, and weights that are another one's.
+pub(super) fn check_network(name: &str, network: &dyn Denoiser, weights: &Weights) -> Result<()> {
+    let refuse = |what: String| Err(Error::Config(what));
+    let About { sample, out_channels, divides, takes } = network.about();
+    let extent = sample.extent;
+    // A line is one high whatever it is long.
+    let high = !matches!(extent, Extent::Line(_)) && !extent.height().is_multiple_of(*divides);
+    if sample.len() == 0 || high || !extent.width().is_multiple_of(*divides) {
+        return refuse(format!(
+            "{name} is for samples of {extent} in {} channels, and says that extents are multiples of {divides}",
+            sample.channels
+        ));
+    }
+    if *out_channels != sample.channels && *out_channels != 2 * sample.channels {
+        return refuse(format!(
+            "{name} gives {out_channels} channels for {}: as many are predictions, twice as many predictions and variances",
+            sample.channels
+        ));
+    }
+    if takes.moves && (takes.guidance.is_some() || takes.picture.is_some()) {
+        return refuse(format!(
+            "{name} reads the sampler's moves: closed forms take no weight and no picture"
+        ));
+    }
+    let specs = network.parameters().specs();
+    let held: Vec<&Tensor> = weights.iter().collect();
+    let other = specs.iter().zip(&held).find(|(spec, tensor)| spec.shape != tensor.shape());
+    match other {
+        Some((spec, tensor)) => refuse(format!(
+            "{name} has {} of {:?}, and the weights that came with it {:?}: they are another network's",
+            spec.name,
+            spec.shape,
+            tensor.shape()
+        )),
+        None if specs.len() != held.len() => refuse(format!(
+            "{name} has {} parameters, and {} weights came with it: they are another network's",
+            specs.len(),
+            held.len()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a walk that a network cannot be evaluated along.
+pub(super) fn check_walk(name: &str, about: &About, walk: &Walk, kind: SamplerKind) -> Result<()> {
+    if about.takes.moves && walk.form != Form::Ancestral {
+        return Err(Error::Config(format!(
+            "{name} reads α and σ of ancestral steps' rows (`Takes::moves`), and {kind} of this process has none: use the sampler \
+             ancestral on continuous time and predicted noise, without a gradient"
+        )));
+    }
+    match walk.form {
+        Form::Moves { variance, .. }
+            if variance.is_learned() && about.out_channels != 2 * about.sample.channels =>
+        {
+            Err(Error::Config(format!(
+                "variances are learned, and {name} has no channels for them: it gives {} for {}",
+                about.out_channels, about.sample.channels
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Refuses options that contradict each other, or one of the networks.
 pub(super) fn check_together(networks: &Networks<'_>, options: &SamplerOptions) -> Result<()> {
     let refuse = |what: String| Err(Error::Config(what));
-    let Networks { unet, unconditional, weaker, guide, .. } = networks;
-    let distilled = unet.config().guidance_range.is_some();
+    let Networks { network, unconditional, weaker, guide, .. } = networks;
+    let distilled = network.about().takes.guidance.is_some();
     let from_classes = options.uncond != Uncond::Null;
     let guiders = !options.guiders.is_empty();
     let others =
@@ -56,12 +122,12 @@ pub(super) fn check_together(networks: &Networks<'_>, options: &SamplerOptions) 
 
 /// Refuses small pictures that do not fit an upsampler, or that a network does not take.
 pub(super) fn check_small(
-    config: &UNetConfig,
+    takes: &Takes,
     small: Option<(u64, usize)>,
     batch: usize,
     guided: bool,
 ) -> Result<()> {
-    let channels = config.low_res_channels;
+    let channels = takes.picture.map_or(0, |picture| picture.channels);
     let what = match small {
         None if channels == 0 => return Ok(()),
         None => {
@@ -77,25 +143,47 @@ pub(super) fn check_small(
     Err(Error::Config(what))
 }
 
+/// What two networks must have alike to stand beside each other.
+fn makes(about: &About) -> (Shape, usize) {
+    (about.sample, about.out_channels)
+}
+
 /// Refuses a pair of networks that do not make the same pictures.
-pub(super) fn check_pair(config: &UNetConfig, other: &UNetConfig) -> Result<()> {
-    let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels);
-    let what = match other.guidance_range {
+pub(super) fn check_pair(about: &About, other: &About) -> Result<()> {
+    let what = match other.takes.guidance {
         Some(_) => "the unconditional network is distilled: it has no unconditional half of its own".into(),
-        None if other.low_res_channels != 0 => "the unconditional network is an upsampler".into(),
-        None if of(config) == of(other) => return Ok(()),
-        None => format!(
-            "the unconditional network is for {:?} (size, channels in, channels out), the conditional one for {:?}",
-            of(other),
-            of(config)
-        ),
+        None if other.takes.picture.is_some() => "the unconditional network is an upsampler".into(),
+        None if makes(about) == makes(other) => return Ok(()),
+        None => {
+            let told = |about: &About| {
+                format!(
+                    "{} in {} channels, {} out",
+                    about.sample.extent, about.sample.channels, about.out_channels
+                )
+            };
+            format!(
+                "the unconditional network is for {}, the conditional one for {}",
+                told(other),
+                told(about)
+            )
+        }
     };
     Err(Error::Config(what))
 }
 
-/// Refuses samplers that a session cannot run.
-pub(super) fn check_session(kind: SamplerKind, options: &SamplerOptions) -> Result<()> {
+/// Refuses networks and samplers that a session cannot run.
+pub(super) fn check_session(
+    networks: &Networks<'_>,
+    kind: SamplerKind,
+    options: &SamplerOptions,
+) -> Result<()> {
     let what = match options.method.respacing {
+        _ if networks.network.about().takes.picture.is_some() => {
+            "a session cannot run an upsampler: there is no small picture to give it".into()
+        }
+        _ if networks.guide.is_some() => {
+            "a session is not guided by a gradient (`guide`): its class may change at any step".into()
+        }
         _ if kind == SamplerKind::DdimReverse => {
             format!("{kind} begins with a picture, and a session with noise: use `Sampler::sample_from`")
         }
@@ -121,14 +209,26 @@ pub(super) fn check_rows(mixed: usize, beside: usize, most: usize) -> Result<()>
 
 /// Refuses guiders that this network cannot follow; else the rows that they evaluate beside a picture's own.
 pub(super) fn check_guiders(
-    config: &UNetConfig,
     conditions: &Conditions,
     networks: &Networks<'_>,
     guiders: &Guiders,
 ) -> Result<Vec<u32>> {
     let refuse = |what: String| Err(Error::Config(what));
-    if guiders.annealing().is_some() && config.num_classes.is_none() {
-        return refuse("annealing changes the condition's embedding, and this network has no classes".into());
+    let about = networks.network.about();
+    let takes = &about.takes;
+    match takes.class.filter(|_| guiders.annealing().is_some()) {
+        None if guiders.annealing().is_some() => {
+            return refuse(
+                "annealing changes the condition's embedding, and this network has no classes".into(),
+            );
+        }
+        Some(class) if !class.anneals => {
+            return refuse(
+                "annealing changes the class's embedding, and this network has none that it could change (`ClassIn::anneals`)"
+                    .into(),
+            );
+        }
+        _ => {}
     }
     let mut rows = Vec::new();
     match (guiders.against(), networks.weaker) {
@@ -136,8 +236,8 @@ pub(super) fn check_guiders(
             return refuse(format!("autoguidance needs its weaker model {path} loaded"));
         }
         (Against::WeakModel(path), Some((weaker, _))) => {
-            let of = |c: &UNetConfig| (c.sample_size, c.in_channels, c.out_channels, c.num_classes);
-            if of(weaker.config()) != of(config) || weaker.config().guidance_range.is_some() {
+            let of = |about: &About| (makes(about), about.takes.class.map(|class| class.classes));
+            if of(weaker.about()) != of(about) || weaker.about().takes.guidance.is_some() {
                 return refuse(format!(
                     "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
                 ));
@@ -148,14 +248,14 @@ pub(super) fn check_guiders(
         }
         (Against::Null, _) => {
             conditions.check_null("guidance")?;
-            rows.push(config.null_label());
+            rows.push(takes.null_row());
         }
         (Against::Class(class), _) => rows.push(conditions.class(&class)?),
     }
     for (class, _) in guiders.more_conditions() {
         rows.push(conditions.class(class)?);
     }
-    for row in rows.iter().filter(|row| **row != config.null_label()) {
+    for row in rows.iter().filter(|row| **row != takes.null_row()) {
         conditions.check_class(Some(*row))?;
     }
     Ok(rows)
@@ -183,14 +283,13 @@ pub fn check_weaker(model: &Model, weaker: &Model) -> Result<()> {
 
 /// Refuses a network, a sampler or a prior that the unconditional score from classes means nothing to; else p(c).
 pub(super) fn check_from_classes(
-    config: &UNetConfig,
     conditions: &Conditions,
     prior: Option<&[f64]>,
     process: &Process,
     options: &SamplerOptions,
 ) -> Result<Vec<f64>> {
     let refuse = |what: String| Err(Error::Config(what));
-    let classes = config.num_classes.unwrap_or(0);
+    let classes = conditions.classes();
     if !(2..=MOST_CLASSES).contains(&classes) {
         return refuse(format!(
             "the unconditional score from classes takes 2 to {MOST_CLASSES} classes, an evaluation each; this network has {classes}"

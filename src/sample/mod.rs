@@ -6,10 +6,10 @@
 #[cfg(not(target_arch = "wasm32"))]
 mod batches;
 mod checks;
-mod denoiser;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
+mod network;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
@@ -25,8 +25,8 @@ mod walk;
 
 pub use crate::data::to_u8;
 pub use checks::check_weaker;
-pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
+pub(crate) use network::Network;
 pub(crate) use networks::Fixed;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]

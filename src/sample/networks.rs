@@ -2,11 +2,11 @@
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
-use crate::nn::{UNet, Weights};
+use crate::nn::{Denoiser, Weights};
 use crate::tensor::{DType, Tensor};
 
-use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
+use super::network::Network;
 use super::settled::Settled;
 use super::slots::{Slots, filled};
 use super::step::Evaluation;
@@ -15,24 +15,34 @@ use super::step::Evaluation;
 #[derive(Clone, Copy)]
 pub struct Networks<'a> {
     /// The network.
-    pub unet: &'a UNet,
+    pub network: &'a dyn Denoiser,
     /// Its weights.
     pub weights: &'a Weights,
     /// Another network for the unconditional half of guidance: one trained without classes, or a weaker one.
-    pub unconditional: Option<(&'a UNet, &'a Weights)>,
+    pub unconditional: Option<(&'a dyn Denoiser, &'a Weights)>,
     /// The weaker network that a guider leads away from; it is told the same condition.
-    pub weaker: Option<(&'a UNet, &'a Weights)>,
+    pub weaker: Option<(&'a dyn Denoiser, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
-    /// For an upsampler the small pictures, `[N, side, side, low_res_channels]` f32 in [-1, 1], and their side; to be written
+    /// For an upsampler the small pictures, `[N, side, side, C']` f32 in [-1, 1], and their side; to be written
     /// before each batch.
     pub low_res: Option<(&'a Buffer, usize)>,
 }
 
 impl<'a> Networks<'a> {
     /// A network alone.
-    pub fn of(unet: &'a UNet, weights: &'a Weights) -> Self {
-        Networks { unet, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    pub fn of(network: &'a dyn Denoiser, weights: &'a Weights) -> Self {
+        Networks { network, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    }
+
+    /// All networks with their weights, each with what it is called in messages.
+    pub(super) fn all(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'a dyn Denoiser, &'a Weights)> + use<'a> {
+        let second =
+            self.unconditional.map(|(network, weights)| ("the unconditional network", network, weights));
+        let weaker = self.weaker.map(|(network, weights)| ("the weaker network", network, weights));
+        [Some(("the network", self.network, self.weights)), second, weaker].into_iter().flatten()
     }
 }
 
@@ -55,13 +65,13 @@ impl<'a> Fixed<'a> {
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
         let (n, dtype) = (settled.options.batch, settled.options.dtype);
-        let main = Network::new(gpu, networks.unet, networks.weights, dtype)?;
+        let main = Network::new(gpu, networks.network, networks.weights, dtype)?;
         let second = match (networks.unconditional, networks.weaker) {
-            (_, Some((unet, weights))) => Some(Second::Weaker(Network::new(gpu, unet, weights, dtype)?)),
-            (Some((unet, weights)), _) if settled.options.guided => {
-                let config = unet.config();
-                let rows = config.num_classes.map(|_| labels(gpu, config.null_label(), n)).transpose()?;
-                Some(Second::Unconditional(Network::new(gpu, unet, weights, dtype)?, rows))
+            (_, Some((other, weights))) => Some(Second::Weaker(Network::new(gpu, other, weights, dtype)?)),
+            (Some((other, weights)), _) if settled.options.guided => {
+                let takes = &other.about().takes;
+                let rows = takes.class.map(|_| labels(gpu, takes.null_row(), n)).transpose()?;
+                Some(Second::Unconditional(Network::new(gpu, other, weights, dtype)?, rows))
             }
             _ => None,
         };
@@ -71,7 +81,7 @@ impl<'a> Fixed<'a> {
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
     pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
         let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
-        let main = |rows, conditions| Evaluation { of: &self.main as &dyn Denoiser, rows, conditions };
+        let main = |rows, conditions| Evaluation { of: &self.main, rows, conditions };
         let of_first = || slots.rows.clone();
         if let Some(prior) = &settled.prior {
             return Ok(vec![main(of_first(), prior.len())]);

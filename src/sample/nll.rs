@@ -10,7 +10,7 @@ use crate::diffusion::{DiscreteSchedule, LevelSource, LossRow, Process, Respacin
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::model::{Conditions, Model};
-use crate::nn::unet::Pass;
+use crate::nn::{Denoiser, Pass};
 use crate::ops::{self, Images, LossInputs, LossWeights};
 use crate::sizes::{check_batch, product};
 use crate::tensor::{Context, DType, Tensor};
@@ -114,10 +114,9 @@ impl Nll {
             conditions.check_null("a bound without classes")?;
         }
         let config = model.unet.config();
-        let (n, size, channels) = (options.batch, config.sample_size, config.in_channels);
-        check_batch(n, size, channels)?;
-        let shape = [n, size, size, channels];
-        let pixels = size * size * channels;
+        let (n, sample) = (options.batch, model.unet.about().sample);
+        check_batch(n, sample)?;
+        let (shape, pixels) = (sample.nhwc(n), sample.len());
         let images = gpu.buffer("images", (n * pixels).next_multiple_of(4) as u64)?;
         let scalars = gpu.buffer("sample scalars", (n * 16) as u64)?;
         let times = gpu.buffer("times", (n * 4) as u64)?;

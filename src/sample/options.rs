@@ -51,6 +51,24 @@ pub struct SamplerOptions {
 }
 
 impl SamplerOptions {
+    /// For a network of one's own: guided, in f32, with the process's own sampler, v = 0.3 and x̂ kept in [-1, 1].
+    pub fn new(batch: usize, steps: usize) -> Self {
+        SamplerOptions {
+            batch,
+            steps,
+            method: Method::default(),
+            variance_exponent: 0.3,
+            clip: Clip::Static,
+            guided: true,
+            guiders: Guiders::default(),
+            uncond: Uncond::Null,
+            two_pass: false,
+            dtype: DType::F32,
+            fast: false,
+            conditions: None,
+        }
+    }
+
     /// The defaults of a model, guided where the model can be.
     ///
     /// # Errors
@@ -58,18 +76,12 @@ impl SamplerOptions {
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
         let conditions = Conditions::of(config);
         Ok(SamplerOptions {
-            batch,
-            steps: config.default_steps(),
             method: config.method()?,
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
             guided: conditions.can_guide(),
-            guiders: Guiders::default(),
-            uncond: Uncond::Null,
-            two_pass: false,
-            dtype: DType::F32,
-            fast: false,
             conditions: Some(conditions),
+            ..SamplerOptions::new(batch, config.default_steps())
         })
     }
 }

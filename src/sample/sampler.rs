@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::gpu::Profile;
 use crate::gpu::{Gpu, Plan};
 use crate::model::{Conditions, Model};
-use crate::nn::{UNet, Weights};
+use crate::nn::{Denoiser, Weights};
 use crate::ops;
 
 #[cfg(not(target_arch = "wasm32"))]
@@ -62,8 +62,8 @@ impl Sampler {
         let options = SamplerOptions { conditions: Some(Conditions::of(&model.config)), ..options };
         let weights = model.weights();
         weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
-        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
-        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
+        let other = weaker.map(|weaker| (&weaker.unet as &dyn Denoiser, weaker.weights()));
+        let weaker = other.as_ref().map(|(network, weights)| (*network, weights));
         let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
         Self::with(gpu, networks, &model.config.process()?, options)
     }
@@ -74,12 +74,12 @@ impl Sampler {
     /// As [`Sampler::with`].
     pub fn new(
         gpu: &Gpu,
-        unet: &UNet,
+        network: &dyn Denoiser,
         weights: &Weights,
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
-        Self::with(gpu, Networks::of(unet, weights), process, options)
+        Self::with(gpu, Networks::of(network, weights), process, options)
     }
 
     /// Records the plans of several networks.

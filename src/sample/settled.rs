@@ -7,7 +7,8 @@ use crate::model::Conditions;
 use crate::ops;
 
 use super::checks::{
-    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_small, check_together,
+    check_from_classes, check_guiders, check_network, check_pair, check_rows, check_session, check_small,
+    check_together, check_walk,
 };
 use super::guide::Guide;
 use super::networks::Networks;
@@ -55,49 +56,53 @@ impl Settled {
     /// # Errors
     /// [`Error::Config`] for what does not go together.
     pub fn new(networks: &Networks<'_>, process: &Process, options: SamplerOptions) -> Result<Settled> {
-        let config = networks.unet.config();
+        let about = networks.network.about();
+        let takes = &about.takes;
+        networks.all().try_for_each(|(name, network, weights)| check_network(name, network, weights))?;
         check_together(networks, &options)?;
         let own = options.guiders.is_empty() && options.uncond == Uncond::Null;
         // A distilled network is told w, and its one evaluation is guided.
-        let guided = own && options.guided && config.guidance_range.is_none();
+        let guided = own && options.guided && takes.guidance.is_none();
         let options = SamplerOptions { guided, ..options };
         let small = networks.low_res.map(|(buffer, side)| (buffer.bytes(), side));
-        check_small(config, small, options.batch, guided || !own)?;
-        crate::sizes::check_batch(options.batch, config.sample_size, config.in_channels)?;
+        check_small(takes, small, options.batch, guided || !own)?;
+        crate::sizes::check_batch(options.batch, about.sample)?;
         // Options of another model say nothing of this network.
-        let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
-        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
+        let known = options.conditions.as_ref().filter(|c| c.classes() == takes.classes());
+        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(takes));
         let (mut others, mut prior) = (Vec::new(), None);
         match (&options.uncond, networks.unconditional) {
             (Uncond::FromClasses { prior: given }, _) => {
-                prior = Some(check_from_classes(config, &conditions, given.as_deref(), process, &options)?);
+                prior = Some(check_from_classes(&conditions, given.as_deref(), process, &options)?);
             }
             _ if !options.guiders.is_empty() => {
-                others = check_guiders(config, &conditions, networks, &options.guiders)?;
+                others = check_guiders(&conditions, networks, &options.guiders)?;
             }
             (_, Some((other, _))) => {
-                check_pair(config, other.config())?;
-                Conditions::of_network(other.config()).check_null("the unconditional half")?;
+                check_pair(about, other.about())?;
+                Conditions::of_network(&other.about().takes).check_null("the unconditional half")?;
             }
             _ if guided => {
-                if config.num_classes.is_none() {
+                if takes.class.is_none() {
                     conditions.check_guidance("guidance")?;
                 }
                 conditions.check_null("guidance")?;
-                others = vec![config.null_label()];
+                others = vec![takes.null_row()];
             }
             _ => {}
         }
         let walk = Walk::new(process, &options, networks.guide.is_some())?;
+        let kind = process.sampler(&options.method, options.steps);
+        networks.all().try_for_each(|(name, network, _)| check_walk(name, network.about(), &walk, kind))?;
         Ok(Settled {
             conditions,
             walk,
             mixed: 1,
             others,
             prior,
-            distilled: config.guidance_range,
-            has_classes: config.num_classes.is_some(),
-            null_label: config.null_label(),
+            distilled: takes.guidance,
+            has_classes: takes.class.is_some(),
+            null_label: takes.null_row(),
             elsewhere: networks.unconditional.is_some() || options.guiders.against() != Against::Null,
             by_gradient: networks.guide.is_some(),
             guided_classes: networks.guide.and_then(Guide::classes),
@@ -118,11 +123,16 @@ impl Settled {
         most_rows: usize,
     ) -> Result<Settled> {
         let kind = process.sampler(&options.method, options.steps);
-        check_session(kind, &options)?;
+        check_session(networks, kind, &options)?;
         let method = Method { kind: Some(kind), ..options.method };
         let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
         check_rows(mixed, settled.others.len(), most_rows)?;
         Ok(Settled { mixed, ..settled })
+    }
+
+    /// The row of "no class".
+    pub fn null_label(&self) -> u32 {
+        self.null_label
     }
 
     /// What becomes of the evaluations.

@@ -66,8 +66,8 @@ impl Slots {
     /// # Errors
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'_>, settled: &Settled) -> Result<Slots> {
-        let (config, n, walk) = (networks.unet.config(), settled.options.batch, &settled.walk);
-        let shape = [n, config.sample_size, config.sample_size, config.in_channels];
+        let (about, n, walk) = (networks.network.about(), settled.options.batch, &settled.walk);
+        let shape = about.sample.nhwc(n);
         let some = |label: &str, shape: &[usize], dtype, is: bool| {
             is.then(|| empty(gpu, label, shape, dtype)).transpose()
         };
@@ -84,11 +84,12 @@ impl Slots {
         let by_class = networks.guide.is_some() || settled.prior.is_some();
         let small = networks
             .low_res
-            .map(|(buffer, side)| over(buffer, &[n, side, side, config.low_res_channels], DType::F32));
+            .zip(about.takes.picture)
+            .map(|((buffer, side), picture)| over(buffer, &[n, side, side, picture.channels], DType::F32));
         let posterior = settled.prior.as_ref().map(|prior| Posterior::new(gpu, n, prior.len(), walk));
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,
-            rows: some("labels", &[conditions * n], DType::U32, config.num_classes.is_some())?,
+            rows: some("labels", &[conditions * n], DType::U32, about.takes.class.is_some())?,
             wanted: some("classes wanted", &[n], DType::U32, by_class)?,
             told: some("guidance weights", &[n], DType::F32, settled.distilled.is_some())?,
             small,

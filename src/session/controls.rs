@@ -4,7 +4,7 @@
 use crate::diffusion::guiders::{Guiders, moments};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
-use crate::nn::UNetConfig;
+use crate::nn::About;
 use crate::ops::{self, GUIDER_ROW};
 use crate::sample::slots::empty;
 use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, has_momentum};
@@ -71,8 +71,8 @@ impl Controls {
 
     /// The slots of a step, most of them sections of the buffer, and where it leaves x̃. Rows of the tables behind those of a
     /// request are left from earlier ones.
-    pub fn slots(&self, gpu: &Gpu, config: &UNetConfig, settled: &Settled) -> Result<(Slots, Tensor)> {
-        let shape = [1, config.sample_size, config.sample_size, config.in_channels];
+    pub fn slots(&self, gpu: &Gpu, about: &About, settled: &Settled) -> Result<(Slots, Tensor)> {
+        let shape = about.sample.nhwc(1);
         let (z, picture) = (
             empty(gpu, "session z", &shape, DType::F32)?,
             empty(gpu, "session picture", &shape, DType::F32)?,
@@ -100,7 +100,7 @@ impl Controls {
                 .walk
                 .has_rows_of_first()
                 .then(|| table(self.moves_of_first, ROW, DType::U32)),
-            rows: config.num_classes.map(|_| self.section(ROWS, &[rows], DType::U32)),
+            rows: about.takes.class.map(|_| self.section(ROWS, &[rows], DType::U32)),
             wanted: None,
             told: settled.distilled.map(|_| weight),
             small: None,

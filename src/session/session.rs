@@ -3,7 +3,8 @@
 use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::{Model, ModelConfig};
+use crate::model::Model;
+use crate::nn::Denoiser;
 use crate::ops::GUIDER_ROW;
 use crate::sample::{Combine, Networks, SamplerOptions, Settled, Walk, check_weaker};
 
@@ -18,7 +19,6 @@ use super::slices::Pace;
 /// picture that is to form beside others.
 pub struct Session {
     gpu: Gpu,
-    config: ModelConfig,
     process: Process,
     settled: Settled,
     options: SessionOptions,
@@ -87,10 +87,29 @@ impl Session {
             let what = "load it on Gpu::from_device(&device, &queue)";
             return refuse(format!("the model lies on another device than the session's: {what}"));
         }
-        let config = model.config.clone();
-        if config.unet.low_res_channels != 0 {
-            return refuse("a session cannot run an upsampler: there is no small picture to give it".into());
-        }
+        let weights = model.weights();
+        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
+        let other = weaker.map(|weaker| (&weaker.unet as &dyn Denoiser, weaker.weights()));
+        let weaker = other.as_ref().map(|(network, weights)| (*network, weights));
+        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
+        let own = SamplerOptions::of(&model.config, 1)?;
+        Session::with(model.gpu(), networks, model.config.process()?, own, options)
+    }
+
+    /// Records the plans of networks of one's own, which walk `process`; what `options` leave open is as `own` has it: steps, v,
+    /// sampler, clip, and what the network may be told. `gpu` is the host's device, where their weights lie.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what a session cannot run (an upsampler, guidance by a gradient), or options that make no sense or
+    /// do not go together; whatever the device objects to.
+    pub fn with(
+        gpu: &Gpu,
+        networks: Networks<'_>,
+        process: impl Into<Process>,
+        own: SamplerOptions,
+        options: SessionOptions,
+    ) -> Result<Session> {
+        let refuse = |what: String| Err(Error::Config(what));
         if let Some(budget) = options.budget_ms.filter(|budget| !(*budget > 0.0 && budget.is_finite())) {
             return refuse(format!("a budget of {budget} ms a call: it must be above 0"));
         }
@@ -101,43 +120,28 @@ impl Session {
                 MOST_ROWS - 1
             ));
         }
-        let weights = model.weights();
-        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
-        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
-        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
-        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
-        let process = config.process()?;
-        let settled = settled(&networks, &config, &process, &options)?;
+        let process = process.into();
+        let asked = SamplerOptions {
+            method: options.method.clone().unwrap_or(own.method),
+            guiders: options.guiders.clone(),
+            clip: options.clip.unwrap_or(own.clip),
+            dtype: options.dtype,
+            ..own
+        };
+        let settled = Settled::of_session(&networks, &process, asked, mixed, MOST_ROWS)?;
 
-        let gpu = model.gpu().with_own_pool();
+        let gpu = gpu.with_own_pool();
         let controls = Controls::new(&gpu, &settled, most)?;
         let program = Program::new(&gpu, &networks, &settled, &controls)?;
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
         let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new() };
-        Ok(Session {
-            gpu,
-            config,
-            process,
-            settled,
-            options,
-            controls,
-            program,
-            painter,
-            pace,
-            wanted,
-            run: None,
-        })
+        Ok(Session { gpu, process, settled, options, controls, program, painter, pace, wanted, run: None })
     }
 
     /// What it was made for.
     pub fn options(&self) -> &SessionOptions {
         &self.options
-    }
-
-    /// The model's configuration: its classes, its picture size.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
     }
 
     /// Begins a picture, in place of the one under way. The next [`step`](Session::step) records its first work.
@@ -146,12 +150,12 @@ impl Session {
     /// [`Error::Config`] for a class the model has not, guidance of a model that has no unconditional half, no steps or
     /// more than [`SessionOptions::max_steps`], or v outside [0, 1]; then the picture under way goes on.
     pub fn start(&mut self, request: &Request) -> Result<()> {
-        let steps = request.steps.unwrap_or(self.config.default_steps());
+        let steps = request.steps.unwrap_or(self.settled.options.steps);
         let most = self.options.max_steps;
         if steps > most {
             return Err(Error::Config(format!("{steps} steps in a session for {most} (max_steps)")));
         }
-        let v = request.variance_exponent.unwrap_or(self.config.sampling.variance_exponent);
+        let v = request.variance_exponent.unwrap_or(self.settled.options.variance_exponent);
         let options = SamplerOptions { steps, variance_exponent: v, ..self.settled.options.clone() };
         let walk = Walk::new(&self.process, &options, false)?;
         if walk.len() > most {
@@ -246,7 +250,7 @@ impl Session {
 
     /// The numbers of what is wanted in the step of a run that begins, and whether it takes all evaluations.
     fn told(&self, run: &Run) -> Result<(Told, bool)> {
-        let (settled, null_label) = (&self.settled, self.config.unet.null_label());
+        let (settled, null_label) = (&self.settled, self.settled.null_label());
         let guidance = self.guidance(&self.wanted)?;
         let plain = matches!(settled.combine(), Combine::InStep);
         let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
@@ -385,22 +389,4 @@ impl Session {
         };
         PictureLater::record(&self.gpu, encoder, buffer, self.program.shape)
     }
-}
-
-/// What a session's options come to.
-fn settled(
-    networks: &Networks<'_>,
-    config: &ModelConfig,
-    process: &Process,
-    options: &SessionOptions,
-) -> Result<Settled> {
-    let own = SamplerOptions::of(config, 1)?;
-    let asked = SamplerOptions {
-        method: options.method.clone().unwrap_or(own.method),
-        guiders: options.guiders.clone(),
-        clip: options.clip.unwrap_or(own.clip),
-        dtype: options.dtype,
-        ..own
-    };
-    Settled::of_session(networks, process, asked, options.mixed_classes, MOST_ROWS)
 }

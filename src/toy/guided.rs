@@ -10,7 +10,8 @@ use crate::sample::{Combine, Evaluation, Slots, StepRecorder, Walk, Which, has_m
 use crate::sizes::MOST_BATCH;
 use crate::tensor::DType;
 
-use super::sampler::{ToyDenoiser, ToyModel, ToySamplerOptions};
+use super::denoiser::ClosedForm;
+use super::sampler::ToySamplerOptions;
 
 /// Points 0 to `options.batch` under `guiders`, the same as those of
 /// [`simulate_guided`](crate::diffusion::toy::simulate_guided) up to rounding; `on_step` may stop it with an error.
@@ -60,9 +61,8 @@ pub fn sample_guided(
         .collect();
     slots::write(gpu, &slots.seeds, bytemuck::cast_slice(&halves))?;
 
-    let [strong, weaker] = [STANDARD_DEVIATION, WEAK_DEVIATION]
-        .map(|deviation| ToyDenoiser::new(gpu, ToyModel::Exact, deviation));
-    let (strong, weaker) = (strong?, weaker?);
+    let forms = [STANDARD_DEVIATION, WEAK_DEVIATION].map(ClosedForm::new);
+    let (strong, weaker) = (forms[0].network(gpu)?, forms[1].network(gpu)?);
     let mut evaluations = vec![Evaluation { of: &strong, rows: Some(labels.clone()), conditions }];
     if weak {
         evaluations.push(Evaluation { of: &weaker, rows: Some(labels), conditions: 1 });

@@ -12,7 +12,7 @@ use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{ContinuousSchedule, TrainDraws};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Readback};
-use crate::nn::{Arena, Mlp, MlpConfig};
+use crate::nn::{Arena, Mlp, MlpConfig, Weights};
 use crate::ops::{self, AdamW, Controls, OptimizerArena, OptimizerState};
 use crate::random::{Stream, normal, words};
 use crate::sizes::MOST_BATCH;
@@ -72,16 +72,9 @@ impl ToyNetwork {
         &self.mlp
     }
 
-    /// v at `points` `[N, 2]`, `times` `[N]` or `[1]` f32, `labels` `[N]` u32.
-    pub fn velocity(
-        &self,
-        cx: &mut Context,
-        points: &Tensor,
-        times: &Tensor,
-        labels: &Tensor,
-    ) -> Result<Tensor> {
-        let weights = self.average.weights(self.mlp.parameters(), 0);
-        self.mlp.forward(cx, &weights, points, times, labels)
+    /// The average of its weights, as it is and will become with further steps.
+    pub fn weights(&self) -> Weights {
+        self.average.weights(self.mlp.parameters(), 0)
     }
 }
 

@@ -12,8 +12,7 @@ use crate::data::Batch;
 use crate::diffusion::{ContinuousSchedule, LossRow};
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Profile, Readback};
-use crate::nn::UNet;
-use crate::nn::unet::{Dropout, Pass};
+use crate::nn::{Dropout, Pass, Told, UNet};
 use crate::ops::{self, AdamW, Controls, Images, LossInputs, OptimizerArena, OptimizerState};
 use crate::sizes;
 use crate::tensor::{Context, DType, Tensor};
@@ -91,6 +90,7 @@ impl TrainStep {
         state: &TrainState,
     ) -> Result<TrainStep> {
         let network = network.into();
+        network.check(&options.unet)?;
         let inputs = HostBuffers::new(gpu, network, options)?;
         let hyper = gpu.buffer("learning rate, weight decay, clip", 16)?;
         let mut cx = Context::with_tape(gpu);
@@ -330,8 +330,8 @@ fn record_gradients(
     let labels = options.unet.num_classes.map(|_| Tensor::over(&inputs.labels, &[n], DType::U32));
     let dropout = Dropout { seed: options.seed, image_index };
     let pass = Pass { dtype, dropout: Some(&dropout) };
-    let unet = match network {
-        Trained::UNet(unet) => unet,
+    let denoiser = match network {
+        Trained::Denoiser(denoiser) => denoiser,
         Trained::Student(student, teacher) => {
             let Some(lessons) = &inputs.lessons else {
                 return Err(Error::Config("a student's options must say what it is taught".into()));
@@ -355,17 +355,18 @@ fn record_gradients(
         }
     };
     // An upsampler sees the same picture small: the mean over each of its pixels' areas.
-    let input = match options.upsample_from {
-        None => z.clone(),
+    let small = match options.upsample_from {
+        None => None,
         Some(small) => {
             let mut low = ops::pixels(cx, &bytes, shape)?;
             while low.shape()[1] > small {
                 low = ops::average_pool2(cx, &low)?;
             }
-            unet.with_low_res(cx, &z, &low)?
+            Some(low)
         }
     };
-    let predicted = unet.forward(cx, &weights, &input, &times, labels.as_ref(), &pass)?;
+    let told = Told { class: labels.as_ref(), picture: small.as_ref(), ..Told::default() };
+    let predicted = denoiser.record(cx, &weights, &z, &times, told, &pass)?;
     let (loss, per_sample) = match &inputs.rows {
         None => ops::mse_per_sample(cx, &predicted, &eps, 1.0 / options.batch as f32)?,
         Some(rows) => {

@@ -13,7 +13,7 @@ use house::{House, Imports, Node};
 
 /// The rooms from the ground up; those of one line stand beside each other and may import each other.
 const ROOMS: &[&[&str]] = &[
-    &["error", "sizes"],
+    &["error", "shape", "sizes"],
     &["random"],
     &["gpu"],
     &["tensor"],

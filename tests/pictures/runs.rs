@@ -4,6 +4,7 @@
 use freeguide::Result;
 use freeguide::diffusion::{Guidance, Method, SamplerKind};
 use freeguide::model::Model;
+use freeguide::nn::Denoiser;
 use freeguide::sample::{ClassifierGuide, Guide, Networks, Request, Run, Sampler, SamplerOptions, Uncond};
 
 use super::models;
@@ -77,7 +78,7 @@ pub struct Beside<'a> {
 /// A network with others beside it.
 pub fn beside(model: &Model, beside: &Beside<'_>, options: SamplerOptions, weight: f64) -> Result<Drawn> {
     let weights = model.weights();
-    let unconditional = beside.unconditional.map(|model| (&model.unet, model.weights()));
+    let unconditional = beside.unconditional.map(|model| (&model.unet as &dyn Denoiser, model.weights()));
     let classifier = beside.classifier.map(|scale| (models::classifier(), scale));
     let classifier = classifier.as_ref().map(|((network, weights), scale)| ClassifierGuide {
         network,
@@ -85,7 +86,7 @@ pub fn beside(model: &Model, beside: &Beside<'_>, options: SamplerOptions, weigh
         scale: *scale,
     });
     let networks = Networks {
-        unconditional: unconditional.as_ref().map(|(unet, weights)| (*unet, weights)),
+        unconditional: unconditional.as_ref().map(|(network, weights)| (*network, weights)),
         guide: beside.guide.or(classifier.as_ref().map(|guide| guide as &dyn Guide)),
         ..Networks::of(&model.unet, &weights)
     };

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, brief};
+use crate::nn::takes::{ClassIn, NullClass, PictureIn, Takes};
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,19 +36,6 @@ pub enum QkvLayout {
     New,
     /// `[head][q,k,v][d]`: most published files.
     Legacy,
-}
-
-/// What the class that stands for "no condition" is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NullClass {
-    /// A learned row behind those of the classes.
-    #[default]
-    Learned,
-    /// The zero vector.
-    Zero,
-    /// There is none: the network was trained with its class always given.
-    Absent,
 }
 
 /// The architecture of a UNet, as `config.json` holds it.
@@ -130,6 +118,18 @@ impl UNetConfig {
     pub fn embedding_rows(&self) -> Option<usize> {
         let classes = self.num_classes?;
         Some(if self.null_class == NullClass::Learned { classes + 1 } else { classes })
+    }
+
+    /// What such a network takes of a condition.
+    pub fn takes(&self) -> Takes {
+        let null = self.null_class;
+        let small = Some(self.low_res_channels).filter(|channels| *channels > 0);
+        Takes {
+            class: self.num_classes.map(|classes| ClassIn { classes, null, anneals: true }),
+            picture: small.map(|channels| PictureIn { channels }),
+            guidance: self.guidance_range,
+            moves: false,
+        }
     }
 
     /// The label that stands for "no condition": past the classes.

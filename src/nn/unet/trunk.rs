@@ -10,7 +10,7 @@ use crate::tensor::{Context, Tensor};
 
 use super::blocks::{Block, ResBlock, Scale};
 use super::config::{QkvLayout, Resample, UNetConfig};
-use super::told::Told;
+use super::late::Late;
 
 /// Declares blocks, and counts those that have dropout.
 pub(super) struct Builder<'a> {
@@ -116,7 +116,7 @@ impl Trunk {
         cx: &mut Context,
         weights: &Weights,
         z: &Tensor,
-        told: &Told,
+        told: &Late,
         shares: &mut impl Iterator<Item = Tensor>,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
@@ -142,7 +142,7 @@ impl Trunk {
 pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Result<()> {
     let [n, h, w, c] = z.nhwc("unet")?;
     let halved = 1 << (config.channel_mult.len() - 1);
-    let want = config.in_channels + config.low_res_channels;
+    let want = config.in_channels;
     if c != want || h % halved != 0 || w % halved != 0 {
         let levels = config.channel_mult.len();
         let what = format!("input {:?} does not fit {want} channels and {levels} levels", z.shape());
