@@ -137,7 +137,8 @@ impl App {
         };
         let guidance = Guidance::from_weight(if config.can_guide() { options.weight } else { 0.0 })?;
         let steps = Some(options.steps.unwrap_or(config.sampling.steps));
-        let request = Request { class, guidance, seed: options.seed, steps, ..Request::default() };
+        let request =
+            Request { condition: class.into(), guidance, seed: options.seed, steps, ..Request::default() };
         let side = config.unet.sample_size as u32;
         let mut app = App {
             kernels: format!("{}, {} kernels", capabilities.name, capabilities.rung),
@@ -266,7 +267,7 @@ impl App {
     fn classes(&mut self, ui: &mut egui::Ui) {
         ui.label("class");
         let names = &self.config.class_names;
-        let class = &mut self.request.class;
+        let class = &mut self.request.condition.class;
         egui::ScrollArea::vertical().max_height(180.0).show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
                 for (label, name) in (0..).zip(names) {
@@ -287,7 +288,7 @@ impl App {
         if anew || !self.under_way() {
             return self.start();
         }
-        let told = self.session.set_class(self.request.class);
+        let told = self.session.set_class(self.request.condition.class);
         let told = told.and_then(|()| self.session.set_guidance(self.request.guidance));
         self.error = told.err().map(|error| error.to_string());
     }

@@ -72,7 +72,8 @@ fn main() -> Result<()> {
     let guiders = "interval(lo=-4,hi=6)+rescale(0.5)".parse()?;
     let how = SamplerOptions { guiders, ..SamplerOptions::new(40, 48) };
     let sampler = Sampler::new(&gpu, &network, &weights, &ContinuousSchedule::default(), how)?;
-    let requests: Vec<Request> = (0..40).map(|i| Request { class: Some(i / 4), seed: i.into() }).collect();
+    let requests: Vec<Request> =
+        (0..40).map(|i| Request { condition: Some(i / 4).into(), seed: i.into() }).collect();
     let images = sampler.sample(&requests, Guidance::from_weight(1.5)?, || Ok(()))?;
     let rows: Vec<_> = images.chunks(8).map(<[_]>::to_vec).collect();
     write_png("own_network.png", &grid(&rows, 2, 4, &[], &[])?, &[])

@@ -171,7 +171,7 @@ fn agreement(gpu: &Gpu, judge: &ClassifierModel, images: &[Image], wanted: &[Req
     let mut cx = Context::new(gpu);
     let x = cx.constant_f32("pictures", &[n, h, w, 1], &values).unwrap();
     let times = cx.constant_f32("times", &[n], &vec![0.0; n]).unwrap();
-    let labels: Vec<u32> = wanted.iter().map(|request| request.class.unwrap()).collect();
+    let labels: Vec<u32> = wanted.iter().map(|request| request.condition.class.unwrap()).collect();
     let labels = cx.constant_u32("labels", &[n], &labels).unwrap();
     let weights = judge.weights();
     let logits = judge.network.forward(&mut cx, &weights, &x, &times, &Pass::inference(DType::F32)).unwrap();

@@ -100,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     // Class-major: all seeds of the first class, then of the next.
     let mut requests: Vec<Request> = classes
         .iter()
-        .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
+        .flat_map(|class| seeds.iter().map(|seed| Request { condition: (*class).into(), seed: *seed }))
         .collect();
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };
@@ -227,7 +227,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let images = make(batch)?;
                 let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
                 let labels: Vec<u32> =
-                    batch.iter().map(|r| r.class.unwrap_or(config.unet.null_label())).collect();
+                    batch.iter().map(|r| r.condition.class.unwrap_or(config.unet.null_label())).collect();
                 writer.push(&bytes, config.unet.in_channels, &labels)?;
             }
             writer.finish()?;
@@ -236,7 +236,7 @@ pub fn run(args: &Args) -> Result<()> {
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
-                    let own = of_one(&parameters, request.seed, &class_text(config, request.class));
+                    let own = of_one(&parameters, request.seed, &class_text(config, request.condition.class));
                     pictures::save(&args.out.join(names.file(request)), image, &own)?;
                 }
             }

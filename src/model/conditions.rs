@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::nn::{NullClass, Takes};
 
 use super::architecture::Kind;
+use super::condition::Condition;
 use super::config::{ModelConfig, class_called};
 use super::imagenet;
 
@@ -26,6 +27,8 @@ enum Null {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     classes: usize,
+    /// Numbers of the vector; 0 of a network without.
+    vector: usize,
     null: Null,
     /// Labels whose rows no training reached, rising.
     untrained: Vec<u32>,
@@ -52,15 +55,20 @@ impl Conditions {
             Some(class) if class.null == NullClass::Absent => Null::Absent,
             _ => Null::Trained,
         };
-        let classes = takes.classes();
+        let (classes, vector) = (takes.classes(), takes.vector_width());
         let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
-        Conditions { classes, null, untrained: Vec::new(), names, told_weight }
+        Conditions { classes, vector, null, untrained: Vec::new(), names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// How many numbers the vector has; 0 of a network without.
+    pub fn vector_width(&self) -> usize {
+        self.vector
     }
 
     /// The label of a class that is called so; see [`ModelConfig::class`].
@@ -71,9 +79,9 @@ impl Conditions {
         class_called(&self.names, wanted)
     }
 
-    /// Whether the network can guide itself: it was taught a class, and to do without.
+    /// Whether the network can guide itself: it was taught a class or a vector, and to do without.
     pub fn can_guide(&self) -> bool {
-        self.classes > self.untrained.len() && self.null == Null::Trained
+        (self.classes > self.untrained.len() || self.vector > 0) && self.null == Null::Trained
     }
 
     /// Refuses a class that is not there or was never trained; for `None`, a null class of that kind.
@@ -107,6 +115,44 @@ impl Conditions {
             "{what} needs the null class, and {why}. Ways on: a class and `w` 0 (`guidance-scale` 1); `uncond-model`, a second \
              model that draws without classes; `uncond from-classes`; a training with label dropout (`p-uncond` 0.1){last}"
         )))
+    }
+
+    /// Refuses pictures under these conditions and this guidance; `elsewhere` as in [`Conditions::check`].
+    ///
+    /// # Errors
+    /// As there; [`Error::Config`] for a vector that the network does not take, of another width or with a number that is none.
+    pub fn check_all<'a>(
+        &self,
+        conditions: impl IntoIterator<Item = &'a Condition>,
+        evaluations: Evaluations,
+        elsewhere: bool,
+    ) -> Result<()> {
+        let mut classes = Vec::new();
+        for Condition { class, vector } in conditions {
+            let given = self.check_vector(vector.as_deref())?;
+            // A vector alone is a condition, too: its class is "nothing" under it.
+            if class.is_some() || !given || evaluations == Evaluations::Unconditional {
+                classes.push(*class);
+            } else if self.classes > 0 {
+                self.check_null("a vector without a class")?;
+            }
+        }
+        self.check(classes, evaluations, elsewhere)
+    }
+
+    /// Refuses a vector that does not fit; else whether it says anything.
+    fn check_vector(&self, vector: Option<&[f32]>) -> Result<bool> {
+        let Some(vector) = vector else { return Ok(false) };
+        if vector.len() != self.vector {
+            return Err(Error::Config(match self.vector {
+                0 => format!("a vector of {} numbers of a model that takes none", vector.len()),
+                width => format!("a vector of {} numbers; the model takes {width}", vector.len()),
+            }));
+        }
+        if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(Error::Config(format!("the vector's number {at} is {}", vector[at])));
+        }
+        Ok(vector.iter().any(|x| *x != 0.0))
     }
 
     /// Refuses pictures of these classes under this guidance. `elsewhere` says that the unconditional half comes from
@@ -143,7 +189,7 @@ impl Conditions {
     /// # Errors
     /// As [`Conditions::check_class`]; when there are no classes.
     pub fn check_guidance(&self, what: &str) -> Result<()> {
-        if self.classes == 0 {
+        if self.classes == 0 && self.vector == 0 {
             return Err(Error::Config(format!("{what} needs classes, and the network has none")));
         }
         self.check_every_class()?;
@@ -314,7 +360,7 @@ mod tests {
     /// Four classes, null class and trained rows as given.
     fn conditions(null: Null, untrained: &[u32]) -> Conditions {
         let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
-        Conditions { classes: 4, null, untrained: untrained.to_vec(), names, told_weight: false }
+        Conditions { classes: 4, vector: 0, null, untrained: untrained.to_vec(), names, told_weight: false }
     }
 
     fn refused(result: Result<()>) -> String {

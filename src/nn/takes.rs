@@ -21,6 +21,8 @@ pub enum NullClass {
 pub struct Takes {
     /// A class of its own table.
     pub class: Option<ClassIn>,
+    /// A vector of numbers.
+    pub vector: Option<VectorIn>,
     /// A picture beside the latent: the small one that an upsampler enlarges.
     pub picture: Option<PictureIn>,
     /// Of a distilled network, which is told the guidance weight w: the least and the largest that it was trained for.
@@ -41,6 +43,13 @@ pub struct ClassIn {
     pub anneals: bool,
 }
 
+/// A vector; "nothing" is all zeros, which is what a row past its bank gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorIn {
+    /// D: its numbers.
+    pub width: usize,
+}
+
 /// A picture `[N, H', W', C']` whose whole multiple the sample's height and width are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureIn {
@@ -59,6 +68,11 @@ impl Takes {
     /// Classes; 0 where it takes none.
     pub fn classes(&self) -> usize {
         self.class.map_or(0, |class| class.classes)
+    }
+
+    /// Numbers of its vector; 0 where it takes none.
+    pub fn vector_width(&self) -> usize {
+        self.vector.map_or(0, |vector| vector.width)
     }
 
     /// The row that stands for "no class": behind the classes.

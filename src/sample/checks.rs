@@ -10,6 +10,7 @@ use crate::tensor::Tensor;
 
 use super::networks::Networks;
 use super::options::{SamplerOptions, Uncond};
+use super::other::Other;
 use super::walk::{Form, Walk};
 
 /// Classes at most from which an unconditional half is made: each is an evaluation of the network in every step.
@@ -153,6 +154,9 @@ pub(super) fn check_pair(about: &About, other: &About) -> Result<()> {
     let what = match other.takes.guidance {
         Some(_) => "the unconditional network is distilled: it has no unconditional half of its own".into(),
         None if other.takes.picture.is_some() => "the unconditional network is an upsampler".into(),
+        None if other.takes.vector.is_some() && other.takes.vector != about.takes.vector => {
+            "the unconditional network takes a vector of another width".into()
+        }
         None if makes(about) == makes(other) => return Ok(()),
         None => {
             let told = |about: &About| {
@@ -212,7 +216,7 @@ pub(super) fn check_guiders(
     conditions: &Conditions,
     networks: &Networks<'_>,
     guiders: &Guiders,
-) -> Result<Vec<u32>> {
+) -> Result<Vec<Other>> {
     let refuse = |what: String| Err(Error::Config(what));
     let about = networks.network.about();
     let takes = &about.takes;
@@ -230,35 +234,42 @@ pub(super) fn check_guiders(
         }
         _ => {}
     }
-    let mut rows = Vec::new();
+    let mut others = Vec::new();
     match (guiders.against(), networks.weaker) {
         (Against::WeakModel(path), None) => {
             return refuse(format!("autoguidance needs its weaker model {path} loaded"));
         }
         (Against::WeakModel(path), Some((weaker, _))) => {
-            let of = |about: &About| (makes(about), about.takes.class.map(|class| class.classes));
+            let of = |about: &About| (makes(about), about.takes.classes(), about.takes.vector);
             if of(weaker.about()) != of(about) || weaker.about().takes.guidance.is_some() {
                 return refuse(format!(
                     "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
                 ));
             }
         }
-        (Against::Null | Against::Class(_), _) if conditions.classes() == 0 => {
+        (Against::Null, _) if takes.class.is_none() && takes.vector.is_none() => {
             return refuse("these guiders need classes, and the network has none".into());
         }
         (Against::Null, _) => {
             conditions.check_null("guidance")?;
-            rows.push(takes.null_row());
+            others.push(Other { class: takes.null_row(), keeps_vector: false });
         }
-        (Against::Class(class), _) => rows.push(conditions.class(&class)?),
+        (Against::Class(class), _) => others.push(class_beside(conditions, &class)?),
     }
     for (class, _) in guiders.more_conditions() {
-        rows.push(conditions.class(class)?);
+        others.push(class_beside(conditions, class)?);
     }
-    for row in rows.iter().filter(|row| **row != takes.null_row()) {
-        conditions.check_class(Some(*row))?;
+    Ok(others)
+}
+
+/// A class in the place of a picture's own; its vector stays.
+fn class_beside(conditions: &Conditions, class: &str) -> Result<Other> {
+    if conditions.classes() == 0 {
+        return Err(Error::Config("these guiders need classes, and the network has none".into()));
     }
-    Ok(rows)
+    let class = conditions.class(class)?;
+    conditions.check_class(Some(class))?;
+    Ok(Other { class, keeps_vector: true })
 }
 
 /// Refuses a weaker model that is of another kind than the one it guides.

@@ -1,6 +1,7 @@
 //! Whole eight-step loops with a network against the reference, the noise being given.
 
 use super::networks::Fixed;
+use super::other::Other;
 use super::settled::Settled;
 use super::slots::{self, Slots};
 use super::step::{Combine, StepRecorder, Which};
@@ -86,7 +87,7 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     let mut settled = Settled::new(&networks, &process, options).unwrap();
     if case.guided.is_some() {
         // The network has no null class; the reference's other half is class 0.
-        settled.others = vec![0];
+        settled.others = vec![Other { class: 0, keeps_vector: true }];
     }
     let noise = slots::empty(gpu(), "noise", &[2, 16, 16, 3], DType::F32).unwrap();
     let slots = Slots { noise: Some(noise), ..Slots::new(gpu(), &networks, &settled).unwrap() };

@@ -14,6 +14,7 @@ mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
+mod other;
 mod run;
 mod sampler;
 mod settled;

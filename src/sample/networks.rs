@@ -81,31 +81,43 @@ impl<'a> Fixed<'a> {
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
     pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
         let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
-        let main = |rows, conditions| Evaluation { of: &self.main, rows, conditions };
+        // The bank's rows of the vectors of these conditions, each the pictures' own or nothing.
+        let vectors = |of: &Network<'_>, own: &[bool]| {
+            of.about().takes.vector.map(|_| vector_rows(gpu, own, n)).transpose()
+        };
+        let evaluation = |of, rows: Option<Tensor>, own: &[bool]| {
+            Ok(Evaluation { of, rows, vector_rows: vectors(of, own)?, conditions: own.len() })
+        };
         let of_first = || slots.rows.clone();
         if let Some(prior) = &settled.prior {
-            return Ok(vec![main(of_first(), prior.len())]);
+            return Ok(vec![evaluation(&self.main, of_first(), &vec![true; prior.len()])?]);
         }
+        let own = vec![true; mixed];
         if self.second.is_none() && !settled.options.two_pass {
-            return Ok(vec![main(of_first(), mixed + settled.others.len())]);
+            let others = settled.others.iter().map(|other| other.keeps_vector);
+            let all: Vec<bool> = own.into_iter().chain(others).collect();
+            return Ok(vec![evaluation(&self.main, of_first(), &all)?]);
         }
-        let mut all = vec![main(of_first(), mixed)];
+        let mut all = vec![evaluation(&self.main, of_first(), &own)?];
         match &self.second {
             None => {}
-            Some(Second::Unconditional(of, rows)) => {
-                all.push(Evaluation { of, rows: rows.clone(), conditions: 1 });
-            }
-            Some(Second::Weaker(of)) => {
-                all.push(Evaluation { of, rows: of_first(), conditions: mixed });
-            }
+            Some(Second::Unconditional(of, rows)) => all.push(evaluation(of, rows.clone(), &[false])?),
+            Some(Second::Weaker(of)) => all.push(evaluation(of, of_first(), &own)?),
         }
-        for row in &settled.others {
+        for other in &settled.others {
             // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
-            let rows = slots.rows.as_ref().map(|_| labels(gpu, *row, n)).transpose()?;
-            all.push(main(rows, 1));
+            let rows = slots.rows.as_ref().map(|_| labels(gpu, other.class, n)).transpose()?;
+            all.push(evaluation(&self.main, rows, &[other.keeps_vector])?);
         }
         Ok(all)
     }
+}
+
+/// Rows of the pictures' own vectors, and past the last one where a condition has none.
+fn vector_rows(gpu: &Gpu, own: &[bool], samples: usize) -> Result<Tensor> {
+    let of = |own: &bool| (0..samples as u32).map(if *own { |i| i } else { |_| u32::MAX });
+    let rows: Vec<u32> = own.iter().flat_map(of).collect();
+    filled(gpu, "vector rows", &[rows.len()], DType::U32, bytemuck::cast_slice(&rows))
 }
 
 /// The same row for all samples.

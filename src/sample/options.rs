@@ -2,7 +2,7 @@
 
 use crate::diffusion::{Clip, Guiders, Method};
 use crate::error::{Error, Result};
-use crate::model::{Conditions, ModelConfig};
+use crate::model::{Condition, Conditions, ModelConfig};
 use crate::tensor::DType;
 
 /// Where the unconditional half of guidance comes from.
@@ -87,10 +87,10 @@ impl SamplerOptions {
 }
 
 /// One picture to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// The class; `None` for no condition.
-    pub class: Option<u32>,
+    /// What it is to be of.
+    pub condition: Condition,
     /// The seed of its noise.
     pub seed: u64,
 }
@@ -102,8 +102,8 @@ impl Request {
         if requests.len() > n {
             return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
         }
-        let filler = requests.first().copied().unwrap_or(Request { class: None, seed: 0 });
-        Ok((0..n).map(|i| requests.get(i).copied().unwrap_or(filler)).collect())
+        let filler = requests.first().cloned().unwrap_or_default();
+        Ok((0..n).map(|i| requests.get(i).unwrap_or(&filler).clone()).collect())
     }
 
     /// The seed as kernels take it: low, high.

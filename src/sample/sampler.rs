@@ -147,7 +147,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the
     /// sampler was recorded for one, guiders give a weight that is no number, or a class or the null class is asked for that
-    /// the network was not taught.
+    /// the network was not taught, or a vector that does not fit it.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<Run<'_>> {
         let n = self.settled.options.batch;
         let all = Request::fill(requests, n)?;
@@ -157,6 +157,9 @@ impl Sampler {
         if let Some(rows) = &slots.rows {
             write(rows, bytemuck::cast_slice(&written.rows))?;
         }
+        if let Some(vectors) = &slots.vectors {
+            write(vectors, bytemuck::cast_slice(&written.vectors))?;
+        }
         if let Some(told) = &slots.told {
             write(told, bytemuck::cast_slice(&vec![written.told; n]))?;
         }
@@ -165,7 +168,8 @@ impl Sampler {
         }
         if let Some(wanted) = &slots.wanted {
             // Past the last class, one takes the unconditional prediction for both halves.
-            let classes: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
+            let classes: Vec<u32> =
+                all.iter().map(|request| request.condition.class.unwrap_or(u32::MAX)).collect();
             write(wanted, bytemuck::cast_slice(&classes))?;
         }
         if let (Some(posterior), Some(prior)) = (&slots.posterior, &self.settled.prior) {

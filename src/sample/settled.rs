@@ -3,7 +3,7 @@
 use crate::diffusion::guiders::{Against, moments};
 use crate::diffusion::{Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
-use crate::model::Conditions;
+use crate::model::{Condition, Conditions};
 use crate::ops;
 
 use super::checks::{
@@ -13,6 +13,7 @@ use super::checks::{
 use super::guide::Guide;
 use super::networks::Networks;
 use super::options::{Request, SamplerOptions, Uncond};
+use super::other::Other;
 use super::step::Combine;
 use super::walk::Walk;
 
@@ -23,8 +24,8 @@ pub(crate) struct Settled {
     pub walk: Walk,
     /// Conditions that become one, the first of an evaluation.
     pub mixed: usize,
-    /// The network's own rows that are evaluated beside each picture's class: "nothing", or what guiders name.
-    pub others: Vec<u32>,
+    /// What is evaluated beside each picture's own condition: "nothing", or what guiders name.
+    pub others: Vec<Other>,
     /// p(c) where the unconditional half comes from the classes.
     pub prior: Option<Vec<f64>>,
     /// The weights that a distilled network was trained for.
@@ -42,6 +43,8 @@ pub(crate) struct Settled {
 pub(crate) struct Written {
     /// `[K·N]`: rows of the class table.
     pub rows: Vec<u32>,
+    /// `[N, D]`: the pictures' vectors.
+    pub vectors: Vec<f32>,
     /// w as the step's kernel reads it, where nothing on the device says it.
     pub weight: f32,
     /// w as distilled networks are told it.
@@ -68,7 +71,9 @@ impl Settled {
         check_small(takes, small, options.batch, guided || !own)?;
         crate::sizes::check_batch(options.batch, about.sample)?;
         // Options of another model say nothing of this network.
-        let known = options.conditions.as_ref().filter(|c| c.classes() == takes.classes());
+        let known = options.conditions.as_ref();
+        let known =
+            known.filter(|c| (c.classes(), c.vector_width()) == (takes.classes(), takes.vector_width()));
         let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(takes));
         let (mut others, mut prior) = (Vec::new(), None);
         match (&options.uncond, networks.unconditional) {
@@ -83,11 +88,11 @@ impl Settled {
                 Conditions::of_network(&other.about().takes).check_null("the unconditional half")?;
             }
             _ if guided => {
-                if takes.class.is_none() {
+                if takes.class.is_none() && takes.vector.is_none() {
                     conditions.check_guidance("guidance")?;
                 }
                 conditions.check_null("guidance")?;
-                others = vec![takes.null_row()];
+                others = vec![Other { class: takes.null_row(), keeps_vector: false }];
             }
             _ => {}
         }
@@ -150,14 +155,14 @@ impl Settled {
     /// # Errors
     /// [`Error::Config`] with the reason.
     pub fn written(&self, requests: &[Request], all: &[Request], guidance: Guidance) -> Result<Written> {
-        self.check_classes(requests.iter().map(|request| request.class), guidance)?;
+        self.check_conditions(requests.iter().map(|request| &request.condition), guidance)?;
         let plain = matches!(self.combine(), Combine::InStep);
         let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
-        let row = |request: &Request| match request.class {
+        let row = |request: &Request| match request.condition.class {
             Some(class) if !unconditional => class,
             _ => self.null_label,
         };
-        let others = self.others.iter().flat_map(|row| std::iter::repeat_n(*row, all.len()));
+        let others = self.others.iter().flat_map(|other| std::iter::repeat_n(other.class, all.len()));
         let rows = match &self.prior {
             None => all.iter().map(row).chain(others).collect(),
             // Class by class.
@@ -167,20 +172,28 @@ impl Settled {
         };
         let (needs_all, guiders) = self.of_guiders(&self.walk, guidance)?;
         let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
-        Ok(Written { rows, weight, told, guiders, needs_all })
+        let vectors = all.iter().flat_map(|request| self.vector(&request.condition, unconditional));
+        Ok(Written { rows, vectors: vectors.collect(), weight, told, guiders, needs_all })
     }
 
-    /// Refuses classes that the network, or what guides it, was not taught, under this guidance.
+    /// A condition's vector as the bank holds it: zeros where there is none, or nothing is to be told.
+    pub fn vector(&self, condition: &Condition, unconditional: bool) -> Vec<f32> {
+        let given = condition.vector.clone().filter(|_| !unconditional);
+        given.unwrap_or_else(|| vec![0.0; self.conditions.vector_width()])
+    }
+
+    /// Refuses conditions that the network, or what guides it, was not taught, under this guidance.
     ///
     /// # Errors
     /// [`Error::Config`] with the reason.
-    pub fn check_classes(
+    pub fn check_conditions<'a>(
         &self,
-        classes: impl Iterator<Item = Option<u32>> + Clone,
+        conditions: impl Iterator<Item = &'a Condition> + Clone,
         guidance: Guidance,
     ) -> Result<()> {
+        let mut classes = conditions.clone().map(|condition| condition.class);
         if let Some(known) = self.guided_classes
-            && let Some(class) = classes.clone().flatten().find(|class| *class as usize >= known)
+            && let Some(class) = classes.by_ref().flatten().find(|class| *class as usize >= known)
         {
             return Err(Error::Config(format!(
                 "there is no class {class}; the classifier knows 0 to {}",
@@ -192,11 +205,11 @@ impl Settled {
             _ if !self.has_classes && self.by_gradient => Ok(()),
             // The unconditional half is that of all classes: no null class is asked for.
             Combine::Posterior => {
-                let mut named = classes.flatten();
-                named.try_for_each(|class| self.conditions.check_class(Some(class)))
+                let named = conditions.filter(|condition| condition.class.is_some());
+                self.conditions.check_all(named, Evaluations::Conditional, true)
             }
-            Combine::Guiders(_) => self.conditions.check(classes, Evaluations::Both, self.elsewhere),
-            Combine::InStep => self.conditions.check(classes, guidance.evaluations(), self.elsewhere),
+            Combine::Guiders(_) => self.conditions.check_all(conditions, Evaluations::Both, self.elsewhere),
+            Combine::InStep => self.conditions.check_all(conditions, guidance.evaluations(), self.elsewhere),
         }
     }
 

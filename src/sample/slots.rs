@@ -28,6 +28,8 @@ pub(crate) struct Slots {
     pub moves_of_first: Option<Tensor>,
     /// `[K·N]` u32 where there are classes: rows of the network's own table, the first condition of all latents first.
     pub rows: Option<Tensor>,
+    /// `[N, D]` f32: the pictures' vectors, a bank.
+    pub vectors: Option<Tensor>,
     /// `[N]` u32: the classes asked for; past the last where there is none.
     pub wanted: Option<Tensor>,
     /// `[N]` f32: the weight that distilled networks are told.
@@ -90,6 +92,12 @@ impl Slots {
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,
             rows: some("labels", &[conditions * n], DType::U32, about.takes.class.is_some())?,
+            vectors: some(
+                "vectors",
+                &[n, about.takes.vector_width()],
+                DType::F32,
+                about.takes.vector.is_some(),
+            )?,
             wanted: some("classes wanted", &[n], DType::U32, by_class)?,
             told: some("guidance weights", &[n], DType::F32, settled.distilled.is_some())?,
             small,
@@ -116,6 +124,7 @@ impl Slots {
             moves: table(gpu, walk, Which::All)?,
             moves_of_first: None,
             rows: None,
+            vectors: None,
             wanted: None,
             told: None,
             small: None,

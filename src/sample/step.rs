@@ -6,7 +6,7 @@
 use crate::diffusion::{Clip, Guiders};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Plan};
-use crate::nn::{Moves, Told};
+use crate::nn::{Bank, Moves, Told};
 use crate::ops::{self, AnnealCondition, Guided, GuidedStep, Observed, SamplerStep, StepNoise};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
@@ -21,6 +21,8 @@ pub(crate) struct Evaluation<'a> {
     pub of: &'a Network<'a>,
     /// `[K·N]` u32 where there are classes.
     pub rows: Option<Tensor>,
+    /// `[K·N]` u32 where there are vectors: rows of the slot `vectors`.
+    pub vector_rows: Option<Tensor>,
     /// K: the conditions that it evaluates together.
     pub conditions: usize,
 }
@@ -131,7 +133,15 @@ impl StepRecorder<'_> {
         for evaluation in evaluations {
             let conditions = if which == Which::First { self.mixed } else { evaluation.conditions };
             let rows = evaluation.rows.as_ref().map(|rows| first(rows, conditions * samples));
-            let told = Told { conditions, class: rows.as_ref(), ..self.told(evaluation.of, which) };
+            let vector_rows = evaluation.vector_rows.as_ref();
+            let vector_rows = vector_rows.map(|rows| first(rows, conditions * samples));
+            let vector = vector_rows.as_ref().zip(self.slots.vectors.as_ref());
+            let told = Told {
+                conditions,
+                class: rows.as_ref(),
+                vector: vector.map(|(rows, values)| Bank { rows, values }),
+                ..self.told(evaluation.of, which)
+            };
             let mut one = evaluation.of.record(cx, z, &times, told)?;
             if self.mixed > 1 && conditions >= self.mixed {
                 one = ops::mix_conditions(cx, &one, slot(&self.slots.mix, "mix")?, samples)?;

@@ -3,7 +3,7 @@
 use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::Model;
+use crate::model::{Condition, Model};
 use crate::nn::Denoiser;
 use crate::ops::GUIDER_ROW;
 use crate::sample::{Combine, Networks, SamplerOptions, Settled, Walk, check_weaker};
@@ -35,8 +35,9 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     guidance: Guidance,
-    /// Classes and their parts, of sum 1; empty for no condition.
+    /// Classes and their parts, of sum 1; empty for no class.
     mix: Vec<(u32, f32)>,
+    vector: Option<Vec<f32>>,
 }
 
 /// A request under way or done.
@@ -135,7 +136,7 @@ impl Session {
         let program = Program::new(&gpu, &networks, &settled, &controls)?;
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
-        let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new() };
+        let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new(), vector: None };
         Ok(Session { gpu, process, settled, options, controls, program, painter, pace, wanted, run: None })
     }
 
@@ -164,8 +165,9 @@ impl Session {
                 walk.len()
             )));
         }
-        let mix: Vec<(u32, f32)> = request.class.map(|class| (class, 1.0)).into_iter().collect();
-        self.wanted = self.checked(request.guidance, mix, &walk)?;
+        let Condition { class, vector } = request.condition.clone();
+        let mix: Vec<(u32, f32)> = class.map(|class| (class, 1.0)).into_iter().collect();
+        self.wanted = self.checked(Wanted { guidance: request.guidance, mix, vector }, &walk)?;
         self.run = Some(Run {
             seed: request.seed,
             walk,
@@ -187,19 +189,33 @@ impl Session {
         match &self.run {
             // The class comes with the request, and is checked with it.
             None => self.wanted.guidance = guidance,
-            Some(run) => self.wanted = self.checked(guidance, self.wanted.mix.clone(), &run.walk)?,
+            Some(run) => {
+                self.wanted = self.checked(Wanted { guidance, ..self.wanted.clone() }, &run.walk)?;
+            }
         }
         Ok(())
     }
 
-    /// Changes the class from the next step on; `None` for no condition.
+    /// Changes the class from the next step on; `None` for none.
     ///
     /// # Errors
     /// [`Error::Config`] for a class the model has not.
     pub fn set_class(&mut self, class: Option<u32>) -> Result<()> {
         let mix = class.map(|class| (class, 1.0)).into_iter().collect();
+        self.change(Wanted { mix, ..self.wanted.clone() })
+    }
+
+    /// Changes the vector from the next step on; `None` for none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a vector that the network does not take.
+    pub fn set_vector(&mut self, vector: Option<Vec<f32>>) -> Result<()> {
+        self.change(Wanted { vector, ..self.wanted.clone() })
+    }
+
+    fn change(&mut self, wanted: Wanted) -> Result<()> {
         let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
-        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
+        self.wanted = self.checked(wanted, walk)?;
         Ok(())
     }
 
@@ -222,28 +238,29 @@ impl Session {
                 "the parts of a mix must be finite and of a sum other than 0: {parts:?}"
             )));
         }
-        let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
-        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
-        Ok(())
+        self.change(Wanted { mix, ..self.wanted.clone() })
     }
 
     /// A condition if the model has it, for the steps of a walk.
-    fn checked(&self, guidance: Guidance, mix: Vec<(u32, f32)>, walk: &Walk) -> Result<Wanted> {
-        let wanted = Wanted { guidance, mix };
+    fn checked(&self, wanted: Wanted, walk: &Walk) -> Result<Wanted> {
         let classes = wanted.mix.iter().map(|(class, _)| Some(*class));
         let none = wanted.mix.is_empty().then_some(None);
+        let condition = |class| Condition { class, vector: wanted.vector.clone() };
+        let conditions: Vec<Condition> = classes.chain(none).map(condition).collect();
         let guidance = self.guidance(&wanted)?;
-        self.settled.check_classes(classes.chain(none), guidance)?;
+        self.settled.check_conditions(conditions.iter(), guidance)?;
         self.settled.told(guidance)?;
         self.settled.of_guiders(walk, guidance)?;
         Ok(wanted)
     }
 
-    /// The guidance of what is wanted: no class needs one evaluation, both halves being the same. Guiders are asked all the
+    /// The guidance of what is wanted: no condition needs one evaluation, both halves being the same. Guiders are asked all the
     /// same.
     fn guidance(&self, wanted: &Wanted) -> Result<Guidance> {
         match self.settled.combine() {
-            Combine::InStep if wanted.mix.is_empty() => Guidance::from_weight(-1.0),
+            Combine::InStep if wanted.mix.is_empty() && wanted.vector.is_none() => {
+                Guidance::from_weight(-1.0)
+            }
             _ => Ok(wanted.guidance),
         }
     }
@@ -263,7 +280,9 @@ impl Session {
                 (rows[at], mix[at]) = (*class, *part);
             }
         }
-        rows.extend(&settled.others);
+        rows.extend(settled.others.iter().map(|other| other.class));
+        let condition = Condition { class: None, vector: self.wanted.vector.clone() };
+        let vector = settled.vector(&condition, unconditional);
         let weight = match settled.distilled {
             Some(_) => settled.told(guidance)?,
             None => guidance.weight() as f32,
@@ -278,7 +297,7 @@ impl Session {
             Some(all) => *all,
             None => guidance.evaluations() == Evaluations::Both,
         };
-        Ok((Told { rows, mix, weight, guiders }, all))
+        Ok((Told { rows, mix, vector, weight, guiders }, all))
     }
 
     /// Records the next denoising step, or the next slice of it that fits the budget: at least one dispatch, at most to the

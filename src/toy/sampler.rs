@@ -71,7 +71,7 @@ impl ToySampler {
         let recorder = StepRecorder {
             gpu,
             name: "toy",
-            evaluations: &[Evaluation { of, rows: Some(rows.clone()), conditions }],
+            evaluations: &[Evaluation { of, rows: Some(rows.clone()), vector_rows: None, conditions }],
             mixed: 1,
             combine: Combine::InStep,
             guide: None,

@@ -13,14 +13,19 @@ use super::record::{Dispatches, Drawn, Hash, gpu};
 /// Pictures at a time.
 pub const BATCH: usize = 2;
 
+/// A picture of a class, or without.
+fn request(class: Option<u32>, seed: u64) -> Request {
+    Request { condition: class.into(), seed }
+}
+
 /// Two pictures, one of a seed above 32 bits.
 pub fn two() -> Vec<Request> {
-    vec![Request { class: Some(1), seed: 11 }, Request { class: Some(2), seed: u64::MAX - 3 }]
+    vec![request(Some(1), 11), request(Some(2), u64::MAX - 3)]
 }
 
 /// A picture of a class and one without.
 pub fn one_without_class() -> Vec<Request> {
-    vec![Request { class: Some(0), seed: 12 }, Request { class: None, seed: 13 }]
+    vec![request(Some(0), 12), request(None, 13)]
 }
 
 pub fn w(weight: f64) -> Guidance {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, brief};
-use crate::nn::takes::{ClassIn, NullClass, PictureIn, Takes};
+use crate::nn::takes::{ClassIn, NullClass, PictureIn, Takes, VectorIn};
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,6 +76,9 @@ pub struct UNetConfig {
     pub num_classes: Option<usize>,
     /// What "no condition" is.
     pub null_class: NullClass,
+    /// Numbers of the vector that is a part of the condition; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vector_width: usize,
     /// Channels of the small picture that an upsampler is given behind its own; 0 for any other network.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub low_res_channels: usize,
@@ -126,6 +129,7 @@ impl UNetConfig {
         let small = Some(self.low_res_channels).filter(|channels| *channels > 0);
         Takes {
             class: self.num_classes.map(|classes| ClassIn { classes, null, anneals: true }),
+            vector: Some(self.vector_width).filter(|width| *width > 0).map(|width| VectorIn { width }),
             picture: small.map(|channels| PictureIn { channels }),
             guidance: self.guidance_range,
             moves: false,
@@ -209,8 +213,13 @@ impl UNetConfig {
         // Far beyond any network, and small enough that no size overflows.
         let most =
             self.channel_mult.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::NAN } else { m.max(*x) });
-        let counts =
-            [self.num_classes.unwrap_or(0), self.out_channels, self.in_channels, self.low_res_channels];
+        let counts = [
+            self.num_classes.unwrap_or(0),
+            self.out_channels,
+            self.in_channels,
+            self.low_res_channels,
+            self.vector_width,
+        ];
         if self.model_channels > 1 << 14
             || !(0.0..=64.0).contains(&most)
             || self.layers_per_block > 64
@@ -221,7 +230,7 @@ impl UNetConfig {
         {
             return refuse(format!(
                 "a UNet of {} channels times up to {most}, {} blocks a level, pictures of {}, and {:?} classes, output, \
-                 input and low-resolution channels is beyond what can be built",
+                 input and low-resolution channels and numbers of a vector is beyond what can be built",
                 self.model_channels, self.layers_per_block, self.sample_size, counts
             ));
         }
@@ -269,8 +278,8 @@ impl UNetConfig {
             }
         }
         self.condition_block()?;
-        if self.condition_from.is_some() && self.num_classes.is_none() {
-            return refuse("--condition-from is for networks that have classes".into());
+        if self.condition_from.is_some() && self.num_classes.is_none() && self.vector_width == 0 {
+            return refuse("--condition-from is for networks that have classes, or a vector".into());
         }
         if let Some([low, high]) = self.guidance_range
             && !(low.is_finite() && high.is_finite() && low <= high)

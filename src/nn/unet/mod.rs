@@ -35,6 +35,7 @@ pub struct UNet {
     parameters: Parameters,
     time_embed: [RowLinear; 2],
     label_emb: Option<Embedding>,
+    vector_embed: Option<[RowLinear; 2]>,
     w_embed: Option<[RowLinear; 2]>,
     trunk: Trunk,
     output_blocks: Vec<Vec<Block>>,
@@ -96,6 +97,12 @@ impl UNet {
                 RowLinear::zero(p, "w_embed.2", [embedded, embedded]),
             ]
         });
+        let vector_embed = (config.vector_width > 0).then(|| {
+            [
+                RowLinear::new(p, "vector_embed.0", [config.vector_width, embedded]),
+                RowLinear::new(p, "vector_embed.2", [embedded, embedded]),
+            ]
+        });
         let about = About {
             sample: Shape::square(config.in_channels, config.sample_size),
             out_channels: config.out_channels,
@@ -103,7 +110,18 @@ impl UNet {
             divides: 1 << (config.channel_mult.len() - 1),
         };
         let config = config.clone();
-        Ok(UNet { config, about, parameters, time_embed, label_emb, w_embed, trunk, output_blocks, out })
+        Ok(UNet {
+            config,
+            about,
+            parameters,
+            time_embed,
+            label_emb,
+            vector_embed,
+            w_embed,
+            trunk,
+            output_blocks,
+            out,
+        })
     }
 
     /// Its configuration.
@@ -185,7 +203,7 @@ impl UNet {
         }
     }
 
-    /// `emb` `[K·N, 4·channels]` and the embedding of the class.
+    /// `emb` `[K·N, 4·channels]` and the embeddings of the class and the vector.
     fn add_condition(
         &self,
         cx: &mut Context,
@@ -193,17 +211,33 @@ impl UNet {
         emb: Tensor,
         told: Told<'_>,
     ) -> Result<Tensor> {
-        match (&self.label_emb, told.class) {
+        let emb = match (&self.label_emb, told.class) {
             (Some(table), Some(labels)) => {
                 let mut class = table.forward(cx, weights, labels)?;
                 if let Some(annealing) = told.annealing {
                     class = ops::anneal_condition(cx, &class, labels, annealing)?;
                 }
-                ops::add(cx, &emb, &class, 1.0)
+                ops::add(cx, &emb, &class, 1.0)?
+            }
+            (None, None) => emb,
+            (Some(_), None) => {
+                return Err(Error::shape("unet", "the network has classes, but no labels came"));
+            }
+            (None, Some(_)) => {
+                return Err(Error::shape("unet", "labels came, but the network has no classes"));
+            }
+        };
+        match (&self.vector_embed, told.vector) {
+            (Some([first, second]), Some(bank)) => {
+                let vector = ops::embedding(cx, bank.values, bank.rows)?;
+                let vector = first.forward(cx, weights, &vector)?;
+                let vector = ops::silu(cx, &vector)?;
+                let vector = second.forward(cx, weights, &vector)?;
+                ops::add(cx, &emb, &vector, 1.0)
             }
             (None, None) => Ok(emb),
-            (Some(_), None) => Err(Error::shape("unet", "the network has classes, but no labels came")),
-            (None, Some(_)) => Err(Error::shape("unet", "labels came, but the network has no classes")),
+            (Some(_), None) => Err(Error::shape("unet", "the network takes a vector, but none came")),
+            (None, Some(_)) => Err(Error::shape("unet", "a vector came, but the network takes none")),
         }
     }
 }

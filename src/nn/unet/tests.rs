@@ -25,6 +25,7 @@ pub(crate) fn small() -> UNetConfig {
         residual_scaling: false,
         num_classes: Some(10),
         null_class: NullClass::Absent,
+        vector_width: 0,
         low_res_channels: 0,
         condition_from: None,
         guidance_range: None,
