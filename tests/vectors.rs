@@ -112,6 +112,9 @@ fn samplers_and_sessions_draw_what_is_asked_for() {
         (model(&gpu, true, |_| ()), SamplerKind::Dpmpp2m, "rescale(0.5)+interval(lo=-5,hi=8)"),
         (model(&gpu, true, |_| ()), SamplerKind::Ancestral, "negative(2)"),
         (model(&gpu, true, |_| ()), SamplerKind::Ddim, "also(4:0.5)"),
+        (model(&gpu, true, |_| ()), SamplerKind::Heun, "parts(vector:0.5)"),
+        (model(&gpu, true, |_| ()), SamplerKind::Ancestral, "parts(class:3 vector:0.5)"),
+        (model(&gpu, true, late), SamplerKind::Ancestral, "parts(class:3)+interval(lo=-5,hi=8)"),
         (model(&gpu, true, late), SamplerKind::Ancestral, ""),
         (model(&gpu, false, |_| ()), SamplerKind::Heun, ""),
         (model(&gpu, false, |_| ()), SamplerKind::Ancestral, "apg(r=3)"),
@@ -187,4 +190,66 @@ fn what_a_network_does_not_take_is_refused() {
     assert!(refused(&sampler, vec![1.0]).contains("takes none"));
     let mut session = Session::new(gpu.device(), gpu.queue(), &model, SessionOptions::default()).unwrap();
     assert!(session.set_vector(Some(vec![1.0])).unwrap_err().to_string().contains("takes 3"));
+}
+
+fn apart(a: &[Vec<u32>], b: &[Vec<u32>]) -> f32 {
+    let pairs = a.iter().flatten().zip(b.iter().flatten());
+    pairs.map(|(a, b)| (f32::from_bits(*a) - f32::from_bits(*b)).abs()).fold(0.0, f32::max)
+}
+
+/// Scales of parts mean what they say: all alike they are plain guidance, a part at 1 is not guided, at 0 it is not there.
+#[test]
+fn each_part_has_its_own_scale() {
+    let gpu = gpu();
+    let model = model(&gpu, true, |_| ());
+    let both = vec![requests()[0].clone()];
+    let without = |class: bool| {
+        let Condition { class: own, vector } = both[0].condition.clone();
+        let condition = if class { Condition { class: None, vector } } else { own.into() };
+        vec![Request { condition, ..both[0].clone() }]
+    };
+    let draw = |guiders: &str, all: &[Request], weight: f64| {
+        drawn(&model, options(SamplerKind::Ancestral, guiders, 1), all, weight)
+    };
+    let near = |a: &[Vec<u32>], b: &[Vec<u32>], what: &str| {
+        let apart = apart(a, b);
+        assert!(apart < 2e-4, "{what}: {apart:e}");
+    };
+    let plain = draw("", &both, 1.5);
+    near(&draw("parts(vector:2.5)", &both, 1.5), &plain, "all at one scale");
+    near(&draw("parts(class:2.5 vector:2.5)", &both, 1.5), &plain, "each named, at one scale");
+    // Nothing of the class: the vector alone, at its own scale.
+    near(&draw("parts(vector:2.5)", &both, -1.0), &draw("", &without(true), 1.5), "the vector alone");
+    near(&draw("parts(class:2.5)", &both, -1.0), &draw("", &without(false), 1.5), "the class alone");
+    assert!(apart(&draw("parts(vector:1)", &both, 1.5), &plain) > 1e-3);
+    let named = draw("parts(vector:1.5)", &both, 1.5);
+    assert!(apart(&named, &draw("parts(class:1.5)", &both, 1.5)) > 1e-3);
+
+    // Parts of the vector by name: the first number, and the other two.
+    let conditions = freeguide::model::Conditions::of(&model.config);
+    let pieces = vec![("height".to_owned(), 0..1), ("colour".to_owned(), 1..3)];
+    let conditions = Some(conditions.with_pieces(pieces).unwrap());
+    let weights = model.weights();
+    let sampler = |guiders: &str| {
+        let options =
+            SamplerOptions { conditions: conditions.clone(), ..options(SamplerKind::Ancestral, guiders, 1) };
+        Sampler::new(&gpu, &model.unet, &weights, model.config.process().unwrap(), options)
+    };
+    let bits = |guiders: &str, vector: [f32; WIDTH], class: Option<u32>| {
+        let sampler = sampler(guiders).unwrap();
+        let request = Request { condition: condition(class, Some(vector)), seed: 5 };
+        let mut run = sampler.start(&[request], w(-1.0)).unwrap();
+        (0..STEPS).for_each(|_| run.step().unwrap());
+        vec![sampler.read(1).unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>()]
+    };
+    let [height, colour] = [[0.5, 0.0, 0.0], [0.0, -1.0, 2.0]];
+    let all = [0.5, -1.0, 2.0];
+    near(&bits("parts(height:2)", all, Some(1)), &bits("parts(vector:2)", height, None), "the height alone");
+    near(&bits("parts(colour:2)", all, Some(1)), &bits("parts(vector:2)", colour, None), "the colour alone");
+    near(&bits("parts(colour:2 height:2)", all, None), &bits("parts(vector:2)", all, None), "both");
+    assert!(
+        apart(&bits("parts(colour:2 height:0.5)", all, None), &bits("parts(vector:2)", all, None)) > 1e-3
+    );
+    let error = sampler("parts(weight:2)").map(drop).unwrap_err().to_string();
+    assert!(error.contains("no part \"weight\"; it has class, vector, height, colour"), "{error}");
 }

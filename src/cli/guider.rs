@@ -12,7 +12,7 @@ use super::model_args;
 pub fn weaker(gpu: &Gpu, guiders: &Guiders) -> Result<Option<Model>> {
     match guiders.against() {
         Against::WeakModel(path) => Model::of(gpu, model_args::other(path.as_ref())?).map(Some),
-        Against::Null | Against::Class(_) => Ok(None),
+        Against::Null | Against::Class(_) | Against::Only(_) => Ok(None),
     }
 }
 

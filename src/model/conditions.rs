@@ -3,8 +3,10 @@
 //! A network draws well from a row of its class embedding that a training reached, and from no other: a class past the last,
 //! a null class that is not there or that no training showed, a class without a picture are refused here, with the ways on.
 
+use std::ops::Range;
+
 use crate::diffusion::{Evaluations, Guidance};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::nn::{NullClass, Takes};
 
 use super::architecture::Kind;
@@ -23,12 +25,59 @@ enum Null {
     Untrained,
 }
 
+/// The names of the parts of a condition.
+const CLASS: &str = "class";
+const VECTOR: &str = "vector";
+
+/// What stays of a condition of which only some parts are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Whether its class does.
+    pub class: bool,
+    /// What of its vector does.
+    pub vector: KeptVector,
+}
+
+/// What stays of a vector; the other numbers are zeros.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeptVector {
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    Whole,
+    /// These ranges of its numbers.
+    Pieces(Vec<Range<usize>>),
+}
+
+impl KeptVector {
+    /// Keeps a range more.
+    fn add(&mut self, range: Range<usize>) {
+        match self {
+            KeptVector::Whole => {}
+            KeptVector::Nothing => *self = KeptVector::Pieces(vec![range]),
+            KeptVector::Pieces(ranges) => ranges.push(range),
+        }
+    }
+
+    /// What stays of `vector`.
+    pub fn of(&self, vector: &[f32]) -> Vec<f32> {
+        let keeps = |at: usize| match self {
+            KeptVector::Nothing => false,
+            KeptVector::Whole => true,
+            KeptVector::Pieces(ranges) => ranges.iter().any(|range| range.contains(&at)),
+        };
+        vector.iter().enumerate().map(|(at, x)| if keeps(at) { *x } else { 0.0 }).collect()
+    }
+}
+
 /// The rows of a class embedding that may be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     classes: usize,
     /// Numbers of the vector; 0 of a network without.
     vector: usize,
+    /// Parts of the vector by name, and which of its numbers they are.
+    pieces: Vec<(String, Range<usize>)>,
     null: Null,
     /// Labels whose rows no training reached, rising.
     untrained: Vec<u32>,
@@ -58,7 +107,8 @@ impl Conditions {
         let (classes, vector) = (takes.classes(), takes.vector_width());
         let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
-        Conditions { classes, vector, null, untrained: Vec::new(), names, told_weight }
+        let pieces = Vec::new();
+        Conditions { classes, vector, pieces, null, untrained: Vec::new(), names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
@@ -69,6 +119,56 @@ impl Conditions {
     /// How many numbers the vector has; 0 of a network without.
     pub fn vector_width(&self) -> usize {
         self.vector
+    }
+
+    /// The same with names for parts of the vector, each a range of its numbers, as guiders may name them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is taken, and a range beyond the vector.
+    pub fn with_pieces(self, pieces: Vec<(String, Range<usize>)>) -> Result<Conditions> {
+        for (i, (name, range)) in pieces.iter().enumerate() {
+            if range.end > self.vector || range.is_empty() {
+                let width = self.vector;
+                return Err(Error::Config(format!("{name:?} is {range:?} of a vector of {width} numbers")));
+            }
+            let own = name == VECTOR || (name == CLASS && self.classes > 0);
+            if own || pieces[..i].iter().any(|(other, _)| other == name) {
+                return Err(Error::Config(format!("two parts of the condition are called {name:?}")));
+            }
+        }
+        Ok(Conditions { pieces, ..self })
+    }
+
+    /// What stays of a condition of which only these parts are kept: `class`, `vector`, or parts of the vector by their names.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a part that there is not, listing those there are; as [`Conditions::check_null`] where the class is
+    /// left out.
+    pub fn only(&self, parts: &[String]) -> Result<Kept> {
+        let mut kept = Kept { class: false, vector: KeptVector::Nothing };
+        for part in parts {
+            let piece = self.pieces.iter().find(|(name, _)| name == part);
+            match (piece, part.as_str()) {
+                (_, CLASS) if self.classes > 0 => kept.class = true,
+                (_, VECTOR) if self.vector > 0 => kept.vector = KeptVector::Whole,
+                (Some((_, range)), _) => kept.vector.add(range.clone()),
+                (None, _) => {
+                    let own = [(CLASS, self.classes), (VECTOR, self.vector)];
+                    let own = own.iter().filter(|(_, count)| *count > 0).map(|(name, _)| *name);
+                    let named: Vec<&str> =
+                        own.chain(self.pieces.iter().map(|(name, _)| name.as_str())).collect();
+                    return Err(Error::Config(format!(
+                        "the condition has no part {part:?}; it has {}",
+                        named.join(", "),
+                        part = brief(part)
+                    )));
+                }
+            }
+        }
+        if !kept.class && (self.classes > 0 || kept.vector == KeptVector::Nothing) {
+            self.check_null("a condition without its class")?;
+        }
+        Ok(kept)
     }
 
     /// The label of a class that is called so; see [`ModelConfig::class`].
@@ -360,7 +460,8 @@ mod tests {
     /// Four classes, null class and trained rows as given.
     fn conditions(null: Null, untrained: &[u32]) -> Conditions {
         let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
-        Conditions { classes: 4, vector: 0, null, untrained: untrained.to_vec(), names, told_weight: false }
+        let (pieces, untrained) = (Vec::new(), untrained.to_vec());
+        Conditions { classes: 4, vector: 0, pieces, null, untrained, names, told_weight: false }
     }
 
     fn refused(result: Result<()>) -> String {

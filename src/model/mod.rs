@@ -36,7 +36,7 @@ pub use architecture::{Architecture, Kind};
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Found};
 pub use condition::Condition;
-pub use conditions::{Conditions, check_same_classes};
+pub use conditions::{Conditions, Kept, KeptVector, check_same_classes};
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};
 pub use convert::{Format, convert, not_in_guided_diffusion};
 pub use flags::Flags;

@@ -1,9 +1,9 @@
 //! What does not go together, with the reason and the way on: for samplers, upsamplers and sessions.
 
-use crate::diffusion::guiders::{Against, Guiders};
+use crate::diffusion::guiders::{Against, Beside, Guiders};
 use crate::diffusion::{ClassPosterior, Clip, Prediction, Process, SamplerKind};
 use crate::error::{Error, Result};
-use crate::model::{Conditions, Model, check_same_classes};
+use crate::model::{Conditions, KeptVector, Model, check_same_classes};
 use crate::nn::{About, Denoiser, Takes, Weights};
 use crate::shape::{Extent, Shape};
 use crate::tensor::Tensor;
@@ -201,7 +201,14 @@ pub(super) fn check_session(
 }
 
 /// Refuses more conditions at once than a session has room for.
-pub(super) fn check_rows(mixed: usize, beside: usize, most: usize) -> Result<()> {
+pub(super) fn check_rows(mixed: usize, others: &[Other], most: usize) -> Result<()> {
+    if mixed > 1 && others.iter().any(|other| other.class.is_none()) {
+        return Err(Error::Config(
+            "guiders that name the class as a part do not go together with mixed classes (`mixed_classes`): a mix has no one class"
+                .into(),
+        ));
+    }
+    let beside = others.len();
     if mixed + beside <= most {
         return Ok(());
     }
@@ -252,12 +259,16 @@ pub(super) fn check_guiders(
         }
         (Against::Null, _) => {
             conditions.check_null("guidance")?;
-            others.push(Other { class: takes.null_row(), keeps_vector: false });
+            others.push(Other { class: Some(takes.null_row()), vector: KeptVector::Nothing });
         }
         (Against::Class(class), _) => others.push(class_beside(conditions, &class)?),
+        (Against::Only(parts), _) => others.push(parts_beside(conditions, takes, &parts)?),
     }
-    for (class, _) in guiders.more_conditions() {
-        others.push(class_beside(conditions, class)?);
+    for (beside, _) in guiders.more_conditions() {
+        others.push(match beside {
+            Beside::Class(class) => class_beside(conditions, class)?,
+            Beside::Only(parts) => parts_beside(conditions, takes, parts)?,
+        });
     }
     Ok(others)
 }
@@ -269,7 +280,13 @@ fn class_beside(conditions: &Conditions, class: &str) -> Result<Other> {
     }
     let class = conditions.class(class)?;
     conditions.check_class(Some(class))?;
-    Ok(Other { class, keeps_vector: true })
+    Ok(Other { class: Some(class), vector: KeptVector::Whole })
+}
+
+/// A picture's own condition, of its parts only some.
+fn parts_beside(conditions: &Conditions, takes: &Takes, parts: &[String]) -> Result<Other> {
+    let kept = conditions.only(parts)?;
+    Ok(Other { class: (!kept.class).then(|| takes.null_row()), vector: kept.vector })
 }
 
 /// Refuses a weaker model that is of another kind than the one it guides.

@@ -11,7 +11,7 @@ use crate::diffusion::{
 };
 use crate::io::SafetensorsFile;
 use crate::model::golden::golden_network;
-use crate::model::load_values;
+use crate::model::{KeptVector, load_values};
 use crate::nn::unet::QkvLayout;
 use crate::nn::unet::tests::small;
 use crate::nn::{Classifier, UNetConfig, Weights};
@@ -87,7 +87,7 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     let mut settled = Settled::new(&networks, &process, options).unwrap();
     if case.guided.is_some() {
         // The network has no null class; the reference's other half is class 0.
-        settled.others = vec![Other { class: 0, keeps_vector: true }];
+        settled.others = vec![Other { class: Some(0), vector: KeptVector::Whole }];
     }
     let noise = slots::empty(gpu(), "noise", &[2, 16, 16, 3], DType::F32).unwrap();
     let slots = Slots { noise: Some(noise), ..Slots::new(gpu(), &networks, &settled).unwrap() };

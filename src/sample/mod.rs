@@ -33,6 +33,7 @@ pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions, Uncond};
+pub(crate) use other::derived;
 pub use run::Run;
 pub use sampler::Sampler;
 pub(crate) use settled::Settled;

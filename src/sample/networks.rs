@@ -2,11 +2,13 @@
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
+use crate::model::KeptVector;
 use crate::nn::{Denoiser, Weights};
 use crate::tensor::{DType, Tensor};
 
 use super::guide::Guide;
 use super::network::Network;
+use super::other::derived;
 use super::settled::Settled;
 use super::slots::{Slots, filled};
 use super::step::Evaluation;
@@ -81,42 +83,54 @@ impl<'a> Fixed<'a> {
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
     pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
         let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
-        // The bank's rows of the vectors of these conditions, each the pictures' own or nothing.
-        let vectors = |of: &Network<'_>, own: &[bool]| {
-            of.about().takes.vector.map(|_| vector_rows(gpu, own, n)).transpose()
+        let bank = derived(&settled.others);
+        let vectors = |of: &Network<'_>, kept: &[&KeptVector]| {
+            of.about().takes.vector.map(|_| vector_rows(gpu, &bank, kept, n)).transpose()
         };
-        let evaluation = |of, rows: Option<Tensor>, own: &[bool]| {
-            Ok(Evaluation { of, rows, vector_rows: vectors(of, own)?, conditions: own.len() })
+        let main = |rows: Option<Tensor>, kept: &[&KeptVector]| {
+            let vector_rows = vectors(&self.main, kept)?;
+            Ok(Evaluation { of: &self.main, rows, vector_rows, conditions: kept.len() })
         };
         let of_first = || slots.rows.clone();
         if let Some(prior) = &settled.prior {
-            return Ok(vec![evaluation(&self.main, of_first(), &vec![true; prior.len()])?]);
+            return Ok(vec![main(of_first(), &vec![&KeptVector::Whole; prior.len()])?]);
         }
-        let own = vec![true; mixed];
+        let own = vec![&KeptVector::Whole; mixed];
         if self.second.is_none() && !settled.options.two_pass {
-            let others = settled.others.iter().map(|other| other.keeps_vector);
-            let all: Vec<bool> = own.into_iter().chain(others).collect();
-            return Ok(vec![evaluation(&self.main, of_first(), &all)?]);
+            let others = settled.others.iter().map(|other| &other.vector);
+            let all: Vec<&KeptVector> = own.into_iter().chain(others).collect();
+            return Ok(vec![main(of_first(), &all)?]);
         }
-        let mut all = vec![evaluation(&self.main, of_first(), &own)?];
+        let mut all = vec![main(of_first(), &own)?];
         match &self.second {
             None => {}
-            Some(Second::Unconditional(of, rows)) => all.push(evaluation(of, rows.clone(), &[false])?),
-            Some(Second::Weaker(of)) => all.push(evaluation(of, of_first(), &own)?),
+            Some(Second::Unconditional(of, rows)) => {
+                let vector_rows = vectors(of, &[&KeptVector::Nothing])?;
+                all.push(Evaluation { of, rows: rows.clone(), vector_rows, conditions: 1 });
+            }
+            Some(Second::Weaker(of)) => {
+                let vector_rows = vectors(of, &own)?;
+                all.push(Evaluation { of, rows: of_first(), vector_rows, conditions: mixed });
+            }
         }
         for other in &settled.others {
             // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
-            let rows = slots.rows.as_ref().map(|_| labels(gpu, other.class, n)).transpose()?;
-            all.push(evaluation(&self.main, rows, &[other.keeps_vector])?);
+            let rows = match (&slots.rows, other.class) {
+                (Some(_), Some(class)) => Some(labels(gpu, class, n)?),
+                (own, _) => own.clone(),
+            };
+            all.push(main(rows, &[&other.vector])?);
         }
         Ok(all)
     }
 }
 
-/// Rows of the pictures' own vectors, and past the last one where a condition has none.
-fn vector_rows(gpu: &Gpu, own: &[bool], samples: usize) -> Result<Tensor> {
-    let of = |own: &bool| (0..samples as u32).map(if *own { |i| i } else { |_| u32::MAX });
-    let rows: Vec<u32> = own.iter().flat_map(of).collect();
+/// Rows of `bank` for conditions of which so much of the pictures' vectors stays; past the last row where nothing does.
+fn vector_rows(gpu: &Gpu, bank: &[&KeptVector], kept: &[&KeptVector], samples: usize) -> Result<Tensor> {
+    let first = |kept: &KeptVector| bank.iter().position(|held| *held == kept).map(|at| at * samples);
+    let row = |first: Option<usize>, i: usize| first.map_or(u32::MAX, |first| (first + i) as u32);
+    let rows = kept.iter().flat_map(|kept| (0..samples).map(move |i| row(first(kept), i)));
+    let rows: Vec<u32> = rows.collect();
     filled(gpu, "vector rows", &[rows.len()], DType::U32, bytemuck::cast_slice(&rows))
 }
 

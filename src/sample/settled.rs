@@ -3,7 +3,7 @@
 use crate::diffusion::guiders::{Against, moments};
 use crate::diffusion::{Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
-use crate::model::{Condition, Conditions};
+use crate::model::{Condition, Conditions, KeptVector};
 use crate::ops;
 
 use super::checks::{
@@ -13,7 +13,7 @@ use super::checks::{
 use super::guide::Guide;
 use super::networks::Networks;
 use super::options::{Request, SamplerOptions, Uncond};
-use super::other::Other;
+use super::other::{Other, derived};
 use super::step::Combine;
 use super::walk::Walk;
 
@@ -43,7 +43,7 @@ pub(crate) struct Settled {
 pub(crate) struct Written {
     /// `[K·N]`: rows of the class table.
     pub rows: Vec<u32>,
-    /// `[N, D]`: the pictures' vectors.
+    /// `[V·N, D]`: the pictures' vectors, then what stays of each in parts.
     pub vectors: Vec<f32>,
     /// w as the step's kernel reads it, where nothing on the device says it.
     pub weight: f32,
@@ -92,7 +92,7 @@ impl Settled {
                     conditions.check_guidance("guidance")?;
                 }
                 conditions.check_null("guidance")?;
-                others = vec![Other { class: takes.null_row(), keeps_vector: false }];
+                others = vec![Other { class: Some(takes.null_row()), vector: KeptVector::Nothing }];
             }
             _ => {}
         }
@@ -131,7 +131,7 @@ impl Settled {
         check_session(networks, kind, &options)?;
         let method = Method { kind: Some(kind), ..options.method };
         let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
-        check_rows(mixed, settled.others.len(), most_rows)?;
+        check_rows(mixed, &settled.others, most_rows)?;
         Ok(Settled { mixed, ..settled })
     }
 
@@ -162,7 +162,9 @@ impl Settled {
             Some(class) if !unconditional => class,
             _ => self.null_label,
         };
-        let others = self.others.iter().flat_map(|other| std::iter::repeat_n(other.class, all.len()));
+        let class = |other: &Other, request: &Request| other.class.unwrap_or_else(|| row(request));
+        let others =
+            self.others.iter().flat_map(|other| all.iter().map(move |request| class(other, request)));
         let rows = match &self.prior {
             None => all.iter().map(row).chain(others).collect(),
             // Class by class.
@@ -172,14 +174,23 @@ impl Settled {
         };
         let (needs_all, guiders) = self.of_guiders(&self.walk, guidance)?;
         let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
-        let vectors = all.iter().flat_map(|request| self.vector(&request.condition, unconditional));
-        Ok(Written { rows, vectors: vectors.collect(), weight, told, guiders, needs_all })
+        let given = all.iter().map(|request| request.condition.vector.as_deref());
+        let vectors = self.vectors(given, unconditional);
+        Ok(Written { rows, vectors, weight, told, guiders, needs_all })
     }
 
-    /// A condition's vector as the bank holds it: zeros where there is none, or nothing is to be told.
-    pub fn vector(&self, condition: &Condition, unconditional: bool) -> Vec<f32> {
-        let given = condition.vector.clone().filter(|_| !unconditional);
-        given.unwrap_or_else(|| vec![0.0; self.conditions.vector_width()])
+    /// The bank of these vectors, `[V·N, D]`: zeros where there is none, or nothing is to be told.
+    pub fn vectors<'a>(
+        &self,
+        given: impl Iterator<Item = Option<&'a [f32]>> + Clone,
+        unconditional: bool,
+    ) -> Vec<f32> {
+        let nothing = vec![0.0; self.conditions.vector_width()];
+        let one = |kept: &KeptVector, given: Option<&[f32]>| {
+            kept.of(given.filter(|_| !unconditional).unwrap_or(&nothing))
+        };
+        let derived = derived(&self.others);
+        derived.iter().flat_map(|kept| given.clone().flat_map(|given| one(kept, given))).collect()
     }
 
     /// Refuses conditions that the network, or what guides it, was not taught, under this guidance.

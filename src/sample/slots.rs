@@ -8,6 +8,7 @@ use crate::sizes;
 use crate::tensor::{DType, Tensor};
 
 use super::networks::Networks;
+use super::other::derived;
 use super::settled::Settled;
 use super::step::{Combine, Which};
 use super::walk::{Form, ROW, Walk};
@@ -28,7 +29,7 @@ pub(crate) struct Slots {
     pub moves_of_first: Option<Tensor>,
     /// `[K·N]` u32 where there are classes: rows of the network's own table, the first condition of all latents first.
     pub rows: Option<Tensor>,
-    /// `[N, D]` f32: the pictures' vectors, a bank.
+    /// `[V·N, D]` f32: the pictures' vectors and what stays of each in parts, a bank.
     pub vectors: Option<Tensor>,
     /// `[N]` u32: the classes asked for; past the last where there is none.
     pub wanted: Option<Tensor>,
@@ -82,6 +83,7 @@ impl Slots {
             filled(gpu, "annealing", &[walk.len(), 2], DType::F32, bytemuck::cast_slice(&rows))
         });
         let conditions = settled.prior.as_ref().map_or(settled.mixed + settled.others.len(), Vec::len);
+        let vectors = [derived(&settled.others).len() * n, about.takes.vector_width()];
         let multistep = matches!(walk.form, Form::Moves { multistep: true, .. });
         let by_class = networks.guide.is_some() || settled.prior.is_some();
         let small = networks
@@ -92,12 +94,7 @@ impl Slots {
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,
             rows: some("labels", &[conditions * n], DType::U32, about.takes.class.is_some())?,
-            vectors: some(
-                "vectors",
-                &[n, about.takes.vector_width()],
-                DType::F32,
-                about.takes.vector.is_some(),
-            )?,
+            vectors: some("vectors", &vectors, DType::F32, about.takes.vector.is_some())?,
             wanted: some("classes wanted", &[n], DType::U32, by_class)?,
             told: some("guidance weights", &[n], DType::F32, settled.distilled.is_some())?,
             small,

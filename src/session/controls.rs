@@ -7,7 +7,7 @@ use crate::gpu::{Buffer, Gpu, Storage};
 use crate::nn::About;
 use crate::ops::{self, GUIDER_ROW};
 use crate::sample::slots::empty;
-use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, has_momentum};
+use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, derived, has_momentum};
 use crate::sizes::check_steps;
 use crate::tensor::{DType, Tensor};
 
@@ -30,8 +30,8 @@ pub(super) struct Conditions {
     pub rows: Vec<u32>,
     /// K weights, of sum 1.
     pub mix: Vec<f32>,
-    /// D numbers, where the network takes a vector.
-    pub vector: Vec<f32>,
+    /// `[V, D]`, where the network takes a vector: all of it, then what stays of it in parts.
+    pub vectors: Vec<f32>,
     /// w, as the step's kernel or a distilled network reads it.
     pub weight: f32,
     /// `[T, 8]`: the guiders' table, where there are guiders.
@@ -59,7 +59,7 @@ impl Controls {
         let section = |words: usize, is: bool| {
             if is { ((max_steps * words * 4) as u64).next_multiple_of(SECTION) } else { 0 }
         };
-        let width = (settled.conditions.vector_width() * 4) as u64;
+        let width = (derived(&settled.others).len() * settled.conditions.vector_width() * 4) as u64;
         let (at, guiders) = (VECTOR + width.next_multiple_of(SECTION), &settled.options.guiders);
         let seed = at + section(GUIDER_ROW, !guiders.is_empty());
         let moves = seed + SECTION;
@@ -107,7 +107,10 @@ impl Controls {
                 .has_rows_of_first()
                 .then(|| table(self.moves_of_first, ROW, DType::U32)),
             rows: about.takes.class.map(|_| self.section(ROWS, &[rows], DType::U32)),
-            vectors: about.takes.vector.map(|vector| self.section(VECTOR, &[1, vector.width], DType::F32)),
+            vectors: about.takes.vector.map(|vector| {
+                let bank = [derived(&settled.others).len(), vector.width];
+                self.section(VECTOR, &bank, DType::F32)
+            }),
             wanted: None,
             told: settled.distilled.map(|_| weight),
             small: None,
@@ -187,8 +190,8 @@ impl Controls {
         };
         put(MIX, &conditions.mix);
         put(WEIGHT, &[conditions.weight]);
-        if !conditions.vector.is_empty() {
-            put(VECTOR, &conditions.vector);
+        if !conditions.vectors.is_empty() {
+            put(VECTOR, &conditions.vectors);
         }
         if !conditions.guiders.is_empty() {
             put(self.guiders, &conditions.guiders);

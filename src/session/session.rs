@@ -280,9 +280,10 @@ impl Session {
                 (rows[at], mix[at]) = (*class, *part);
             }
         }
-        rows.extend(settled.others.iter().map(|other| other.class));
-        let condition = Condition { class: None, vector: self.wanted.vector.clone() };
-        let vector = settled.vector(&condition, unconditional);
+        let own = rows[0];
+        rows.extend(settled.others.iter().map(|other| other.class.unwrap_or(own)));
+        let given = std::iter::once(self.wanted.vector.as_deref());
+        let vectors = settled.vectors(given, unconditional);
         let weight = match settled.distilled {
             Some(_) => settled.told(guidance)?,
             None => guidance.weight() as f32,
@@ -297,7 +298,7 @@ impl Session {
             Some(all) => *all,
             None => guidance.evaluations() == Evaluations::Both,
         };
-        Ok((Told { rows, mix, vector, weight, guiders }, all))
+        Ok((Told { rows, mix, vectors, weight, guiders }, all))
     }
 
     /// Records the next denoising step, or the next slice of it that fits the budget: at least one dispatch, at most to the
