@@ -14,7 +14,7 @@ use eframe::egui::{self, Color32, Pos2, Rect, RichText, Sense, Stroke, TextureId
 use eframe::egui_wgpu::{RenderState, WgpuConfiguration, WgpuSetup, WgpuSetupCreateNew};
 use freeguide::diffusion::Guidance;
 use freeguide::gpu::{Gpu, matrix_features, wanted_features, wanted_limits};
-use freeguide::model::{Choice, Model};
+use freeguide::model::{Choice, Model, ModelConfig};
 use freeguide::session::{Render, Request, Session, SessionOptions, Show};
 use freeguide::tensor::Precision;
 use freeguide::{Error, Result, wgpu};
@@ -96,6 +96,7 @@ const FRAMES: usize = 120;
 struct App {
     render: RenderState,
     session: Session,
+    config: ModelConfig,
     kernels: String,
     request: Request,
     latent: bool,
@@ -128,7 +129,7 @@ impl App {
         };
         let session = Session::new(&render.device, &render.queue, &model, session)?;
 
-        let config = session.config();
+        let config = model.config.clone();
         let last = config.unet.num_classes.map(|classes| classes as u32 - 1);
         let class = match &options.class {
             Some(name) => Some(config.class(name)?),
@@ -136,7 +137,8 @@ impl App {
         };
         let guidance = Guidance::from_weight(if config.can_guide() { options.weight } else { 0.0 })?;
         let steps = Some(options.steps.unwrap_or(config.sampling.steps));
-        let request = Request { class, guidance, seed: options.seed, steps, ..Request::default() };
+        let request =
+            Request { condition: class.into(), guidance, seed: options.seed, steps, ..Request::default() };
         let extent = config.unet.sample_size;
         let size = [extent.width() as u32, extent.height() as u32];
         let mut app = App {
@@ -150,6 +152,7 @@ impl App {
             error: None,
             render,
             session,
+            config,
             request,
         };
         app.start();
@@ -212,7 +215,7 @@ impl App {
 
         let before = self.request.clone();
         self.classes(ui);
-        if self.session.config().can_guide() {
+        if self.config.can_guide() {
             let mut weight = self.request.guidance.weight();
             ui.label("guidance weight w");
             ui.spacing_mut().slider_width = 210.0;
@@ -264,8 +267,8 @@ impl App {
     /// A button a class, and one for none.
     fn classes(&mut self, ui: &mut egui::Ui) {
         ui.label("class");
-        let names = &self.session.config().class_names;
-        let class = &mut self.request.class;
+        let names = &self.config.class_names;
+        let class = &mut self.request.condition.class;
         egui::ScrollArea::vertical().max_height(180.0).show(ui, |ui| {
             ui.horizontal_wrapped(|ui| {
                 for (label, name) in (0..).zip(names) {
@@ -286,7 +289,7 @@ impl App {
         if anew || !self.under_way() {
             return self.start();
         }
-        let told = self.session.set_class(self.request.class);
+        let told = self.session.set_class(self.request.condition.class);
         let told = told.and_then(|()| self.session.set_guidance(self.request.guidance));
         self.error = told.err().map(|error| error.to_string());
     }
@@ -318,7 +321,7 @@ impl App {
     fn pictures(&mut self, ui: &mut egui::Ui) {
         const GAP: f32 = 8.0;
         let (area, scale) = (ui.available_rect_before_wrap(), ui.pixels_per_point());
-        let extent = self.session.config().unet.sample_size;
+        let extent = self.config.unet.sample_size;
         let pixels = Vec2::new(extent.width() as f32, extent.height() as f32);
         // Of the screen's pixels for one of the picture's.
         let whole = |width: f32| (width * scale / pixels.x).floor().max(1.0);

@@ -103,7 +103,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let begun = Instant::now();
         if session.progress().finished || session.progress().steps == 0 {
             session.start(&Request {
-                class: Some(pictures % 10),
+                condition: Some(pictures % 10).into(),
                 seed: pictures.into(),
                 ..Request::default()
             })?;

@@ -85,7 +85,7 @@ impl Showing {
         let class = model.config.unet.num_classes.map(|classes| 7.min(classes as u32 - 1));
         let weight = if model.config.can_guide() { 2.0 } else { 0.0 };
         let guidance = Guidance::from_weight(weight)?;
-        let request = Request { class, guidance, seed: 1, ..Request::default() };
+        let request = Request { condition: class.into(), guidance, seed: 1, ..Request::default() };
         session.start(&request)?;
         let frame_begun = Instant::now();
         Ok(Showing { window, device, queue, surface, surface_options, session, request, frame_begun })
@@ -115,7 +115,7 @@ impl Showing {
 
         let frame_ms = self.frame_begun.elapsed().as_secs_f64() * 1e3;
         self.frame_begun = Instant::now();
-        let class = self.request.class.map_or("none".into(), |class| class.to_string());
+        let class = self.request.condition.class.map_or("none".into(), |class| class.to_string());
         self.window.set_title(&format!(
             "class {class}, w = {:.1}, seed {}: step {} of {}, {frame_ms:.1} ms a frame",
             self.request.guidance.weight(),
@@ -146,14 +146,14 @@ impl Showing {
                 return Ok(());
             }
             Key::Character(text) => match text.parse() {
-                Ok(class) => wanted.class = Some(class),
+                Ok(class) => wanted.condition.class = Some(class),
                 Err(_) => return Ok(()),
             },
             _ => return Ok(()),
         }
         let progress = self.session.progress();
         if wanted.seed == self.request.seed && progress.steps > 0 && !progress.finished {
-            self.session.set_class(wanted.class)?;
+            self.session.set_class(wanted.condition.class)?;
             self.session.set_guidance(wanted.guidance)?;
         } else {
             self.session.start(&wanted)?;

@@ -3,7 +3,7 @@
 //! Whoever multiplies numbers that a person or a file gave asks here; whoever is about to take much memory asks first.
 
 use crate::error::{Error, Result};
-use crate::shape::Shape;
+use crate::shape::{Extent, Shape};
 
 /// Images of a training: a thousand times those of the largest published one.
 #[cfg(not(target_arch = "wasm32"))]
@@ -35,6 +35,11 @@ pub(crate) fn product(what: &str, factors: &[usize]) -> Result<usize> {
 /// As [`product`].
 pub(crate) fn bytes(what: &str, factors: &[usize], each: usize) -> Result<u64> {
     Ok(product(what, &[factors, &[each]].concat())? as u64)
+}
+
+/// The most places along an axis.
+pub(crate) fn most_along(extent: Extent) -> usize {
+    if extent.is_line() { MOST_LENGTH } else { MOST_SIDE }
 }
 
 /// Refuses a batch of no pictures, and one whose numbers alone are more than any memory holds.

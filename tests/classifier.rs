@@ -9,7 +9,7 @@ use freeguide::data::Image;
 use freeguide::diffusion::{Guidance, Method, SamplerKind};
 use freeguide::gpu::Gpu;
 use freeguide::model::{ClassifierModel, Model};
-use freeguide::nn::unet::{NullClass, Pass};
+use freeguide::nn::{Denoiser, NullClass, Pass};
 use freeguide::ops;
 use freeguide::sample::{ClassifierGuide, Guide, GuideInput, Networks, Request, Sampler, SamplerOptions};
 use freeguide::shape::Extent;
@@ -150,8 +150,8 @@ fn pairs_of_networks_guide() {
     let [model, other, large] = [&a, &b, &c].map(|dir| Model::load(&gpu, dir.path()).unwrap());
     let weights = model.weights();
     let paired = |with: Option<&Model>| {
-        let own = with.map(|model| (&model.unet, model.weights()));
-        let unconditional = own.as_ref().map(|(unet, weights)| (*unet, weights));
+        let own = with.map(|model| (&model.unet as &dyn Denoiser, model.weights()));
+        let unconditional = own.as_ref().map(|(network, weights)| (*network, weights));
         let networks = Networks { unconditional, ..Networks::of(&model.unet, &weights) };
         let options = SamplerOptions { two_pass: true, ..sampler_options(3, 4) };
         let sampler = Sampler::with(&gpu, networks, model.config.process().unwrap(), options)?;
@@ -172,7 +172,7 @@ fn agreement(gpu: &Gpu, judge: &ClassifierModel, images: &[Image], wanted: &[Req
     let mut cx = Context::new(gpu);
     let x = cx.constant_f32("pictures", &[n, h, w, 1], &values).unwrap();
     let times = cx.constant_f32("times", &[n], &vec![0.0; n]).unwrap();
-    let labels: Vec<u32> = wanted.iter().map(|request| request.class.unwrap()).collect();
+    let labels: Vec<u32> = wanted.iter().map(|request| request.condition.class.unwrap()).collect();
     let labels = cx.constant_u32("labels", &[n], &labels).unwrap();
     let weights = judge.weights();
     let logits = judge.network.forward(&mut cx, &weights, &x, &times, &Pass::inference(DType::F32)).unwrap();

@@ -63,7 +63,8 @@ impl Digits {
         let nearest: Vec<(usize, f64)> =
             pictures.iter().map(|picture| self.nearest(&picture.pixels, None)).collect();
         let pairs = requests.iter().zip(&nearest);
-        let right = pairs.filter(|(request, (i, _))| request.class == Some(self.labels[*i])).count();
+        let right =
+            pairs.filter(|(request, (i, _))| request.condition.class == Some(self.labels[*i])).count();
         Verdict {
             agreement: right as f64 / pictures.len() as f64,
             classes: nearest.iter().map(|(i, _)| self.labels[*i]).collect::<BTreeSet<_>>().len(),

@@ -269,8 +269,14 @@ fn the_unconditional_score_comes_from_those_of_the_classes() {
     let guided = draw(2.0, &all, 3);
     assert!(common::difference(&guided, &draw(0.0, &all, 3)) > 0.0);
     assert_eq!(common::difference(&guided, &draw(2.0, &all, 2)), 0.0);
-    let free = Request { class: None, seed: 0 };
-    assert_eq!(common::difference(&draw(2.0, &[free], 1), &draw(0.0, &[free], 1)), 0.0);
+    let free = Request::default();
+    assert_eq!(
+        common::difference(
+            &draw(2.0, std::slice::from_ref(&free), 1),
+            &draw(0.0, std::slice::from_ref(&free), 1)
+        ),
+        0.0
+    );
 
     let refused = |prior: Option<Vec<f64>>, options: SamplerOptions| {
         let options = SamplerOptions { uncond: Uncond::FromClasses { prior }, ..options };

@@ -282,7 +282,7 @@ fn pictures_go_to_latents_and_back() {
     let asked: Vec<_> = batch
         .labels
         .iter()
-        .map(|label| freeguide::sample::Request { class: Some(*label), seed: 0 })
+        .map(|label| freeguide::sample::Request { condition: Some(*label).into(), seed: 0 })
         .collect();
     let through = |kind: SamplerKind, steps: usize, from: &[f32]| {
         let method = Method { kind: Some(kind), ..Method::default() };

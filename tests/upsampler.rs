@@ -40,7 +40,10 @@ fn an_upsampler_keeps_to_the_small_picture() {
     let asked: Vec<_> = requests(1, 24)
         .iter()
         .zip(&batch.labels)
-        .map(|(request, label)| freeguide::sample::Request { class: Some(*label), ..*request })
+        .map(|(request, label)| freeguide::sample::Request {
+            condition: Some(*label).into(),
+            ..request.clone()
+        })
         .collect();
     let mut steps = 0;
     let large = upsampling

@@ -125,7 +125,7 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
     let weights = arena.weights(unet.parameters(), 0);
     let sampler = Sampler::new(gpu, &unet, &weights, &schedule, guided(batch, dtype))?;
     let requests: Vec<Request> =
-        (0..batch).map(|i| Request { class: Some(i as u32 % 10), seed: i as u64 }).collect();
+        (0..batch).map(|i| Request { condition: Some(i as u32 % 10).into(), seed: i as u64 }).collect();
     sampler.start(&requests, Guidance::from_weight(1.0)?)?;
     Timed::whole(gpu, sampler)
 }

@@ -13,7 +13,7 @@ use super::model_args;
 pub fn weaker(gpu: &Gpu, guiders: &Guiders, dtype: DType) -> Result<Option<Model>> {
     match guiders.against() {
         Against::WeakModel(path) => model_args::other_model(gpu, path.as_ref(), dtype).map(Some),
-        Against::Null | Against::Class(_) => Ok(None),
+        Against::Null | Against::Class(_) | Against::Only(_) => Ok(None),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Conditions, ModelConfig, check_same_classes};
+use crate::nn::Denoiser;
 use crate::sample::{
     ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
 };
@@ -99,7 +100,7 @@ pub fn run(args: &Args) -> Result<()> {
     // Class-major: all seeds of the first class, then of the next.
     let mut requests: Vec<Request> = classes
         .iter()
-        .flat_map(|class| seeds.iter().map(|seed| Request { class: *class, seed: *seed }))
+        .flat_map(|class| seeds.iter().map(|seed| Request { condition: (*class).into(), seed: *seed }))
         .collect();
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };
@@ -145,12 +146,12 @@ pub fn run(args: &Args) -> Result<()> {
     });
     let weaker = guider::weaker(&gpu, &options.guiders, dtype)?;
     weaker.as_ref().map_or(Ok(()), |weaker| check_weaker(&model, weaker))?;
-    let [other, away] =
-        [&without, &weaker].map(|other| other.as_ref().map(|other| (&other.unet, other.weights())));
+    let [other, away] = [&without, &weaker]
+        .map(|other| other.as_ref().map(|other| (&other.unet as &dyn Denoiser, other.weights())));
     let weights = model.weights();
     let networks = Networks {
-        unconditional: other.as_ref().map(|(unet, weights)| (*unet, weights)),
-        weaker: away.as_ref().map(|(unet, weights)| (*unet, weights)),
+        unconditional: other.as_ref().map(|(network, weights)| (*network, weights)),
+        weaker: away.as_ref().map(|(network, weights)| (*network, weights)),
         guide: guide.as_ref().map(|guide| guide as &dyn Guide),
         ..Networks::of(&model.unet, &weights)
     };
@@ -228,7 +229,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let images = make(batch)?;
                 let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
                 let labels: Vec<u32> =
-                    batch.iter().map(|r| r.class.unwrap_or(config.unet.null_label())).collect();
+                    batch.iter().map(|r| r.condition.class.unwrap_or(config.unet.null_label())).collect();
                 writer.push(&bytes, config.unet.in_channels, &labels)?;
             }
             writer.finish()?;
@@ -237,7 +238,7 @@ pub fn run(args: &Args) -> Result<()> {
             for batch in requests.chunks(sampler.options().batch) {
                 let images = make(batch)?;
                 for (request, image) in batch.iter().zip(&images) {
-                    let own = of_one(&parameters, request.seed, &class_text(config, request.class));
+                    let own = of_one(&parameters, request.seed, &class_text(config, request.condition.class));
                     pictures::save(&args.out.join(names.file(request)), image, &own)?;
                 }
             }

@@ -95,7 +95,7 @@ impl<'a> Sheets<'a> {
             .into_iter()
             .flat_map(|class| {
                 let first = u64::from(class.unwrap_or(0)) * seeds;
-                (first..first + seeds).map(move |seed| Request { class, seed })
+                (first..first + seeds).map(move |seed| Request { condition: class.into(), seed })
             })
             .collect();
         for guidance in guidance {

@@ -221,13 +221,13 @@ impl PictureSource for SampledPictures<'_> {
         for first in (0..self.count).step_by(PART).skip(first_part) {
             let places = first..(first + PART).min(self.count);
             let requests: Vec<Request> =
-                places.map(|i| Request { class: class(i), seed: i as u64 }).collect();
+                places.map(|i| Request { condition: class(i).into(), seed: i as u64 }).collect();
             let images = (self.draw)(&requests)?;
             let Some(Image { width, height, channels, .. }) = images.first().cloned() else {
                 return Err(Error::Config("a sampler gave no pictures".into()));
             };
             let pixels: Vec<u8> = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
-            let labels: Option<Vec<u32>> = requests.iter().map(|request| request.class).collect();
+            let labels: Option<Vec<u32>> = requests.iter().map(|request| request.condition.class).collect();
             see(Pictures { pixels: &pixels, width, height, channels }, labels.as_deref())?;
         }
         Ok(())

@@ -3,12 +3,14 @@
 //! A network draws well from a row of its class embedding that a training reached, and from no other: a class past the last,
 //! a null class that is not there or that no training showed, a class without a picture are refused here, with the ways on.
 
+use std::ops::Range;
+
 use crate::diffusion::{Evaluations, Guidance};
-use crate::error::{Error, Result};
-use crate::nn::UNetConfig;
-use crate::nn::unet::NullClass;
+use crate::error::{Error, Result, brief};
+use crate::nn::{NullClass, Takes};
 
 use super::architecture::Kind;
+use super::condition::Condition;
 use super::config::{ModelConfig, class_called};
 use super::imagenet;
 
@@ -23,10 +25,59 @@ enum Null {
     Untrained,
 }
 
+/// The names of the parts of a condition.
+const CLASS: &str = "class";
+const VECTOR: &str = "vector";
+
+/// What stays of a condition of which only some parts are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    /// Whether its class does.
+    pub class: bool,
+    /// What of its vector does.
+    pub vector: KeptVector,
+}
+
+/// What stays of a vector; the other numbers are zeros.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeptVector {
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    Whole,
+    /// These ranges of its numbers.
+    Pieces(Vec<Range<usize>>),
+}
+
+impl KeptVector {
+    /// Keeps a range more.
+    fn add(&mut self, range: Range<usize>) {
+        match self {
+            KeptVector::Whole => {}
+            KeptVector::Nothing => *self = KeptVector::Pieces(vec![range]),
+            KeptVector::Pieces(ranges) => ranges.push(range),
+        }
+    }
+
+    /// What stays of `vector`.
+    pub fn of(&self, vector: &[f32]) -> Vec<f32> {
+        let keeps = |at: usize| match self {
+            KeptVector::Nothing => false,
+            KeptVector::Whole => true,
+            KeptVector::Pieces(ranges) => ranges.iter().any(|range| range.contains(&at)),
+        };
+        vector.iter().enumerate().map(|(at, x)| if keeps(at) { *x } else { 0.0 }).collect()
+    }
+}
+
 /// The rows of a class embedding that may be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     classes: usize,
+    /// Numbers of the vector; 0 of a network without.
+    vector: usize,
+    /// Parts of the vector by name, and which of its numbers they are.
+    pieces: Vec<(String, Range<usize>)>,
     null: Null,
     /// Labels whose rows no training reached, rising.
     untrained: Vec<u32>,
@@ -38,7 +89,7 @@ pub struct Conditions {
 impl Conditions {
     /// Those of a model, by its architecture and what is recorded of its training.
     pub fn of(config: &ModelConfig) -> Conditions {
-        let mut all = Conditions::of_network(&config.unet);
+        let mut all = Conditions::of_network(&config.unet.takes());
         if all.null == Null::Trained && !config.was_trained(None) {
             all.null = Null::Untrained;
         }
@@ -48,20 +99,76 @@ impl Conditions {
     }
 
     /// Those of a network of which only the architecture is known: every row that is there counts as trained.
-    pub fn of_network(unet: &UNetConfig) -> Conditions {
-        let null = match (unet.num_classes, unet.null_class) {
-            (Some(_), NullClass::Absent) => Null::Absent,
+    pub fn of_network(takes: &Takes) -> Conditions {
+        let null = match takes.class {
+            Some(class) if class.null == NullClass::Absent => Null::Absent,
             _ => Null::Trained,
         };
-        let classes = unet.num_classes.unwrap_or(0);
-        let told_weight = unet.guidance_range.is_some();
+        let (classes, vector) = (takes.classes(), takes.vector_width());
+        let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
-        Conditions { classes, null, untrained: Vec::new(), names, told_weight }
+        let pieces = Vec::new();
+        Conditions { classes, vector, pieces, null, untrained: Vec::new(), names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// How many numbers the vector has; 0 of a network without.
+    pub fn vector_width(&self) -> usize {
+        self.vector
+    }
+
+    /// The same with names for parts of the vector, each a range of its numbers, as guiders may name them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a name that is taken, and a range beyond the vector.
+    pub fn with_pieces(self, pieces: Vec<(String, Range<usize>)>) -> Result<Conditions> {
+        for (i, (name, range)) in pieces.iter().enumerate() {
+            if range.end > self.vector || range.is_empty() {
+                let width = self.vector;
+                return Err(Error::Config(format!("{name:?} is {range:?} of a vector of {width} numbers")));
+            }
+            let own = name == VECTOR || (name == CLASS && self.classes > 0);
+            if own || pieces[..i].iter().any(|(other, _)| other == name) {
+                return Err(Error::Config(format!("two parts of the condition are called {name:?}")));
+            }
+        }
+        Ok(Conditions { pieces, ..self })
+    }
+
+    /// What stays of a condition of which only these parts are kept: `class`, `vector`, or parts of the vector by their names.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a part that there is not, listing those there are; as [`Conditions::check_null`] where the class is
+    /// left out.
+    pub fn only(&self, parts: &[String]) -> Result<Kept> {
+        let mut kept = Kept { class: false, vector: KeptVector::Nothing };
+        for part in parts {
+            let piece = self.pieces.iter().find(|(name, _)| name == part);
+            match (piece, part.as_str()) {
+                (_, CLASS) if self.classes > 0 => kept.class = true,
+                (_, VECTOR) if self.vector > 0 => kept.vector = KeptVector::Whole,
+                (Some((_, range)), _) => kept.vector.add(range.clone()),
+                (None, _) => {
+                    let own = [(CLASS, self.classes), (VECTOR, self.vector)];
+                    let own = own.iter().filter(|(_, count)| *count > 0).map(|(name, _)| *name);
+                    let named: Vec<&str> =
+                        own.chain(self.pieces.iter().map(|(name, _)| name.as_str())).collect();
+                    return Err(Error::Config(format!(
+                        "the condition has no part {part:?}; it has {}",
+                        named.join(", "),
+                        part = brief(part)
+                    )));
+                }
+            }
+        }
+        if !kept.class && (self.classes > 0 || kept.vector == KeptVector::Nothing) {
+            self.check_null("a condition without its class")?;
+        }
+        Ok(kept)
     }
 
     /// The label of a class that is called so; see [`ModelConfig::class`].
@@ -72,9 +179,9 @@ impl Conditions {
         class_called(&self.names, wanted)
     }
 
-    /// Whether the network can guide itself: it was taught a class, and to do without.
+    /// Whether the network can guide itself: it was taught a class or a vector, and to do without.
     pub fn can_guide(&self) -> bool {
-        self.classes > self.untrained.len() && self.null == Null::Trained
+        (self.classes > self.untrained.len() || self.vector > 0) && self.null == Null::Trained
     }
 
     /// Refuses a class that is not there or was never trained; for `None`, a null class of that kind.
@@ -108,6 +215,44 @@ impl Conditions {
             "{what} needs the null class, and {why}. Ways on: a class and `w` 0 (`guidance-scale` 1); `uncond-model`, a second \
              model that draws without classes; `uncond from-classes`; a training with label dropout (`p-uncond` 0.1){last}"
         )))
+    }
+
+    /// Refuses pictures under these conditions and this guidance; `elsewhere` as in [`Conditions::check`].
+    ///
+    /// # Errors
+    /// As there; [`Error::Config`] for a vector that the network does not take, of another width or with a number that is none.
+    pub fn check_all<'a>(
+        &self,
+        conditions: impl IntoIterator<Item = &'a Condition>,
+        evaluations: Evaluations,
+        elsewhere: bool,
+    ) -> Result<()> {
+        let mut classes = Vec::new();
+        for Condition { class, vector } in conditions {
+            let given = self.check_vector(vector.as_deref())?;
+            // A vector alone is a condition, too: its class is "nothing" under it.
+            if class.is_some() || !given || evaluations == Evaluations::Unconditional {
+                classes.push(*class);
+            } else if self.classes > 0 {
+                self.check_null("a vector without a class")?;
+            }
+        }
+        self.check(classes, evaluations, elsewhere)
+    }
+
+    /// Refuses a vector that does not fit; else whether it says anything.
+    fn check_vector(&self, vector: Option<&[f32]>) -> Result<bool> {
+        let Some(vector) = vector else { return Ok(false) };
+        if vector.len() != self.vector {
+            return Err(Error::Config(match self.vector {
+                0 => format!("a vector of {} numbers of a model that takes none", vector.len()),
+                width => format!("a vector of {} numbers; the model takes {width}", vector.len()),
+            }));
+        }
+        if let Some(at) = vector.iter().position(|x| !x.is_finite()) {
+            return Err(Error::Config(format!("the vector's number {at} is {}", vector[at])));
+        }
+        Ok(vector.iter().any(|x| *x != 0.0))
     }
 
     /// Refuses pictures of these classes under this guidance. `elsewhere` says that the unconditional half comes from
@@ -144,7 +289,7 @@ impl Conditions {
     /// # Errors
     /// As [`Conditions::check_class`]; when there are no classes.
     pub fn check_guidance(&self, what: &str) -> Result<()> {
-        if self.classes == 0 {
+        if self.classes == 0 && self.vector == 0 {
             return Err(Error::Config(format!("{what} needs classes, and the network has none")));
         }
         self.check_every_class()?;
@@ -309,12 +454,14 @@ fn numbered_by_wordnet(names: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::nn::UNetConfig;
     use crate::nn::unet::tests::small;
 
     /// Four classes, null class and trained rows as given.
     fn conditions(null: Null, untrained: &[u32]) -> Conditions {
         let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
-        Conditions { classes: 4, null, untrained: untrained.to_vec(), names, told_weight: false }
+        let (pieces, untrained) = (Vec::new(), untrained.to_vec());
+        Conditions { classes: 4, vector: 0, pieces, null, untrained, names, told_weight: false }
     }
 
     fn refused(result: Result<()>) -> String {
@@ -371,7 +518,7 @@ mod tests {
     #[test]
     fn a_network_without_classes_takes_none() {
         let unet = UNetConfig { num_classes: None, null_class: NullClass::Absent, ..small() };
-        let none = Conditions::of_network(&unet);
+        let none = Conditions::of_network(&unet.takes());
         none.check([None], Evaluations::Both, false).unwrap();
         none.check([None], Evaluations::Unconditional, false).unwrap();
         assert!(refused(none.check([Some(0)], Evaluations::Both, false)).contains("without classes"));

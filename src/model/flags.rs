@@ -233,6 +233,7 @@ pub fn configure(
             residual_scaling: false,
             num_classes: found.num_classes,
             null_class: NullClass::Absent,
+            vector_width: 0,
             low_res_channels: found.low_res_channels,
             condition_from: None,
             guidance_range: None,

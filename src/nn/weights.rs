@@ -7,8 +7,8 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::parameters::ParameterId;
 
-/// The parameters of a network as tensors.
-#[derive(Clone, Debug)]
+/// The parameters of a network as tensors. The default is those of a closed form: none.
+#[derive(Clone, Debug, Default)]
 pub struct Weights {
     pub(super) tensors: Vec<Tensor>,
     /// The same in f16; empty until they are made.
@@ -51,7 +51,7 @@ impl Weights {
     /// The same parameters with copies in f16, made anew each time the recording runs: for training, where they change.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) on a device without f16.
+    /// [`Error::Config`] on a device without f16.
     pub fn with_halves(&self, cx: &mut Context) -> Result<Weights> {
         let chunks = self.narrow(cx)?;
         Ok(self.halved(&chunks))
@@ -81,7 +81,7 @@ impl Weights {
     /// [`Error::Config`] on a device without f16, or as [`Self::check_serve`]; [`Error::OutOfMemory`].
     pub fn fixed_in(&self, gpu: &Gpu, dtype: DType) -> Result<Weights> {
         self.check_serve(dtype)?;
-        if dtype != DType::F16 || self.is_narrow() {
+        if dtype != DType::F16 || self.is_narrow() || self.tensors.is_empty() {
             return Ok(self.clone());
         }
         let mut cx = Context::new(gpu);

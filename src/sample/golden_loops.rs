@@ -1,17 +1,17 @@
 //! Whole eight-step loops with a network against the reference, the noise being given.
 
 use super::networks::Fixed;
+use super::other::Other;
 use super::settled::Settled;
 use super::slots::{self, Slots};
 use super::step::{Combine, StepRecorder, Which};
-use super::{ClassifierGuide, Guide, Networks, SamplerOptions, Uncond};
+use super::{ClassifierGuide, Guide, Networks, SamplerOptions};
 use crate::diffusion::{
-    BetaSchedule, Clip, DiscreteSchedule, Guiders, LevelSource, Method, Prediction, Process, SamplerKind,
-    Variance,
+    BetaSchedule, Clip, DiscreteSchedule, LevelSource, Method, Prediction, Process, SamplerKind, Variance,
 };
 use crate::io::SafetensorsFile;
 use crate::model::golden::golden_network;
-use crate::model::load_values;
+use crate::model::{KeptVector, load_values};
 use crate::nn::unet::QkvLayout;
 use crate::nn::unet::tests::small;
 use crate::nn::{Classifier, UNetConfig, Weights};
@@ -81,26 +81,13 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     let guide = classifier.guide();
     let guide = case.classifier.then_some(&guide as &dyn Guide);
     let networks = Networks { guide, ..Networks::of(&unet, &weights) };
-    let options = SamplerOptions {
-        batch: 2,
-        steps: 1,
-        method,
-        variance_exponent: 0.0,
-        clip: Clip::Static,
-        guided: false,
-        guiders: Guiders::default(),
-        uncond: Uncond::Null,
-        two_pass: false,
-        dtype: DType::F32,
-        fast: false,
-        conditions: None,
-        size: None,
-    };
+    let options =
+        SamplerOptions { method, variance_exponent: 0.0, guided: false, ..SamplerOptions::new(2, 1) };
     // The product's own step, but for the noise.
     let mut settled = Settled::new(&networks, &process, options).unwrap();
     if case.guided.is_some() {
         // The network has no null class; the reference's other half is class 0.
-        settled.others = vec![0];
+        settled.others = vec![Other { class: Some(0), vector: KeptVector::Whole }];
     }
     let noise = slots::empty(gpu(), "noise", &[2, 16, 16, 3], DType::F32).unwrap();
     let slots = Slots { noise: Some(noise), ..Slots::new(gpu(), &networks, &settled).unwrap() };

@@ -6,14 +6,15 @@
 #[cfg(not(target_arch = "wasm32"))]
 mod batches;
 mod checks;
-mod denoiser;
 #[cfg(test)]
 mod golden_loops;
 mod guide;
+mod network;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
+mod other;
 mod run;
 mod sampler;
 mod settled;
@@ -25,13 +26,14 @@ mod walk;
 
 pub use crate::data::to_u8;
 pub use checks::check_weaker;
-pub(crate) use denoiser::{Denoiser, Shown};
 pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
+pub(crate) use network::Network;
 pub(crate) use networks::Fixed;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions, Uncond};
+pub(crate) use other::derived;
 pub use run::Run;
 pub use sampler::Sampler;
 pub(crate) use settled::Settled;

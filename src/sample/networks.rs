@@ -2,12 +2,14 @@
 
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
-use crate::nn::{UNet, Weights};
+use crate::model::KeptVector;
+use crate::nn::{Denoiser, Weights};
 use crate::shape::Extent;
 use crate::tensor::{DType, Tensor};
 
-use super::denoiser::{Denoiser, Network};
 use super::guide::Guide;
+use super::network::Network;
+use super::other::derived;
 use super::settled::Settled;
 use super::slots::{Slots, filled};
 use super::step::Evaluation;
@@ -16,24 +18,34 @@ use super::step::Evaluation;
 #[derive(Clone, Copy)]
 pub struct Networks<'a> {
     /// The network.
-    pub unet: &'a UNet,
+    pub network: &'a dyn Denoiser,
     /// Its weights.
     pub weights: &'a Weights,
     /// Another network for the unconditional half of guidance: one trained without classes, or a weaker one.
-    pub unconditional: Option<(&'a UNet, &'a Weights)>,
+    pub unconditional: Option<(&'a dyn Denoiser, &'a Weights)>,
     /// The weaker network that a guider leads away from; it is told the same condition.
-    pub weaker: Option<(&'a UNet, &'a Weights)>,
+    pub weaker: Option<(&'a dyn Denoiser, &'a Weights)>,
     /// What guides by a gradient.
     pub guide: Option<&'a dyn Guide>,
-    /// For an upsampler the small pictures, `[N, H', W', low_res_channels]` f32 in [-1, 1], and their extent; to be written
+    /// For an upsampler the small pictures, `[N, H', W', C']` f32 in [-1, 1], and their extent; to be written
     /// before each batch.
     pub low_res: Option<(&'a Buffer, Extent)>,
 }
 
 impl<'a> Networks<'a> {
     /// A network alone.
-    pub fn of(unet: &'a UNet, weights: &'a Weights) -> Self {
-        Networks { unet, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    pub fn of(network: &'a dyn Denoiser, weights: &'a Weights) -> Self {
+        Networks { network, weights, unconditional: None, weaker: None, guide: None, low_res: None }
+    }
+
+    /// All networks with their weights, each with what it is called in messages.
+    pub(super) fn all(
+        &self,
+    ) -> impl Iterator<Item = (&'static str, &'a dyn Denoiser, &'a Weights)> + use<'a> {
+        let second =
+            self.unconditional.map(|(network, weights)| ("the unconditional network", network, weights));
+        let weaker = self.weaker.map(|(network, weights)| ("the weaker network", network, weights));
+        [Some(("the network", self.network, self.weights)), second, weaker].into_iter().flatten()
     }
 }
 
@@ -56,13 +68,13 @@ impl<'a> Fixed<'a> {
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
         let (n, dtype) = (settled.options.batch, settled.options.dtype);
-        let main = Network::new(gpu, networks.unet, networks.weights, dtype)?;
+        let main = Network::new(gpu, networks.network, networks.weights, dtype)?;
         let second = match (networks.unconditional, networks.weaker) {
-            (_, Some((unet, weights))) => Some(Second::Weaker(Network::new(gpu, unet, weights, dtype)?)),
-            (Some((unet, weights)), _) if settled.options.guided => {
-                let config = unet.config();
-                let rows = config.num_classes.map(|_| labels(gpu, config.null_label(), n)).transpose()?;
-                Some(Second::Unconditional(Network::new(gpu, unet, weights, dtype)?, rows))
+            (_, Some((other, weights))) => Some(Second::Weaker(Network::new(gpu, other, weights, dtype)?)),
+            (Some((other, weights)), _) if settled.options.guided => {
+                let takes = &other.about().takes;
+                let rows = takes.class.map(|_| labels(gpu, takes.null_row(), n)).transpose()?;
+                Some(Second::Unconditional(Network::new(gpu, other, weights, dtype)?, rows))
             }
             _ => None,
         };
@@ -72,31 +84,55 @@ impl<'a> Fixed<'a> {
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
     pub fn evaluations(&self, gpu: &Gpu, settled: &Settled, slots: &Slots) -> Result<Vec<Evaluation<'_>>> {
         let (n, mixed): (usize, usize) = (settled.options.batch, settled.mixed);
-        let main = |rows, conditions| Evaluation { of: &self.main as &dyn Denoiser, rows, conditions };
+        let bank = derived(&settled.others);
+        let vectors = |of: &Network<'_>, kept: &[&KeptVector]| {
+            of.about().takes.vector.map(|_| vector_rows(gpu, &bank, kept, n)).transpose()
+        };
+        let main = |rows: Option<Tensor>, kept: &[&KeptVector]| {
+            let vector_rows = vectors(&self.main, kept)?;
+            Ok(Evaluation { of: &self.main, rows, vector_rows, conditions: kept.len() })
+        };
         let of_first = || slots.rows.clone();
         if let Some(prior) = &settled.prior {
-            return Ok(vec![main(of_first(), prior.len())]);
+            return Ok(vec![main(of_first(), &vec![&KeptVector::Whole; prior.len()])?]);
         }
+        let own = vec![&KeptVector::Whole; mixed];
         if self.second.is_none() && !settled.options.two_pass {
-            return Ok(vec![main(of_first(), mixed + settled.others.len())]);
+            let others = settled.others.iter().map(|other| &other.vector);
+            let all: Vec<&KeptVector> = own.into_iter().chain(others).collect();
+            return Ok(vec![main(of_first(), &all)?]);
         }
-        let mut all = vec![main(of_first(), mixed)];
+        let mut all = vec![main(of_first(), &own)?];
         match &self.second {
             None => {}
             Some(Second::Unconditional(of, rows)) => {
-                all.push(Evaluation { of, rows: rows.clone(), conditions: 1 });
+                let vector_rows = vectors(of, &[&KeptVector::Nothing])?;
+                all.push(Evaluation { of, rows: rows.clone(), vector_rows, conditions: 1 });
             }
             Some(Second::Weaker(of)) => {
-                all.push(Evaluation { of, rows: of_first(), conditions: mixed });
+                let vector_rows = vectors(of, &own)?;
+                all.push(Evaluation { of, rows: of_first(), vector_rows, conditions: mixed });
             }
         }
-        for row in &settled.others {
+        for other in &settled.others {
             // A binding starts at a multiple of 256 bytes, so these rows are a tensor of their own.
-            let rows = slots.rows.as_ref().map(|_| labels(gpu, *row, n)).transpose()?;
-            all.push(main(rows, 1));
+            let rows = match (&slots.rows, other.class) {
+                (Some(_), Some(class)) => Some(labels(gpu, class, n)?),
+                (own, _) => own.clone(),
+            };
+            all.push(main(rows, &[&other.vector])?);
         }
         Ok(all)
     }
+}
+
+/// Rows of `bank` for conditions of which so much of the pictures' vectors stays; past the last row where nothing does.
+fn vector_rows(gpu: &Gpu, bank: &[&KeptVector], kept: &[&KeptVector], samples: usize) -> Result<Tensor> {
+    let first = |kept: &KeptVector| bank.iter().position(|held| *held == kept).map(|at| at * samples);
+    let row = |first: Option<usize>, i: usize| first.map_or(u32::MAX, |first| (first + i) as u32);
+    let rows = kept.iter().flat_map(|kept| (0..samples).map(move |i| row(first(kept), i)));
+    let rows: Vec<u32> = rows.collect();
+    filled(gpu, "vector rows", &[rows.len()], DType::U32, bytemuck::cast_slice(&rows))
 }
 
 /// The same row for all samples.

@@ -10,7 +10,7 @@ use crate::diffusion::{DiscreteSchedule, LevelSource, LossRow, Process, Respacin
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan, Storage};
 use crate::model::{Conditions, Model};
-use crate::nn::unet::Pass;
+use crate::nn::{Bank, Denoiser, Pass, Told};
 use crate::ops::{self, Images, LossInputs, LossWeights};
 use crate::sizes::{check_batch, product};
 use crate::tensor::{Context, DType, Tensor};
@@ -114,9 +114,9 @@ impl Nll {
             conditions.check_null("a bound without classes")?;
         }
         let config = model.unet.config();
-        let n = options.batch;
-        check_batch(n, config.shape())?;
-        let (shape, pixels) = (config.shape().nhwc(n), config.shape().len());
+        let (n, sample) = (options.batch, model.unet.about().sample);
+        check_batch(n, sample)?;
+        let (shape, pixels) = (sample.nhwc(n), sample.len());
         let images = gpu.buffer("images", (n * pixels).next_multiple_of(4) as u64)?;
         let scalars = gpu.buffer("sample scalars", (n * 16) as u64)?;
         let times = gpu.buffer("times", (n * 4) as u64)?;
@@ -134,7 +134,17 @@ impl Nll {
         let shown = config.num_classes.map(|_| over(&labels, &[n], DType::U32));
         let at = over(&times, &[n], DType::F32);
         let pass = Pass::inference(DType::F32);
-        let out = model.unet.forward(&mut cx, &model.weights(), &z, &at, shown.as_ref(), &pass)?;
+        let none = match model.unet.about().takes.vector {
+            Some(vector) => {
+                let rows = cx.constant_u32("no vectors", &[n], &vec![u32::MAX; n])?;
+                let values = vec![0.0; vector.width];
+                Some((rows, cx.constant_f32("no vector", &[1, vector.width], &values)?))
+            }
+            None => None,
+        };
+        let vector = none.as_ref().map(|(rows, values)| Bank { rows, values });
+        let told = Told { class: shown.as_ref(), vector, ..Told::default() };
+        let out = model.unet.record(&mut cx, &model.weights(), &z, &at, told, &pass)?;
         let rows_ = over(&rows, &[n, 16], DType::F32);
         let inputs = LossInputs { out: &out, x: &x, z: &z, eps: &eps, rows: &rows_ };
         let weights =

@@ -2,7 +2,7 @@
 
 use crate::diffusion::{Clip, Guiders, Method};
 use crate::error::{Error, Result};
-use crate::model::{Conditions, ModelConfig};
+use crate::model::{Condition, Conditions, ModelConfig};
 use crate::shape::Extent;
 use crate::tensor::DType;
 
@@ -55,6 +55,25 @@ pub struct SamplerOptions {
 }
 
 impl SamplerOptions {
+    /// For a network of one's own: guided, in f32, with the process's own sampler, v = 0.3 and x̂ kept in [-1, 1].
+    pub fn new(batch: usize, steps: usize) -> Self {
+        SamplerOptions {
+            batch,
+            size: None,
+            steps,
+            method: Method::default(),
+            variance_exponent: 0.3,
+            clip: Clip::Static,
+            guided: true,
+            guiders: Guiders::default(),
+            uncond: Uncond::Null,
+            two_pass: false,
+            dtype: DType::F32,
+            fast: false,
+            conditions: None,
+        }
+    }
+
     /// The defaults of a model, guided where the model can be.
     ///
     /// # Errors
@@ -62,28 +81,21 @@ impl SamplerOptions {
     pub fn of(config: &ModelConfig, batch: usize) -> Result<Self> {
         let conditions = Conditions::of(config);
         Ok(SamplerOptions {
-            batch,
-            size: None,
-            steps: config.default_steps(),
             method: config.method()?,
             variance_exponent: config.sampling.variance_exponent,
             clip: config.clip()?,
             guided: conditions.can_guide(),
-            guiders: Guiders::default(),
-            uncond: Uncond::Null,
-            two_pass: false,
-            dtype: DType::F32,
-            fast: false,
             conditions: Some(conditions),
+            ..SamplerOptions::new(batch, config.default_steps())
         })
     }
 }
 
 /// One picture to be made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Request {
-    /// The class; `None` for no condition.
-    pub class: Option<u32>,
+    /// What it is to be of.
+    pub condition: Condition,
     /// The seed of its noise.
     pub seed: u64,
 }
@@ -95,8 +107,8 @@ impl Request {
         if requests.len() > n {
             return Err(Error::Config(format!("{} pictures in a sampler for {n}", requests.len())));
         }
-        let filler = requests.first().copied().unwrap_or(Request { class: None, seed: 0 });
-        Ok((0..n).map(|i| requests.get(i).copied().unwrap_or(filler)).collect())
+        let filler = requests.first().cloned().unwrap_or_default();
+        Ok((0..n).map(|i| requests.get(i).unwrap_or(&filler).clone()).collect())
     }
 
     /// The seed as kernels take it: low, high.

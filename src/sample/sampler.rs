@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::gpu::Profile;
 use crate::gpu::{Gpu, Plan};
 use crate::model::{Conditions, Model};
-use crate::nn::{UNet, Weights};
+use crate::nn::{Denoiser, Weights};
 use crate::ops;
 use crate::shape::Shape;
 
@@ -63,8 +63,8 @@ impl Sampler {
         let options = SamplerOptions { conditions: Some(Conditions::of(&model.config)), ..options };
         let weights = model.weights();
         weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
-        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
-        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
+        let other = weaker.map(|weaker| (&weaker.unet as &dyn Denoiser, weaker.weights()));
+        let weaker = other.as_ref().map(|(network, weights)| (*network, weights));
         let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
         Self::with(gpu, networks, &model.config.process()?, options)
     }
@@ -75,12 +75,12 @@ impl Sampler {
     /// As [`Sampler::with`].
     pub fn new(
         gpu: &Gpu,
-        unet: &UNet,
+        network: &dyn Denoiser,
         weights: &Weights,
         process: impl Into<Process>,
         options: SamplerOptions,
     ) -> Result<Sampler> {
-        Self::with(gpu, Networks::of(unet, weights), process, options)
+        Self::with(gpu, Networks::of(network, weights), process, options)
     }
 
     /// Records the plans of several networks.
@@ -148,7 +148,7 @@ impl Sampler {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) when there are more than fit, the guidance needs two evaluations and the
     /// sampler was recorded for one, guiders give a weight that is no number, or a class or the null class is asked for that
-    /// the network was not taught.
+    /// the network was not taught, or a vector that does not fit it.
     pub fn start(&self, requests: &[Request], guidance: Guidance) -> Result<Run<'_>> {
         let n = self.settled.options.batch;
         let all = Request::fill(requests, n)?;
@@ -158,6 +158,9 @@ impl Sampler {
         if let Some(rows) = &slots.rows {
             write(rows, bytemuck::cast_slice(&written.rows))?;
         }
+        if let Some(vectors) = &slots.vectors {
+            write(vectors, bytemuck::cast_slice(&written.vectors))?;
+        }
         if let Some(told) = &slots.told {
             write(told, bytemuck::cast_slice(&vec![written.told; n]))?;
         }
@@ -166,7 +169,8 @@ impl Sampler {
         }
         if let Some(wanted) = &slots.wanted {
             // Past the last class, one takes the unconditional prediction for both halves.
-            let classes: Vec<u32> = all.iter().map(|request| request.class.unwrap_or(u32::MAX)).collect();
+            let classes: Vec<u32> =
+                all.iter().map(|request| request.condition.class.unwrap_or(u32::MAX)).collect();
             write(wanted, bytemuck::cast_slice(&classes))?;
         }
         if let (Some(posterior), Some(prior)) = (&slots.posterior, &self.settled.prior) {

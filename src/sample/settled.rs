@@ -3,17 +3,18 @@
 use crate::diffusion::guiders::{Against, moments};
 use crate::diffusion::{Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
-use crate::model::Conditions;
+use crate::model::{Condition, Conditions, KeptVector};
 use crate::ops;
 use crate::shape::Shape;
 
 use super::checks::{
-    check_from_classes, check_guiders, check_pair, check_rows, check_session, check_size, check_small,
-    check_together,
+    check_from_classes, check_guiders, check_network, check_pair, check_rows, check_session, check_size,
+    check_small, check_together, check_walk,
 };
 use super::guide::Guide;
 use super::networks::Networks;
 use super::options::{Request, SamplerOptions, Uncond};
+use super::other::{Other, derived};
 use super::step::Combine;
 use super::walk::Walk;
 
@@ -26,8 +27,8 @@ pub(crate) struct Settled {
     pub walk: Walk,
     /// Conditions that become one, the first of an evaluation.
     pub mixed: usize,
-    /// The network's own rows that are evaluated beside each picture's class: "nothing", or what guiders name.
-    pub others: Vec<u32>,
+    /// What is evaluated beside each picture's own condition: "nothing", or what guiders name.
+    pub others: Vec<Other>,
     /// p(c) where the unconditional half comes from the classes.
     pub prior: Option<Vec<f64>>,
     /// The weights that a distilled network was trained for.
@@ -45,6 +46,8 @@ pub(crate) struct Settled {
 pub(crate) struct Written {
     /// `[K·N]`: rows of the class table.
     pub rows: Vec<u32>,
+    /// `[V·N, D]`: the pictures' vectors, then what stays of each in parts.
+    pub vectors: Vec<f32>,
     /// w as the step's kernel reads it, where nothing on the device says it.
     pub weight: f32,
     /// w as distilled networks are told it.
@@ -59,41 +62,47 @@ impl Settled {
     /// # Errors
     /// [`Error::Config`] for what does not go together.
     pub fn new(networks: &Networks<'_>, process: &Process, options: SamplerOptions) -> Result<Settled> {
-        let config = networks.unet.config();
+        let about = networks.network.about();
+        let takes = &about.takes;
+        networks.all().try_for_each(|(name, network, weights)| check_network(name, network, weights))?;
         check_together(networks, &options)?;
         let own = options.guiders.is_empty() && options.uncond == Uncond::Null;
         // A distilled network is told w, and its one evaluation is guided.
-        let guided = own && options.guided && config.guidance_range.is_none();
+        let guided = own && options.guided && takes.guidance.is_none();
         let options = SamplerOptions { guided, ..options };
         let small = networks.low_res.map(|(buffer, extent)| (buffer.bytes(), extent));
-        check_small(config, small, options.batch, guided || !own)?;
+        check_small(takes, small, options.batch, guided || !own)?;
         let shape = check_size(networks, options.size)?;
         crate::sizes::check_batch(options.batch, shape)?;
         // Options of another model say nothing of this network.
-        let known = options.conditions.as_ref().filter(|c| c.classes() == config.num_classes.unwrap_or(0));
-        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(config));
+        let known = options.conditions.as_ref();
+        let known =
+            known.filter(|c| (c.classes(), c.vector_width()) == (takes.classes(), takes.vector_width()));
+        let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(takes));
         let (mut others, mut prior) = (Vec::new(), None);
         match (&options.uncond, networks.unconditional) {
             (Uncond::FromClasses { prior: given }, _) => {
-                prior = Some(check_from_classes(config, &conditions, given.as_deref(), process, &options)?);
+                prior = Some(check_from_classes(&conditions, given.as_deref(), process, &options)?);
             }
             _ if !options.guiders.is_empty() => {
-                others = check_guiders(config, &conditions, networks, &options.guiders)?;
+                others = check_guiders(&conditions, networks, &options.guiders)?;
             }
             (_, Some((other, _))) => {
-                check_pair(config, other.config())?;
-                Conditions::of_network(other.config()).check_null("the unconditional half")?;
+                check_pair(about, other.about())?;
+                Conditions::of_network(&other.about().takes).check_null("the unconditional half")?;
             }
             _ if guided => {
-                if config.num_classes.is_none() {
+                if takes.class.is_none() && takes.vector.is_none() {
                     conditions.check_guidance("guidance")?;
                 }
                 conditions.check_null("guidance")?;
-                others = vec![config.null_label()];
+                others = vec![Other { class: Some(takes.null_row()), vector: KeptVector::Nothing }];
             }
             _ => {}
         }
         let walk = Walk::new(process, &options, networks.guide.is_some())?;
+        let kind = process.sampler(&options.method, options.steps);
+        networks.all().try_for_each(|(name, network, _)| check_walk(name, network.about(), &walk, kind))?;
         Ok(Settled {
             shape,
             conditions,
@@ -101,9 +110,9 @@ impl Settled {
             mixed: 1,
             others,
             prior,
-            distilled: config.guidance_range,
-            has_classes: config.num_classes.is_some(),
-            null_label: config.null_label(),
+            distilled: takes.guidance,
+            has_classes: takes.class.is_some(),
+            null_label: takes.null_row(),
             elsewhere: networks.unconditional.is_some() || options.guiders.against() != Against::Null,
             by_gradient: networks.guide.is_some(),
             guided_classes: networks.guide.and_then(Guide::classes),
@@ -124,11 +133,16 @@ impl Settled {
         most_rows: usize,
     ) -> Result<Settled> {
         let kind = process.sampler(&options.method, options.steps);
-        check_session(kind, &options)?;
+        check_session(networks, kind, &options)?;
         let method = Method { kind: Some(kind), ..options.method };
         let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
-        check_rows(mixed, settled.others.len(), most_rows)?;
+        check_rows(mixed, &settled.others, most_rows)?;
         Ok(Settled { mixed, ..settled })
+    }
+
+    /// The row of "no class".
+    pub fn null_label(&self) -> u32 {
+        self.null_label
     }
 
     /// What becomes of the evaluations.
@@ -146,14 +160,16 @@ impl Settled {
     /// # Errors
     /// [`Error::Config`] with the reason.
     pub fn written(&self, requests: &[Request], all: &[Request], guidance: Guidance) -> Result<Written> {
-        self.check_classes(requests.iter().map(|request| request.class), guidance)?;
+        self.check_conditions(requests.iter().map(|request| &request.condition), guidance)?;
         let plain = matches!(self.combine(), Combine::InStep);
         let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
-        let row = |request: &Request| match request.class {
+        let row = |request: &Request| match request.condition.class {
             Some(class) if !unconditional => class,
             _ => self.null_label,
         };
-        let others = self.others.iter().flat_map(|row| std::iter::repeat_n(*row, all.len()));
+        let class = |other: &Other, request: &Request| other.class.unwrap_or_else(|| row(request));
+        let others =
+            self.others.iter().flat_map(|other| all.iter().map(move |request| class(other, request)));
         let rows = match &self.prior {
             None => all.iter().map(row).chain(others).collect(),
             // Class by class.
@@ -163,20 +179,37 @@ impl Settled {
         };
         let (needs_all, guiders) = self.of_guiders(&self.walk, guidance)?;
         let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
-        Ok(Written { rows, weight, told, guiders, needs_all })
+        let given = all.iter().map(|request| request.condition.vector.as_deref());
+        let vectors = self.vectors(given, unconditional);
+        Ok(Written { rows, vectors, weight, told, guiders, needs_all })
     }
 
-    /// Refuses classes that the network, or what guides it, was not taught, under this guidance.
+    /// The bank of these vectors, `[V·N, D]`: zeros where there is none, or nothing is to be told.
+    pub fn vectors<'a>(
+        &self,
+        given: impl Iterator<Item = Option<&'a [f32]>> + Clone,
+        unconditional: bool,
+    ) -> Vec<f32> {
+        let nothing = vec![0.0; self.conditions.vector_width()];
+        let one = |kept: &KeptVector, given: Option<&[f32]>| {
+            kept.of(given.filter(|_| !unconditional).unwrap_or(&nothing))
+        };
+        let derived = derived(&self.others);
+        derived.iter().flat_map(|kept| given.clone().flat_map(|given| one(kept, given))).collect()
+    }
+
+    /// Refuses conditions that the network, or what guides it, was not taught, under this guidance.
     ///
     /// # Errors
     /// [`Error::Config`] with the reason.
-    pub fn check_classes(
+    pub fn check_conditions<'a>(
         &self,
-        classes: impl Iterator<Item = Option<u32>> + Clone,
+        conditions: impl Iterator<Item = &'a Condition> + Clone,
         guidance: Guidance,
     ) -> Result<()> {
+        let mut classes = conditions.clone().map(|condition| condition.class);
         if let Some(known) = self.guided_classes
-            && let Some(class) = classes.clone().flatten().find(|class| *class as usize >= known)
+            && let Some(class) = classes.by_ref().flatten().find(|class| *class as usize >= known)
         {
             return Err(Error::Config(format!(
                 "there is no class {class}; the classifier knows 0 to {}",
@@ -188,11 +221,11 @@ impl Settled {
             _ if !self.has_classes && self.by_gradient => Ok(()),
             // The unconditional half is that of all classes: no null class is asked for.
             Combine::Posterior => {
-                let mut named = classes.flatten();
-                named.try_for_each(|class| self.conditions.check_class(Some(class)))
+                let named = conditions.filter(|condition| condition.class.is_some());
+                self.conditions.check_all(named, Evaluations::Conditional, true)
             }
-            Combine::Guiders(_) => self.conditions.check(classes, Evaluations::Both, self.elsewhere),
-            Combine::InStep => self.conditions.check(classes, guidance.evaluations(), self.elsewhere),
+            Combine::Guiders(_) => self.conditions.check_all(conditions, Evaluations::Both, self.elsewhere),
+            Combine::InStep => self.conditions.check_all(conditions, guidance.evaluations(), self.elsewhere),
         }
     }
 

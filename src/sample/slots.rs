@@ -9,6 +9,7 @@ use crate::sizes;
 use crate::tensor::{DType, Tensor};
 
 use super::networks::Networks;
+use super::other::derived;
 use super::settled::Settled;
 use super::step::{Combine, Which};
 use super::walk::{Form, ROW, Walk};
@@ -29,6 +30,8 @@ pub(crate) struct Slots {
     pub moves_of_first: Option<Tensor>,
     /// `[K·N]` u32 where there are classes: rows of the network's own table, the first condition of all latents first.
     pub rows: Option<Tensor>,
+    /// `[V·N, D]` f32: the pictures' vectors and what stays of each in parts, a bank.
+    pub vectors: Option<Tensor>,
     /// `[N]` u32: the classes asked for; past the last where there is none.
     pub wanted: Option<Tensor>,
     /// `[N]` f32: the weight that distilled networks are told.
@@ -67,7 +70,7 @@ impl Slots {
     /// # Errors
     /// What the device objects to.
     pub fn new(gpu: &Gpu, networks: &Networks<'_>, settled: &Settled) -> Result<Slots> {
-        let (config, n, walk) = (networks.unet.config(), settled.options.batch, &settled.walk);
+        let (about, n, walk) = (networks.network.about(), settled.options.batch, &settled.walk);
         let shape = settled.shape.nhwc(n);
         let some = |label: &str, shape: &[usize], dtype, is: bool| {
             is.then(|| empty(gpu, label, shape, dtype)).transpose()
@@ -81,16 +84,17 @@ impl Slots {
             filled(gpu, "annealing", &[walk.len(), 2], DType::F32, bytemuck::cast_slice(&rows))
         });
         let conditions = settled.prior.as_ref().map_or(settled.mixed + settled.others.len(), Vec::len);
+        let vectors = [derived(&settled.others).len() * n, about.takes.vector_width()];
         let multistep = matches!(walk.form, Form::Moves { multistep: true, .. });
         let by_class = networks.guide.is_some() || settled.prior.is_some();
-        let small = networks.low_res.map(|(buffer, extent)| {
-            let small = Shape { channels: config.low_res_channels, extent };
-            over(buffer, &small.nhwc(n), DType::F32)
+        let small = networks.low_res.zip(about.takes.picture).map(|((buffer, extent), picture)| {
+            over(buffer, &Shape { channels: picture.channels, extent }.nhwc(n), DType::F32)
         });
         let posterior = settled.prior.as_ref().map(|prior| Posterior::new(gpu, n, prior.len(), walk));
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,
-            rows: some("labels", &[conditions * n], DType::U32, config.num_classes.is_some())?,
+            rows: some("labels", &[conditions * n], DType::U32, about.takes.class.is_some())?,
+            vectors: some("vectors", &vectors, DType::F32, about.takes.vector.is_some())?,
             wanted: some("classes wanted", &[n], DType::U32, by_class)?,
             told: some("guidance weights", &[n], DType::F32, settled.distilled.is_some())?,
             small,
@@ -117,6 +121,7 @@ impl Slots {
             moves: table(gpu, walk, Which::All)?,
             moves_of_first: None,
             rows: None,
+            vectors: None,
             wanted: None,
             told: None,
             small: None,

@@ -6,20 +6,23 @@
 use crate::diffusion::{Clip, Guiders};
 use crate::error::{Error, Result};
 use crate::gpu::{Gpu, Plan};
-use crate::ops::{self, Guided, GuidedStep, Observed, SamplerStep, StepNoise};
+use crate::nn::{Bank, Moves, Told};
+use crate::ops::{self, AnnealCondition, Guided, GuidedStep, Observed, SamplerStep, StepNoise};
 use crate::random::Stream;
 use crate::tensor::{Context, DType, Tensor};
 
-use super::denoiser::{Denoiser, Shown};
 use super::guide::{Guide, GuideInput, log_likelihood_gradient};
+use super::network::Network;
 use super::slots::{Slots, first};
 use super::walk::{Form, Walk};
 
-/// One recording of a denoiser in a step. Its outputs come behind those of the evaluations before it.
+/// One recording of a network in a step. Its outputs come behind those of the evaluations before it.
 pub(crate) struct Evaluation<'a> {
-    pub of: &'a dyn Denoiser,
+    pub of: &'a Network<'a>,
     /// `[K·N]` u32 where there are classes.
     pub rows: Option<Tensor>,
+    /// `[K·N]` u32 where there are vectors: rows of the slot `vectors`.
+    pub vector_rows: Option<Tensor>,
     /// K: the conditions that it evaluates together.
     pub conditions: usize,
 }
@@ -127,33 +130,31 @@ impl StepRecorder<'_> {
 
     /// All evaluations, one behind the other along the batch.
     fn evaluate(&self, cx: &mut Context, which: Which) -> Result<Tensor> {
-        let Slots { z, counter, seeds, told, small, annealing, .. } = self.slots;
+        let z = &self.slots.z;
         let samples = z.shape()[0];
         let evaluations = match which {
             Which::All => self.evaluations,
             Which::First => &self.evaluations[..1],
         };
-        let told_time = evaluations.iter().any(|evaluation| evaluation.of.takes_time());
-        let times = if told_time { Some(self.times(cx, which)?) } else { None };
+        let times = match evaluations.iter().all(|evaluation| evaluation.of.about().takes.moves) {
+            true => Tensor::new(z.storage().clone(), z.offset(), &[0], DType::F32),
+            false => self.times(cx, which)?,
+        };
         let input = self.input(cx, which)?;
-        let annealed = self.guiders().and_then(Guiders::annealing);
         let mut all: Option<Tensor> = None;
-        for Evaluation { of, rows, conditions } in evaluations {
-            let conditions = if which == Which::First { self.mixed } else { *conditions };
-            let rows = rows.as_ref().map(|rows| first(rows, conditions * samples));
-            let shown = Shown {
-                z: input.as_ref().unwrap_or(z),
-                times: times.as_ref(),
-                moves: self.moves(which),
-                counter,
-                seeds,
-                rows: rows.as_ref(),
+        for evaluation in evaluations {
+            let conditions = if which == Which::First { self.mixed } else { evaluation.conditions };
+            let rows = evaluation.rows.as_ref().map(|rows| first(rows, conditions * samples));
+            let vector_rows = evaluation.vector_rows.as_ref();
+            let vector_rows = vector_rows.map(|rows| first(rows, conditions * samples));
+            let vector = vector_rows.as_ref().zip(self.slots.vectors.as_ref());
+            let told = Told {
                 conditions,
-                told: told.as_ref(),
-                small: small.as_ref(),
-                annealing: annealed.zip(annealing.as_ref()),
+                class: rows.as_ref(),
+                vector: vector.map(|(rows, values)| Bank { rows, values }),
+                ..self.told(evaluation.of, which)
             };
-            let mut one = of.record(cx, &shown)?;
+            let mut one = evaluation.of.record(cx, input.as_ref().unwrap_or(z), &times, told)?;
             if self.mixed > 1 && conditions >= self.mixed {
                 one = ops::mix_conditions(cx, &one, slot(&self.slots.mix, "mix")?, samples)?;
             }
@@ -163,6 +164,26 @@ impl StepRecorder<'_> {
             });
         }
         all.ok_or_else(|| Error::shape("step", "a step of no evaluation"))
+    }
+
+    /// What a network is told of all conditions alike.
+    fn told(&self, network: &Network<'_>, which: Which) -> Told<'_> {
+        let Slots { counter, seeds, told, small, annealing, .. } = self.slots;
+        let takes = &network.about().takes;
+        let annealed = self.guiders().and_then(Guiders::annealing).zip(annealing.as_ref());
+        Told {
+            guidance: told.as_ref(),
+            picture: small.as_ref(),
+            annealing: annealed.map(|(annealing, table)| AnnealCondition {
+                annealing,
+                table,
+                counter,
+                seeds,
+                null_label: takes.null_row(),
+            }),
+            moves: takes.moves.then(|| Moves { rows: self.moves(which), counter }),
+            ..Told::default()
+        }
     }
 
     fn guiders(&self) -> Option<&Guiders> {

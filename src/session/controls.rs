@@ -4,10 +4,10 @@
 use crate::diffusion::guiders::{Guiders, moments};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
-use crate::nn::UNetConfig;
+use crate::nn::About;
 use crate::ops::{self, GUIDER_ROW};
 use crate::sample::slots::empty;
-use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, has_momentum};
+use crate::sample::{Combine, Form, ROW, Settled, Slots, Walk, Which, derived, has_momentum};
 use crate::sizes::check_steps;
 use crate::tensor::{DType, Tensor};
 
@@ -21,7 +21,7 @@ pub(super) const MOST_ROWS: usize = SECTION as usize / 4;
 const ROWS: u64 = 0;
 const MIX: u64 = SECTION;
 const WEIGHT: u64 = 2 * SECTION;
-const GUIDERS: u64 = 3 * SECTION;
+const VECTOR: u64 = 3 * SECTION;
 
 /// What may change between two steps.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +30,8 @@ pub(super) struct Conditions {
     pub rows: Vec<u32>,
     /// K weights, of sum 1.
     pub mix: Vec<f32>,
+    /// `[V, D]`, where the network takes a vector: all of it, then what stays of it in parts.
+    pub vectors: Vec<f32>,
     /// w, as the step's kernel or a distilled network reads it.
     pub weight: f32,
     /// `[T, 8]`: the guiders' table, where there are guiders.
@@ -41,7 +43,9 @@ pub(super) struct Controls {
     gpu: Gpu,
     buffer: Buffer,
     max_steps: usize,
-    /// Where the sections behind the guiders' table begin, each for `max_steps` rows but the first.
+    /// Where the guiders' table begins, behind the vector.
+    guiders: u64,
+    /// Where the sections behind it begin, each for `max_steps` rows but the first.
     seed: u64,
     moves: u64,
     moves_of_first: u64,
@@ -55,14 +59,16 @@ impl Controls {
         let section = |words: usize, is: bool| {
             if is { ((max_steps * words * 4) as u64).next_multiple_of(SECTION) } else { 0 }
         };
-        let guiders = &settled.options.guiders;
-        let seed = GUIDERS + section(GUIDER_ROW, !guiders.is_empty());
+        let width = (derived(&settled.others).len() * settled.conditions.vector_width() * 4) as u64;
+        let (at, guiders) = (VECTOR + width.next_multiple_of(SECTION), &settled.options.guiders);
+        let seed = at + section(GUIDER_ROW, !guiders.is_empty());
         let moves = seed + SECTION;
         let moves_of_first = moves + section(ROW, true);
         let annealing = moves_of_first + section(ROW, settled.walk.has_rows_of_first());
         let bytes = annealing + section(2, guiders.annealing().is_some());
         let buffer = gpu.buffer("session controls", bytes)?;
-        Ok(Controls { gpu: gpu.clone(), buffer, max_steps, seed, moves, moves_of_first, annealing })
+        let gpu = gpu.clone();
+        Ok(Controls { gpu, buffer, max_steps, guiders: at, seed, moves, moves_of_first, annealing })
     }
 
     fn section(&self, offset: u64, shape: &[usize], dtype: DType) -> Tensor {
@@ -71,7 +77,7 @@ impl Controls {
 
     /// The slots of a step, most of them sections of the buffer, and where it leaves x̃. Rows of the tables behind those of a
     /// request are left from earlier ones.
-    pub fn slots(&self, gpu: &Gpu, config: &UNetConfig, settled: &Settled) -> Result<(Slots, Tensor)> {
+    pub fn slots(&self, gpu: &Gpu, about: &About, settled: &Settled) -> Result<(Slots, Tensor)> {
         let shape = settled.shape.nhwc(1);
         let (z, picture) = (
             empty(gpu, "session z", &shape, DType::F32)?,
@@ -100,11 +106,15 @@ impl Controls {
                 .walk
                 .has_rows_of_first()
                 .then(|| table(self.moves_of_first, ROW, DType::U32)),
-            rows: config.num_classes.map(|_| self.section(ROWS, &[rows], DType::U32)),
+            rows: about.takes.class.map(|_| self.section(ROWS, &[rows], DType::U32)),
+            vectors: about.takes.vector.map(|vector| {
+                let bank = [derived(&settled.others).len(), vector.width];
+                self.section(VECTOR, &bank, DType::F32)
+            }),
             wanted: None,
             told: settled.distilled.map(|_| weight),
             small: None,
-            guiders: guiders.map(|_| table(GUIDERS, GUIDER_ROW, DType::F32)),
+            guiders: guiders.map(|_| table(self.guiders, GUIDER_ROW, DType::F32)),
             annealing: guiders.and_then(Guiders::annealing).map(|_| table(self.annealing, 2, DType::F32)),
             momentum: momentum.then(|| empty(gpu, "session momentum", &shape, DType::F32)).transpose()?,
             mix: (settled.mixed > 1).then(|| self.section(MIX, &[settled.mixed], DType::F32)),
@@ -119,7 +129,7 @@ impl Controls {
 
     /// Records the change to other conditions.
     pub fn change(&self, encoder: &mut wgpu::CommandEncoder, conditions: &Conditions) -> Result<()> {
-        self.copy(encoder, &conditions_bytes(conditions))
+        self.copy(encoder, &self.conditions_bytes(conditions))
     }
 
     /// Records the change to another request.
@@ -131,7 +141,7 @@ impl Controls {
         walk: &Walk,
         settled: &Settled,
     ) -> Result<()> {
-        let mut bytes = conditions_bytes(conditions);
+        let mut bytes = self.conditions_bytes(conditions);
         let mut put = |offset: u64, words: &[u32]| {
             bytes.resize(offset as usize, 0);
             bytes.extend_from_slice(bytemuck::cast_slice(words));
@@ -171,17 +181,21 @@ impl Controls {
         encoder.copy_buffer_to_buffer(&staged, 0, self.buffer.raw(), 0, size);
         Ok(())
     }
-}
 
-fn conditions_bytes(conditions: &Conditions) -> Vec<u8> {
-    let mut bytes = bytemuck::cast_slice(&conditions.rows).to_vec();
-    bytes.resize(MIX as usize, 0);
-    bytes.extend_from_slice(bytemuck::cast_slice(&conditions.mix));
-    bytes.resize(WEIGHT as usize, 0);
-    bytes.extend_from_slice(bytemuck::bytes_of(&conditions.weight));
-    if !conditions.guiders.is_empty() {
-        bytes.resize(GUIDERS as usize, 0);
-        bytes.extend_from_slice(bytemuck::cast_slice(&conditions.guiders));
+    fn conditions_bytes(&self, conditions: &Conditions) -> Vec<u8> {
+        let mut bytes = bytemuck::cast_slice(&conditions.rows).to_vec();
+        let mut put = |offset: u64, numbers: &[f32]| {
+            bytes.resize(offset as usize, 0);
+            bytes.extend_from_slice(bytemuck::cast_slice(numbers));
+        };
+        put(MIX, &conditions.mix);
+        put(WEIGHT, &[conditions.weight]);
+        if !conditions.vectors.is_empty() {
+            put(VECTOR, &conditions.vectors);
+        }
+        if !conditions.guiders.is_empty() {
+            put(self.guiders, &conditions.guiders);
+        }
+        bytes
     }
-    bytes
 }

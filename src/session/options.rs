@@ -1,6 +1,7 @@
 //! What a session is made for, what it is asked, and what it tells.
 
 use crate::diffusion::{Clip, Guidance, Guiders, Method};
+use crate::model::Condition;
 use crate::shape::Extent;
 use crate::tensor::DType;
 
@@ -47,9 +48,9 @@ impl Default for SessionOptions {
 /// A picture to be made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Request {
-    /// The class; `None` for no condition.
-    pub class: Option<u32>,
-    /// How strongly the condition pulls; w = 1 by default. Not used without a class, but by guiders.
+    /// What it is to be of.
+    pub condition: Condition,
+    /// How strongly the condition pulls; w = 1 by default. Not used without a condition, but by guiders.
     pub guidance: Guidance,
     /// The seed of its noise.
     pub seed: u64,
@@ -62,7 +63,7 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Self {
         let guidance = Guidance::from_weight(1.0).expect("1 is finite");
-        Request { class: None, guidance, seed: 0, steps: None, variance_exponent: None }
+        Request { condition: Condition::default(), guidance, seed: 0, steps: None, variance_exponent: None }
     }
 }
 

@@ -28,7 +28,7 @@ impl Program {
         settled: &Settled,
         controls: &Controls,
     ) -> Result<Program> {
-        let (slots, picture) = controls.slots(gpu, networks.unet.config(), settled)?;
+        let (slots, picture) = controls.slots(gpu, networks.network.about(), settled)?;
         let fixed = Fixed::new(gpu, networks, settled)?;
         let evaluations = fixed.evaluations(gpu, settled, &slots)?;
         let recorder = StepRecorder {

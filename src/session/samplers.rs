@@ -46,16 +46,16 @@ fn sampled(model: &Model, weaker: Option<&Model>, options: &SessionOptions, aske
     let sampler = SamplerOptions {
         method: options.method.clone().unwrap_or(own.method.clone()),
         guiders: options.guiders.clone(),
-        guided: plain && Sampler::needs_both(asked.guidance) && asked.class.is_some(),
+        guided: plain && Sampler::needs_both(asked.guidance) && asked.condition.class.is_some(),
         clip: options.clip.unwrap_or(own.clip),
         ..own
     };
     let sampler = Sampler::beside(model.gpu(), model, weaker, sampler).unwrap();
-    let guidance = match asked.class {
+    let guidance = match asked.condition.class {
         None if plain => Guidance::from_weight(-1.0).unwrap(),
         _ => asked.guidance,
     };
-    let request = sample::Request { class: asked.class, seed: asked.seed };
+    let request = sample::Request { condition: asked.condition.clone(), seed: asked.seed };
     let mut run = sampler.start(&[request], guidance).unwrap();
     (0..sampler.moves()).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()

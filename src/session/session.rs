@@ -3,7 +3,8 @@
 use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::{Model, ModelConfig};
+use crate::model::{Condition, Model};
+use crate::nn::Denoiser;
 use crate::ops::GUIDER_ROW;
 use crate::sample::{Combine, Networks, SamplerOptions, Settled, Walk, check_weaker};
 
@@ -18,7 +19,6 @@ use super::slices::Pace;
 /// picture that is to form beside others.
 pub struct Session {
     gpu: Gpu,
-    config: ModelConfig,
     process: Process,
     settled: Settled,
     options: SessionOptions,
@@ -35,8 +35,9 @@ pub struct Session {
 #[derive(Clone, Debug, PartialEq)]
 struct Wanted {
     guidance: Guidance,
-    /// Classes and their parts, of sum 1; empty for no condition.
+    /// Classes and their parts, of sum 1; empty for no class.
     mix: Vec<(u32, f32)>,
+    vector: Option<Vec<f32>>,
 }
 
 /// A request under way or done.
@@ -87,10 +88,29 @@ impl Session {
             let what = "load it on Gpu::from_device(&device, &queue)";
             return refuse(format!("the model lies on another device than the session's: {what}"));
         }
-        let config = model.config.clone();
-        if config.unet.low_res_channels != 0 {
-            return refuse("a session cannot run an upsampler: there is no small picture to give it".into());
-        }
+        let weights = model.weights();
+        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
+        let other = weaker.map(|weaker| (&weaker.unet as &dyn Denoiser, weaker.weights()));
+        let weaker = other.as_ref().map(|(network, weights)| (*network, weights));
+        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
+        let own = SamplerOptions::of(&model.config, 1)?;
+        Session::with(model.gpu(), networks, model.config.process()?, own, options)
+    }
+
+    /// Records the plans of networks of one's own, which walk `process`; what `options` leave open is as `own` has it: steps, v,
+    /// sampler, clip, and what the network may be told. `gpu` is the host's device, where their weights lie.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for what a session cannot run (an upsampler, guidance by a gradient), or options that make no sense or
+    /// do not go together; whatever the device objects to.
+    pub fn with(
+        gpu: &Gpu,
+        networks: Networks<'_>,
+        process: impl Into<Process>,
+        own: SamplerOptions,
+        options: SessionOptions,
+    ) -> Result<Session> {
+        let refuse = |what: String| Err(Error::Config(what));
         if let Some(budget) = options.budget_ms.filter(|budget| !(*budget > 0.0 && budget.is_finite())) {
             return refuse(format!("a budget of {budget} ms a call: it must be above 0"));
         }
@@ -101,43 +121,29 @@ impl Session {
                 MOST_ROWS - 1
             ));
         }
-        let weights = model.weights();
-        weaker.map_or(Ok(()), |weaker| check_weaker(model, weaker))?;
-        let other = weaker.map(|weaker| (&weaker.unet, weaker.weights()));
-        let weaker = other.as_ref().map(|(unet, weights)| (*unet, weights));
-        let networks = Networks { weaker, ..Networks::of(&model.unet, &weights) };
-        let process = config.process()?;
-        let settled = settled(&networks, &config, &process, &options)?;
+        let process = process.into();
+        let asked = SamplerOptions {
+            method: options.method.clone().unwrap_or(own.method),
+            guiders: options.guiders.clone(),
+            clip: options.clip.unwrap_or(own.clip),
+            dtype: options.dtype,
+            size: options.size,
+            ..own
+        };
+        let settled = Settled::of_session(&networks, &process, asked, mixed, MOST_ROWS)?;
 
-        let gpu = model.gpu().with_own_pool();
+        let gpu = gpu.with_own_pool();
         let controls = Controls::new(&gpu, &settled, most)?;
         let program = Program::new(&gpu, &networks, &settled, &controls)?;
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
-        let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new() };
-        Ok(Session {
-            gpu,
-            config,
-            process,
-            settled,
-            options,
-            controls,
-            program,
-            painter,
-            pace,
-            wanted,
-            run: None,
-        })
+        let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new(), vector: None };
+        Ok(Session { gpu, process, settled, options, controls, program, painter, pace, wanted, run: None })
     }
 
     /// What it was made for.
     pub fn options(&self) -> &SessionOptions {
         &self.options
-    }
-
-    /// The model's configuration: its classes, the size that it was trained at.
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
     }
 
     /// Begins a picture, in place of the one under way. The next [`step`](Session::step) records its first work.
@@ -146,12 +152,12 @@ impl Session {
     /// [`Error::Config`] for a class the model has not, guidance of a model that has no unconditional half, no steps or
     /// more than [`SessionOptions::max_steps`], or v outside [0, 1]; then the picture under way goes on.
     pub fn start(&mut self, request: &Request) -> Result<()> {
-        let steps = request.steps.unwrap_or(self.config.default_steps());
+        let steps = request.steps.unwrap_or(self.settled.options.steps);
         let most = self.options.max_steps;
         if steps > most {
             return Err(Error::Config(format!("{steps} steps in a session for {most} (max_steps)")));
         }
-        let v = request.variance_exponent.unwrap_or(self.config.sampling.variance_exponent);
+        let v = request.variance_exponent.unwrap_or(self.settled.options.variance_exponent);
         let options = SamplerOptions { steps, variance_exponent: v, ..self.settled.options.clone() };
         let walk = Walk::new(&self.process, &options, false)?;
         if walk.len() > most {
@@ -160,8 +166,9 @@ impl Session {
                 walk.len()
             )));
         }
-        let mix: Vec<(u32, f32)> = request.class.map(|class| (class, 1.0)).into_iter().collect();
-        self.wanted = self.checked(request.guidance, mix, &walk)?;
+        let Condition { class, vector } = request.condition.clone();
+        let mix: Vec<(u32, f32)> = class.map(|class| (class, 1.0)).into_iter().collect();
+        self.wanted = self.checked(Wanted { guidance: request.guidance, mix, vector }, &walk)?;
         self.run = Some(Run {
             seed: request.seed,
             walk,
@@ -183,19 +190,33 @@ impl Session {
         match &self.run {
             // The class comes with the request, and is checked with it.
             None => self.wanted.guidance = guidance,
-            Some(run) => self.wanted = self.checked(guidance, self.wanted.mix.clone(), &run.walk)?,
+            Some(run) => {
+                self.wanted = self.checked(Wanted { guidance, ..self.wanted.clone() }, &run.walk)?;
+            }
         }
         Ok(())
     }
 
-    /// Changes the class from the next step on; `None` for no condition.
+    /// Changes the class from the next step on; `None` for none.
     ///
     /// # Errors
     /// [`Error::Config`] for a class the model has not.
     pub fn set_class(&mut self, class: Option<u32>) -> Result<()> {
         let mix = class.map(|class| (class, 1.0)).into_iter().collect();
+        self.change(Wanted { mix, ..self.wanted.clone() })
+    }
+
+    /// Changes the vector from the next step on; `None` for none.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a vector that the network does not take.
+    pub fn set_vector(&mut self, vector: Option<Vec<f32>>) -> Result<()> {
+        self.change(Wanted { vector, ..self.wanted.clone() })
+    }
+
+    fn change(&mut self, wanted: Wanted) -> Result<()> {
         let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
-        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
+        self.wanted = self.checked(wanted, walk)?;
         Ok(())
     }
 
@@ -218,35 +239,36 @@ impl Session {
                 "the parts of a mix must be finite and of a sum other than 0: {parts:?}"
             )));
         }
-        let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
-        self.wanted = self.checked(self.wanted.guidance, mix, walk)?;
-        Ok(())
+        self.change(Wanted { mix, ..self.wanted.clone() })
     }
 
     /// A condition if the model has it, for the steps of a walk.
-    fn checked(&self, guidance: Guidance, mix: Vec<(u32, f32)>, walk: &Walk) -> Result<Wanted> {
-        let wanted = Wanted { guidance, mix };
+    fn checked(&self, wanted: Wanted, walk: &Walk) -> Result<Wanted> {
         let classes = wanted.mix.iter().map(|(class, _)| Some(*class));
         let none = wanted.mix.is_empty().then_some(None);
+        let condition = |class| Condition { class, vector: wanted.vector.clone() };
+        let conditions: Vec<Condition> = classes.chain(none).map(condition).collect();
         let guidance = self.guidance(&wanted)?;
-        self.settled.check_classes(classes.chain(none), guidance)?;
+        self.settled.check_conditions(conditions.iter(), guidance)?;
         self.settled.told(guidance)?;
         self.settled.of_guiders(walk, guidance)?;
         Ok(wanted)
     }
 
-    /// The guidance of what is wanted: no class needs one evaluation, both halves being the same. Guiders are asked all the
+    /// The guidance of what is wanted: no condition needs one evaluation, both halves being the same. Guiders are asked all the
     /// same.
     fn guidance(&self, wanted: &Wanted) -> Result<Guidance> {
         match self.settled.combine() {
-            Combine::InStep if wanted.mix.is_empty() => Guidance::from_weight(-1.0),
+            Combine::InStep if wanted.mix.is_empty() && wanted.vector.is_none() => {
+                Guidance::from_weight(-1.0)
+            }
             _ => Ok(wanted.guidance),
         }
     }
 
     /// The numbers of what is wanted in the step of a run that begins, and whether it takes all evaluations.
     fn told(&self, run: &Run) -> Result<(Told, bool)> {
-        let (settled, null_label) = (&self.settled, self.config.unet.null_label());
+        let (settled, null_label) = (&self.settled, self.settled.null_label());
         let guidance = self.guidance(&self.wanted)?;
         let plain = matches!(settled.combine(), Combine::InStep);
         let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
@@ -259,7 +281,10 @@ impl Session {
                 (rows[at], mix[at]) = (*class, *part);
             }
         }
-        rows.extend(&settled.others);
+        let own = rows[0];
+        rows.extend(settled.others.iter().map(|other| other.class.unwrap_or(own)));
+        let given = std::iter::once(self.wanted.vector.as_deref());
+        let vectors = settled.vectors(given, unconditional);
         let weight = match settled.distilled {
             Some(_) => settled.told(guidance)?,
             None => guidance.weight() as f32,
@@ -274,7 +299,7 @@ impl Session {
             Some(all) => *all,
             None => guidance.evaluations() == Evaluations::Both,
         };
-        Ok((Told { rows, mix, weight, guiders }, all))
+        Ok((Told { rows, mix, vectors, weight, guiders }, all))
     }
 
     /// Records the next denoising step, or the next slice of it that fits the budget: at least one dispatch, at most to the
@@ -385,23 +410,4 @@ impl Session {
         };
         PictureLater::record(&self.gpu, encoder, buffer, self.program.shape)
     }
-}
-
-/// What a session's options come to.
-fn settled(
-    networks: &Networks<'_>,
-    config: &ModelConfig,
-    process: &Process,
-    options: &SessionOptions,
-) -> Result<Settled> {
-    let own = SamplerOptions::of(config, 1)?;
-    let asked = SamplerOptions {
-        method: options.method.clone().unwrap_or(own.method),
-        guiders: options.guiders.clone(),
-        clip: options.clip.unwrap_or(own.clip),
-        dtype: options.dtype,
-        size: options.size,
-        ..own
-    };
-    Settled::of_session(networks, process, asked, options.mixed_classes, MOST_ROWS)
 }

@@ -84,14 +84,14 @@ fn sampled(model: &Model, class: Option<u32>, w: f64, seed: u64) -> Vec<f32> {
         ..SamplerOptions::of(&model.config, 1).unwrap()
     };
     let sampler = Sampler::of(model.gpu(), model, options).unwrap();
-    let mut run = sampler.start(&[sample::Request { class, seed }], guidance).unwrap();
+    let mut run = sampler.start(&[sample::Request { condition: class.into(), seed }], guidance).unwrap();
     (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()
 }
 
 pub(super) fn request(class: u32, w: f64, seed: u64) -> Request {
     let guidance = Guidance::from_weight(w).unwrap();
-    Request { class: Some(class), guidance, seed, ..Request::default() }
+    Request { condition: Some(class).into(), guidance, seed, ..Request::default() }
 }
 
 /// Hosts keep sessions where several threads see them: bevy in its resources.
@@ -208,7 +208,10 @@ fn f16_and_other_networks_run_too() {
         let options = SamplerOptions { dtype, ..SamplerOptions::of(&model.config, 1).unwrap() };
         let sampler = Sampler::of(gpu(), &model, options).unwrap();
         let mut run = sampler
-            .start(&[sample::Request { class: Some(1), seed: 2 }], Guidance::from_weight(1.0).unwrap())
+            .start(
+                &[sample::Request { condition: Some(1).into(), seed: 2 }],
+                Guidance::from_weight(1.0).unwrap(),
+            )
             .unwrap();
         (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
         assert_eq!(finish(&mut session, gpu(), 2).0, sampler.read(1).unwrap());

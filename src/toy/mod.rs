@@ -6,14 +6,16 @@
 //! Invariants: a point is a function of (model, seed, guidance, steps, v) alone, a trained network of its options
 //! alone; nothing here reads a clock.
 
+mod denoiser;
 #[cfg(not(target_arch = "wasm32"))]
 mod guided;
 mod measure;
 mod sampler;
 mod training;
 
+pub use denoiser::ToyModel;
 #[cfg(not(target_arch = "wasm32"))]
 pub use guided::sample_guided;
 pub use measure::{Measurement, measure};
-pub use sampler::{ToyModel, ToySampler, ToySamplerOptions};
+pub use sampler::{ToySampler, ToySamplerOptions};
 pub use training::{ToyNetwork, ToyTraining, ToyTrainingOptions};

@@ -1,30 +1,21 @@
 //! Points by guided ancestral sampling (CFG, Algorithm 2), one plan a step, no clip.
 
+use crate::diffusion::toy::CLASSES;
 #[cfg(not(target_arch = "wasm32"))]
 use crate::diffusion::toy::ToyPoint;
-use crate::diffusion::toy::{CLASSES, STANDARD_DEVIATION, class_mean};
 use crate::diffusion::{
     Clip, ContinuousSchedule, Evaluations, Guidance, Guiders, StepCoefficients, ancestral_steps,
 };
 use crate::error::{Error, Result};
 use crate::gpu::{Buffer, Gpu, Plan};
-use crate::ops::{self, Mixture};
-use crate::sample::{Combine, Denoiser, Evaluation, Shown, Slots, StepRecorder, Walk, Which, slots};
+use crate::sample::{Combine, Evaluation, Slots, StepRecorder, Walk, Which, slots};
 #[cfg(not(target_arch = "wasm32"))]
 use crate::sizes;
 use crate::sizes::MOST_BATCH;
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{DType, Tensor};
 
-use super::training::{ToyNetwork, network_time};
-
-/// What predicts the noise.
-#[derive(Clone, Copy)]
-pub enum ToyModel<'a> {
-    /// The closed forms.
-    Exact,
-    /// A network that learnt them.
-    Learnt(&'a ToyNetwork),
-}
+use super::denoiser::{Evaluated, ToyModel};
+use super::training::network_time;
 
 /// How points are sampled.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,50 +39,6 @@ pub struct ToySampler {
     slots: Slots,
     z: Buffer,
     rows: Tensor,
-}
-
-/// What predicts the noise, as a step evaluates it: z `[N, 1, 1, 2]`, a row of [`CLASSES`] for the marginal.
-pub(super) struct ToyDenoiser<'a> {
-    model: ToyModel<'a>,
-    means: Tensor,
-    standard_deviation: f64,
-}
-
-impl<'a> ToyDenoiser<'a> {
-    /// Closed forms are those of classes of this standard deviation.
-    pub fn new(gpu: &Gpu, model: ToyModel<'a>, standard_deviation: f64) -> Result<Self> {
-        let means: Vec<f32> = (0..CLASSES).flat_map(class_mean).map(|x| x as f32).collect();
-        let means = bytemuck::cast_slice(&means);
-        let means = slots::filled(gpu, "class means", &[CLASSES, 2], DType::F32, means)?;
-        Ok(ToyDenoiser { model, means, standard_deviation })
-    }
-}
-
-impl Denoiser for ToyDenoiser<'_> {
-    fn record(&self, cx: &mut Context, shown: &Shown<'_>) -> Result<Tensor> {
-        let Shown { z, moves, counter, conditions, .. } = *shown;
-        let rows = shown.rows.ok_or_else(|| Error::shape("toy", "no classes came"))?;
-        let repeated = ops::repeat_batch(cx, z, conditions)?;
-        match self.model {
-            ToyModel::Exact => {
-                let mixture = Mixture { means: &self.means, standard_deviation: self.standard_deviation };
-                ops::mixture_score(cx, &repeated, rows, mixture, moves, counter)
-            }
-            ToyModel::Learnt(network) => {
-                let time = cx.output("time", &[1], DType::F32)?;
-                ops::step_times(cx, moves, counter, &time)?;
-                let points = repeated.reshape(&[rows.len(), 2])?;
-                let v = network.velocity(cx, &points, &time, rows)?;
-                let v = v.reshape(repeated.shape())?;
-                ops::velocity_eps(cx, &repeated, &v, moves, counter)
-            }
-        }
-    }
-
-    /// Closed forms read α and σ of the rows, and the network one time for all points.
-    fn takes_time(&self) -> bool {
-        false
-    }
 }
 
 impl ToySampler {
@@ -119,11 +66,12 @@ impl ToySampler {
         let slots = Slots { rows: Some(rows.clone()), ..Slots::plain(gpu, [n, 1, 1, 2], &walk)? };
         let weight = options.guidance.weight() as f32;
         slots::write(gpu, &slots.weight, bytemuck::bytes_of(&weight))?;
-        let of = &ToyDenoiser::new(gpu, model, STANDARD_DEVIATION)?;
+        let evaluated = Evaluated::new(model);
+        let of = &evaluated.network(gpu)?;
         let recorder = StepRecorder {
             gpu,
             name: "toy",
-            evaluations: &[Evaluation { of, rows: Some(rows.clone()), conditions }],
+            evaluations: &[Evaluation { of, rows: Some(rows.clone()), vector_rows: None, conditions }],
             mixed: 1,
             combine: Combine::InStep,
             guide: None,

@@ -76,16 +76,9 @@ impl ToyNetwork {
         &self.mlp
     }
 
-    /// v at `points` `[N, 2]`, `times` `[N]` or `[1]` f32, `labels` `[N]` u32.
-    pub fn velocity(
-        &self,
-        cx: &mut Context,
-        points: &Tensor,
-        times: &Tensor,
-        labels: &Tensor,
-    ) -> Result<Tensor> {
-        let weights = self.average.weights(self.mlp.parameters(), 0);
-        self.mlp.forward(cx, &weights, points, times, labels)
+    /// The average of its weights, as it is and will become with further steps.
+    pub fn weights(&self) -> Weights {
+        self.average.weights(self.mlp.parameters(), 0)
     }
 }
 

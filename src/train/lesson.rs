@@ -2,8 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::nn::unet::{Dropout, Inputs, Pass};
-use crate::nn::{Classifier, Lesson, Loss, UNet, Weights};
+use crate::nn::{Classifier, Denoiser, Dropout, Lesson, Loss, Pass, Told, UNet, Weights};
 use crate::ops::{self, Images, LossInputs};
 use crate::tensor::{Context, Tensor};
 
@@ -22,7 +21,7 @@ pub fn lesson<'a>(
 ) -> Result<Box<dyn Lesson + 'a>> {
     let step = Step { options, inputs };
     Ok(match network {
-        Trained::UNet(unet) => Box::new(Denoise { step, unet }),
+        Trained::Denoiser(network) => Box::new(Denoise { step, network }),
         Trained::Classifier(classifier) => Box::new(Classify { step, classifier }),
         Trained::Student(student, teacher) => Box::new(Imitate { step, student, teacher }),
     })
@@ -79,12 +78,12 @@ impl Step<'_> {
 /// ε_θ(z, c), or whatever else the network predicts, and its loss (CFG, equation 5).
 struct Denoise<'a> {
     step: Step<'a>,
-    unet: &'a UNet,
+    network: &'a dyn Denoiser,
 }
 
 impl Lesson for Denoise<'_> {
     fn record(&self, cx: &mut Context, weights: &Weights) -> Result<Loss> {
-        let Denoise { step, unet } = self;
+        let Denoise { step, network } = self;
         let noised = step.noised(cx)?;
         let Noised { bytes, shape, z, eps, times, .. } = &noised;
         let seen = match step.inputs.input_factors(shape[0]) {
@@ -92,18 +91,19 @@ impl Lesson for Denoise<'_> {
             Some(factors) => ops::scale_per_sample(cx, z, &factors)?,
         };
         // An upsampler sees the same picture small: the mean over each of its pixels' areas.
-        let input = match step.options.upsample_from {
-            None => seen,
+        let small = match step.options.upsample_from {
+            None => None,
             Some(small) => {
                 let mut low = ops::pixels(cx, bytes, *shape)?;
                 while low.shape()[2] > small.width() {
                     low = ops::average_pool2(cx, &low)?;
                 }
-                unet.with_low_res(cx, &seen, &low)?
+                Some(low)
             }
         };
         let condition = step.condition();
-        let out = unet.forward(cx, weights, &input, times, condition.as_ref(), &step.pass(&noised))?;
+        let told = Told { class: condition.as_ref(), picture: small.as_ref(), ..Told::default() };
+        let out = network.record(cx, weights, &seen, times, told, &step.pass(&noised))?;
         let Some(rows) = step.inputs.rows(shape[0]) else {
             let (value, per_sample) = ops::mse_per_sample(cx, &out, eps, step.share())?;
             return Ok(Loss { value, read: vec![per_sample] });
@@ -149,8 +149,8 @@ impl Lesson for Imitate<'_> {
         let Noised { z, times, .. } = &noised;
         let target = teaching.target(cx, teacher, z, times, step.options.dtype())?;
         let (w, condition) = (teaching.weights(times.len()), step.condition());
-        let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, times, condition.as_ref()) };
-        let out = student.evaluate(cx, weights, inputs, &step.pass(&noised))?;
+        let told = Told { class: condition.as_ref(), guidance: Some(&w), ..Told::default() };
+        let out = student.record(cx, weights, z, times, told, &step.pass(&noised))?;
         let (value, per_sample) = ops::mse_per_sample(cx, &out, &target, step.share())?;
         Ok(Loss { value, read: vec![per_sample] })
     }

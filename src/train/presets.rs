@@ -198,6 +198,7 @@ impl Preset {
                 residual_scaling: false,
                 num_classes: Some(dataset.num_classes()),
                 null_class: NullClass::Learned,
+                vector_width: 0,
                 low_res_channels: 0,
                 condition_from: None,
                 guidance_range: None,

@@ -74,6 +74,7 @@ impl TrainStep {
         state: &TrainState,
     ) -> Result<TrainStep> {
         let network = network.into();
+        network.check(&options.unet)?;
         let inputs = HostBuffers::new(gpu, network, options)?;
         let settings = StepSettings {
             name: "training",

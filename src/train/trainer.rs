@@ -63,7 +63,7 @@ enum Network {
 impl Network {
     fn trained(&self) -> Trained<'_> {
         match self {
-            Network::UNet(unet) => Trained::UNet(unet),
+            Network::UNet(unet) => Trained::Denoiser(unet),
             Network::Classifier(classifier) => Trained::Classifier(classifier),
             Network::Student(unet, teacher) => Trained::Student(unet, teacher.model()),
         }

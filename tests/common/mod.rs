@@ -67,7 +67,8 @@ pub fn sampler(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Sampler {
 
 /// `seeds` pictures of each of `classes` classes, class by class.
 pub fn requests(classes: u32, seeds: u64) -> Vec<Request> {
-    (0..classes).flat_map(|class| (0..seeds).map(move |seed| Request { class: Some(class), seed })).collect()
+    let of = |class| (0..seeds).map(move |seed| Request { condition: Some(class).into(), seed });
+    (0..classes).flat_map(of).collect()
 }
 
 /// Mean absolute difference of pictures, in steps of 1/255.

@@ -25,6 +25,8 @@ fn reason(name: &str, kind: SamplerKind) -> Option<&'static str> {
     match name {
         "cfg++" | "zero-star" if kind.is_multistep() => Some("two evaluations together"),
         "low-noise" if noiseless => Some("adds no noise"),
+        // Here networks are told classes alone.
+        "parts" => Some("no part \"vector\""),
         _ => None,
     }
 }

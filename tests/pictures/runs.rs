@@ -4,6 +4,7 @@
 use freeguide::Result;
 use freeguide::diffusion::{Guidance, Method, SamplerKind};
 use freeguide::model::Model;
+use freeguide::nn::Denoiser;
 use freeguide::sample::{ClassifierGuide, Guide, Networks, Request, Run, Sampler, SamplerOptions, Uncond};
 
 use super::models;
@@ -12,14 +13,19 @@ use super::record::{Dispatches, Drawn, Hash, gpu};
 /// Pictures at a time.
 pub const BATCH: usize = 2;
 
+/// A picture of a class, or without.
+fn request(class: Option<u32>, seed: u64) -> Request {
+    Request { condition: class.into(), seed }
+}
+
 /// Two pictures, one of a seed above 32 bits.
 pub fn two() -> Vec<Request> {
-    vec![Request { class: Some(1), seed: 11 }, Request { class: Some(2), seed: u64::MAX - 3 }]
+    vec![request(Some(1), 11), request(Some(2), u64::MAX - 3)]
 }
 
 /// A picture of a class and one without.
 pub fn one_without_class() -> Vec<Request> {
-    vec![Request { class: Some(0), seed: 12 }, Request { class: None, seed: 13 }]
+    vec![request(Some(0), 12), request(None, 13)]
 }
 
 pub fn w(weight: f64) -> Guidance {
@@ -77,7 +83,7 @@ pub struct Beside<'a> {
 /// A network with others beside it.
 pub fn beside(model: &Model, beside: &Beside<'_>, options: SamplerOptions, weight: f64) -> Result<Drawn> {
     let weights = model.weights();
-    let unconditional = beside.unconditional.map(|model| (&model.unet, model.weights()));
+    let unconditional = beside.unconditional.map(|model| (&model.unet as &dyn Denoiser, model.weights()));
     let classifier = beside.classifier.map(|scale| (models::classifier(), scale));
     let classifier = classifier.as_ref().map(|((network, weights), scale)| ClassifierGuide {
         network,
@@ -85,7 +91,7 @@ pub fn beside(model: &Model, beside: &Beside<'_>, options: SamplerOptions, weigh
         scale: *scale,
     });
     let networks = Networks {
-        unconditional: unconditional.as_ref().map(|(unet, weights)| (*unet, weights)),
+        unconditional: unconditional.as_ref().map(|(network, weights)| (*network, weights)),
         guide: beside.guide.or(classifier.as_ref().map(|guide| guide as &dyn Guide)),
         ..Networks::of(&model.unet, &weights)
     };

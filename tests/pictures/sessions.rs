@@ -14,7 +14,7 @@ fn session(model: &Model, options: SessionOptions) -> freeguide::Result<Session>
 }
 
 fn request(class: Option<u32>, weight: f64, seed: u64) -> Request {
-    Request { class, guidance: w(weight), seed, ..Request::default() }
+    Request { condition: class.into(), guidance: w(weight), seed, ..Request::default() }
 }
 
 fn read(buffer: &Buffer) -> Vec<f32> {

@@ -133,12 +133,12 @@ const STEPS: usize = 6;
 
 pub fn request(class: u32, seed: u64) -> Request {
     let guidance = Guidance::from_weight(2.0).unwrap();
-    Request { class: Some(class), guidance, seed, steps: Some(STEPS), ..Default::default() }
+    Request { condition: Some(class).into(), guidance, seed, steps: Some(STEPS), ..Default::default() }
 }
 
 pub fn sampled(model: &Model, class: u32, seed: u64) -> Image {
     let options = SamplerOptions { steps: STEPS, ..SamplerOptions::of(&model.config, 1).unwrap() };
     let sampler = Sampler::of(model.gpu(), model, options).unwrap();
-    let request = sample::Request { class: Some(class), seed };
+    let request = sample::Request { condition: Some(class).into(), seed };
     sampler.sample(&[request], Guidance::from_weight(2.0).unwrap(), || Ok(())).unwrap().remove(0)
 }

@@ -93,13 +93,13 @@ impl Sampling {
     /// Hands what has changed to the session: into the picture under way where that can be, else to a new one.
     fn follow(&mut self, picture: &Picture) -> freeguide::Result<()> {
         let guidance = Guidance::from_weight(picture.weight)?;
-        let wanted = Request { class: picture.class, guidance, seed: picture.seed, ..Request::default() };
+        let wanted = Request { condition: picture.class.into(), guidance, seed: picture.seed, ..Request::default() };
         if self.asked.as_ref() == Some(&wanted) {
             return Ok(());
         }
         let same_seed = self.asked.as_ref().is_some_and(|asked| asked.seed == wanted.seed);
         if same_seed && !self.session.progress().finished {
-            self.session.set_class(wanted.class)?;
+            self.session.set_class(wanted.condition.class)?;
             self.session.set_guidance(wanted.guidance)?;
         } else {
             self.session.start(&wanted)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use freeguide::diffusion::Guidance;
 use freeguide::gpu::{Gpu, wanted_features, wanted_limits};
-use freeguide::model::Model;
+use freeguide::model::{Model, ModelConfig};
 use freeguide::session::{Render, Request, Session, SessionOptions, Show};
 use freeguide::wgpu;
 use js_sys::{Promise, Uint8Array};
@@ -30,6 +30,7 @@ pub struct Digits {
     device: wgpu::Device,
     queue: wgpu::Queue,
     session: Session,
+    config: ModelConfig,
     views: [View; 2],
     frames: Arc<AtomicU32>,
 }
@@ -78,19 +79,19 @@ impl Digits {
         let views = [view(picture, Show::Picture)?, view(latent, Show::Latent)?];
         let model = Model::digits(&Gpu::from_device(&device, &queue))?;
         let session = Session::new(&device, &queue, &model, SessionOptions::default())?;
-        Ok(Digits { device, queue, session, views, frames: Arc::default() })
+        Ok(Digits { device, queue, session, config: model.config, views, frames: Arc::default() })
     }
 
     /// Pixels along a side; the digits are squares.
     #[wasm_bindgen(getter)]
     pub fn size(&self) -> usize {
-        self.session.config().unet.sample_size.longer()
+        self.config.unet.sample_size.longer()
     }
 
     /// Steps of a picture.
     #[wasm_bindgen(getter)]
     pub fn steps(&self) -> usize {
-        self.session.config().sampling.steps
+        self.config.sampling.steps
     }
 
     /// Begins a picture in place of the one under way; no class is no condition.
@@ -99,7 +100,7 @@ impl Digits {
     /// For a class the model has not and a w that is not finite.
     pub fn start(&mut self, class: Option<u32>, w: f64, seed: u32) -> Result<(), JsError> {
         let guidance = Guidance::from_weight(w)?;
-        Ok(self.session.start(&Request { class, guidance, seed: seed.into(), ..Request::default() })?)
+        Ok(self.session.start(&Request { condition: class.into(), guidance, seed: seed.into(), ..Request::default() })?)
     }
 
     /// A frame: up to `steps` denoising steps, unless the GPU lags behind, and both canvases drawn, with square pixels or

@@ -39,7 +39,7 @@ impl ClassNames {
 
     /// The file of a picture.
     pub(super) fn file(&self, request: &Request) -> String {
-        let class = request.class.and_then(|class| self.0.get(class as usize));
+        let class = request.condition.class.and_then(|class| self.0.get(class as usize));
         format!("{}-seed{:06}.png", class.map_or(NO_CLASS, String::as_str), request.seed)
     }
 }
@@ -62,10 +62,10 @@ mod tests {
             let classes = ClassNames::named(&names);
             let mut seen = HashMap::new();
             for (class, seed) in asked {
-                let request = Request { class: class.map(|class| class % names.len() as u32), seed };
+                let request = Request { condition: class.map(|class| class % names.len() as u32).into(), seed };
                 let file = classes.file(&request);
                 prop_assert!(!file.contains(['/', '\\', '\0']) && file.len() < 200, "{}", file);
-                let before = seen.insert(file.to_lowercase(), request);
+                let before = seen.insert(file.to_lowercase(), request.clone());
                 prop_assert!(before.is_none_or(|before| before == request), "{} is of two requests", file);
             }
         }

@@ -65,19 +65,23 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     };
     let requests = indices.iter().zip(&given.labels);
     let requests: Vec<Request> = requests
-        .map(|(seed, label)| Ok(Request { class: class(*label)?, seed: *seed }))
+        .map(|(seed, label)| Ok(Request { condition: class(*label)?.into(), seed: *seed }))
         .collect::<Result<_>>()?;
     let conditions = Conditions::of(config);
-    for request in requests.iter().filter(|request| request.class.is_some()) {
+    for request in requests.iter().filter(|request| request.condition.class.is_some()) {
         conditions
-            .check_class(request.class)
+            .check_class(request.condition.class)
             .map_err(|error| Error::Config(format!("{from}: {error} (give --class)")))?;
     }
     // The way there and the way back are each other's reverse only under one guidance; none is the safe one.
     let guidance = match (args.w, args.guidance_scale) {
         (Some(w), _) => Guidance::from_weight(w)?,
         (_, Some(scale)) => Guidance::from_scale(scale)?,
-        _ => Guidance::from_weight(if requests.iter().all(|r| r.class.is_none()) { -1.0 } else { 0.0 })?,
+        _ => Guidance::from_weight(if requests.iter().all(|r| r.condition.class.is_none()) {
+            -1.0
+        } else {
+            0.0
+        })?,
     };
     let batch = args.batch.unwrap_or_else(|| default_batch(&gpu)).min(requests.len()).max(1);
     let defaults = SamplerOptions::of(config, batch)?;
@@ -128,7 +132,8 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
 
     if reverse {
         let null = config.unet.null_label();
-        let labels: Vec<i64> = requests.iter().map(|r| i64::from(r.class.unwrap_or(null))).collect();
+        let labels: Vec<i64> =
+            requests.iter().map(|r| i64::from(r.condition.class.unwrap_or(null))).collect();
         let shape = shape.nhwc(requests.len());
         let arrays =
             [("arr_0", &shape[..], NpzValues::F32(&found)), ("arr_1", &shape[..1], NpzValues::I64(&labels))];

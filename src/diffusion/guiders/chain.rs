@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use super::guider::{Against, Annealing, Guider, Kind, Moment, Work};
+use super::guider::{Against, Annealing, Beside, Guider, Kind, Moment, Work};
 use super::parse;
 use crate::diffusion::StepCoefficients;
 use crate::{Error, Result};
@@ -103,7 +103,7 @@ impl Guiders {
     }
 
     /// Further conditions and their strengths.
-    pub fn more_conditions(&self) -> &[(String, f64)] {
+    pub fn more_conditions(&self) -> &[(Beside, f64)] {
         self.iter().map(Guider::more_conditions).find(|more| !more.is_empty()).unwrap_or(&[])
     }
 

@@ -4,39 +4,36 @@
 
 use std::sync::Arc;
 
-use super::guider::{Entry, Evaluated, Guider, Kind, Memory};
+use super::guider::{Beside, Entry, Evaluated, Guider, Kind, Memory};
+use super::sums::combined;
 use crate::error::brief;
 
 /// Further conditions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Conditions {
-    /// Class, by number or name, and s_i.
-    pub more: Vec<(String, f64)>,
+    /// Classes and their s_i.
+    pub more: Vec<(Beside, f64)>,
 }
 
 impl Guider for Conditions {
     fn text(&self) -> String {
-        let more: Vec<String> =
-            self.more.iter().map(|(class, strength)| format!("{class}:{strength}")).collect();
-        format!("also({})", more.join(" "))
+        let text = |(beside, strength): &(Beside, f64)| match beside {
+            Beside::Class(class) => format!("{class}:{strength}"),
+            Beside::Only(parts) => format!("{}:{strength}", parts.join("&")),
+        };
+        format!("also({})", self.more.iter().map(text).collect::<Vec<_>>().join(" "))
     }
 
     fn kind(&self) -> Kind {
         Kind::Combination
     }
 
-    fn more_conditions(&self) -> &[(String, f64)] {
+    fn more_conditions(&self) -> &[(Beside, f64)] {
         &self.more
     }
 
     fn combine(&self, weight: f64, eps: &Evaluated<'_>, _memory: &mut Memory) -> Option<Vec<f64>> {
-        let mut guided: Vec<f64> =
-            eps.conditional.iter().zip(eps.against).map(|(c, u)| (1.0 + weight) * c - weight * u).collect();
-        for ((_, strength), more) in self.more.iter().zip(eps.more) {
-            let further = more.iter().zip(eps.against).map(|(eps, u)| strength * (eps - u));
-            guided.iter_mut().zip(further).for_each(|(x, further)| *x += further);
-        }
-        Some(guided)
+        Some(combined(weight, eps, &self.more))
     }
 }
 
@@ -49,7 +46,7 @@ pub(super) const ENTRY: Entry = Entry {
         let one = |text: &str| {
             let (class, strength) = text.rsplit_once(':')?;
             let strength = strength.parse::<f64>().ok().filter(|strength| strength.is_finite())?;
-            (!class.is_empty()).then(|| (class.to_owned(), strength))
+            (!class.is_empty()).then(|| (Beside::Class(class.to_owned()), strength))
         };
         match text.split_whitespace().map(one).collect::<Option<Vec<_>>>() {
             Some(more) if (1..=6).contains(&more.len()) => Ok(Arc::new(Conditions { more })),

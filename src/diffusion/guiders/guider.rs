@@ -51,8 +51,19 @@ pub enum Against {
     Null,
     /// Another class.
     Class(String),
+    /// The same condition, of its parts only these.
+    Only(Vec<String>),
     /// The same condition, seen by a weaker network; the model's folder or file.
     WeakModel(String),
+}
+
+/// A condition that is evaluated beside a picture's own.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Beside {
+    /// A class in the place of its own, by number or name.
+    Class(String),
+    /// Its own, of its parts only these: `class`, `vector`, or the name of a part of the vector; none for ∅.
+    Only(Vec<String>),
 }
 
 /// The evaluations of one sample at a step.
@@ -142,7 +153,7 @@ pub trait Guider: Debug + Send + Sync {
     }
 
     /// Conditions beside the first, each with its strength; none for plain guidance.
-    fn more_conditions(&self) -> &[(String, f64)] {
+    fn more_conditions(&self) -> &[(Beside, f64)] {
         &[]
     }
 

@@ -22,6 +22,7 @@ mod low_temperature;
 mod moves;
 mod negative;
 mod parse;
+mod parts;
 mod plus_plus;
 mod reference;
 mod rescale;
@@ -38,11 +39,12 @@ pub use conditions::Conditions;
 pub use constant::Constant;
 pub use dynamic::{Curve, Dynamic, WeightFunction};
 pub use expression::Expression;
-pub use guider::{Against, Annealing, Entry, Evaluated, Guider, Kind, Memory, Moment, Work};
+pub use guider::{Against, Annealing, Beside, Entry, Evaluated, Guider, Kind, Memory, Moment, Work};
 pub use interval::Interval;
 pub use low_temperature::{LowNoise, LowTemperature};
 pub use moves::steps_of;
 pub use negative::Negative;
+pub use parts::Parts;
 pub use plus_plus::PlusPlus;
 pub use rescale::Rescale;
 pub use zero_star::ZeroStar;
@@ -62,6 +64,7 @@ pub const GUIDERS: &[Entry] = &[
     autoguidance::ENTRY,
     negative::ENTRY,
     conditions::ENTRY,
+    parts::ENTRY,
     annealing::ENTRY,
     expression::ENTRY,
     low_temperature::EPS,

@@ -5,7 +5,7 @@
 
 use super::chain::{ToyPoint, noise};
 use super::density::{CLASSES, MixtureAt, Point, class_mean};
-use crate::diffusion::guiders::{Against, Evaluated, Guiders, Memory, moments};
+use crate::diffusion::guiders::{Against, Beside, Evaluated, Guiders, Memory, moments};
 use crate::diffusion::posterior::ancestral_steps;
 use crate::diffusion::schedule::ContinuousSchedule;
 use crate::diffusion::{Clip, Guidance};
@@ -25,6 +25,21 @@ pub fn toy_class(text: &str) -> Result<usize> {
     class.ok_or_else(|| {
         Error::Config(format!("the toy has the classes 0, 1 and 2, no {text:?}", text = brief(text)))
     })
+}
+
+/// The classes that guiders evaluate beside a point's own, but for what stands for no class.
+///
+/// # Errors
+/// As [`toy_class`]; [`Error::Config`] for parts of a condition, which has one part here.
+pub fn toy_classes_beside(guiders: &Guiders) -> Result<Vec<usize>> {
+    if matches!(guiders.against(), Against::Only(_)) {
+        return Err(Error::Config("the toy's condition has no parts to be named: it is a class".into()));
+    }
+    let class = |(beside, _): &(Beside, f64)| match beside {
+        Beside::Class(class) => toy_class(class),
+        Beside::Only(parts) => toy_class(&parts.join(" ")),
+    };
+    guiders.more_conditions().iter().map(class).collect()
 }
 
 /// `samples` points under `guiders`, otherwise as [`simulate`](super::simulate).
@@ -48,8 +63,7 @@ pub fn simulate_guided(
         _ => None,
     };
     let weak = matches!(guiders.against(), Against::WeakModel(_));
-    let more: Vec<usize> =
-        guiders.more_conditions().iter().map(|(class, _)| toy_class(class)).collect::<Result<_>>()?;
+    let more = toy_classes_beside(guiders)?;
 
     let chain = |i: usize| -> Result<ToyPoint> {
         let (class, seed) = (i % CLASSES, seed.wrapping_add(i as u64));

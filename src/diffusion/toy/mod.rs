@@ -24,4 +24,4 @@ mod guided;
 pub use chain::{ToyPoint, sample_data, simulate};
 pub use density::{CLASSES, MixtureAt, Point, RADIUS, STANDARD_DEVIATION, class_mean, direction};
 pub use grid::{Grid, guided_conditional, guided_mixture, mean_along, sampled_mean_along, total_variation};
-pub use guided::{WEAK_DEVIATION, simulate_guided, toy_class};
+pub use guided::{WEAK_DEVIATION, simulate_guided, toy_class, toy_classes_beside};

@@ -207,6 +207,7 @@ impl UNet2D {
             residual_scaling: false,
             num_classes: self.num_class_embeds,
             null_class: NullClass::Absent,
+            vector_width: 0,
             low_res_channels: 0,
             condition_from: None,
             guidance_range: None,

@@ -11,7 +11,7 @@ use crate::tensor::{Context, DType, Tensor};
 
 use super::blocks::tell_all;
 use super::config::UNetConfig;
-use super::told::Told;
+use super::late::Late;
 use super::trunk::{Builder, Trunk, check_input, embed_time};
 
 /// A classifier of noisy pictures. Its configuration is a UNet's whose `out_channels` are the classes.
@@ -80,7 +80,7 @@ impl Classifier {
         }
         let emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
         let emb = ops::silu(cx, &emb)?;
-        let told = Told::all(emb);
+        let told = Late::all(emb);
         let blocks = self.trunk.blocks().map(|(i, block)| (block, told.of(i)));
         let mut shares = tell_all(cx, weights, blocks)?;
         let (h, _) = self.trunk.forward(cx, weights, z, &told, &mut shares, pass)?;

@@ -3,8 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, brief};
+use crate::nn::denoiser::About;
+use crate::nn::takes::{ClassIn, NullClass, PictureIn, Takes, VectorIn};
 use crate::shape::{Extent, Shape};
-use crate::sizes::{MOST_LENGTH, MOST_SIDE};
+use crate::sizes::most_along;
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,19 +39,6 @@ pub enum QkvLayout {
     New,
     /// `[head][q,k,v][d]`: most published files.
     Legacy,
-}
-
-/// What the class that stands for "no condition" is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum NullClass {
-    /// A learned row behind those of the classes.
-    #[default]
-    Learned,
-    /// The zero vector.
-    Zero,
-    /// There is none: the network was trained with its class always given.
-    Absent,
 }
 
 /// The architecture of a UNet, as `config.json` holds it.
@@ -93,6 +82,9 @@ pub struct UNetConfig {
     pub num_classes: Option<usize>,
     /// What "no condition" is.
     pub null_class: NullClass,
+    /// Numbers of the vector that is a part of the condition; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub vector_width: usize,
     /// Channels of the small picture that an upsampler is given behind its own; 0 for any other network.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub low_res_channels: usize,
@@ -126,34 +118,14 @@ impl UNetConfig {
         1 << self.channel_mult.len().saturating_sub(1).min(31)
     }
 
-    /// Refuses an extent that the network cannot evaluate: one of the other kind, or one that its levels do not halve to whole
-    /// sizes. Convolutions and attention take any other; which levels attend was settled by [`sample_size`](Self::sample_size).
-    ///
-    /// # Errors
-    /// [`Error::Config`] with the numbers and the nearest extents that it takes.
-    pub fn check_extent(&self, extent: Extent) -> Result<()> {
-        let refuse = |what: String| Err(Error::Config(what));
-        if extent.is_line() != self.sample_size.is_line() {
-            let kind = if self.sample_size.is_line() { "lines" } else { "planes" };
-            return refuse(format!("{extent} asked of a network of {kind}, made for {}", self.sample_size));
+    /// What a network of it is.
+    pub fn about(&self) -> About {
+        About {
+            sample: self.shape(),
+            out_channels: self.out_channels,
+            takes: self.takes(),
+            divides: self.divides(),
         }
-        if extent.longer() > most_along(extent) || extent.places() == 0 {
-            return refuse(format!("{extent} is not between 1 and {} along each axis", most_along(extent)));
-        }
-        let divides = self.divides();
-        if extent.map(|axis| axis.is_multiple_of(divides).then_some(axis)).is_some() {
-            return Ok(());
-        }
-        let below = extent.map(|axis| Some((axis / divides * divides).max(divides)));
-        let above = extent.map(|axis| Some(axis.next_multiple_of(divides)));
-        let near: Vec<String> =
-            below.into_iter().chain(above.filter(|_| above != below)).map(|e| e.to_string()).collect();
-        refuse(format!(
-            "{extent} asked of a network whose {} levels halve {} times: each axis must be a multiple of {divides}, as in {}",
-            self.channel_mult.len(),
-            self.channel_mult.len() - 1,
-            near.join(" or ")
-        ))
     }
 
     /// The feature-map size of each level, as `attention_resolutions` counts it: the longer side.
@@ -176,6 +148,19 @@ impl UNetConfig {
     pub fn embedding_rows(&self) -> Option<usize> {
         let classes = self.num_classes?;
         Some(if self.null_class == NullClass::Learned { classes + 1 } else { classes })
+    }
+
+    /// What such a network takes of a condition.
+    pub fn takes(&self) -> Takes {
+        let null = self.null_class;
+        let small = Some(self.low_res_channels).filter(|channels| *channels > 0);
+        Takes {
+            class: self.num_classes.map(|classes| ClassIn { classes, null, anneals: true }),
+            vector: Some(self.vector_width).filter(|width| *width > 0).map(|width| VectorIn { width }),
+            picture: small.map(|channels| PictureIn { channels }),
+            guidance: self.guidance_range,
+            moves: false,
+        }
     }
 
     /// The label that stands for "no condition": past the classes.
@@ -260,8 +245,13 @@ impl UNetConfig {
         // Far beyond any network, and small enough that no size overflows.
         let most =
             self.channel_mult.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::NAN } else { m.max(*x) });
-        let counts =
-            [self.num_classes.unwrap_or(0), self.out_channels, self.in_channels, self.low_res_channels];
+        let counts = [
+            self.num_classes.unwrap_or(0),
+            self.out_channels,
+            self.in_channels,
+            self.low_res_channels,
+            self.vector_width,
+        ];
         if self.model_channels > 1 << 14
             || !(0.0..=64.0).contains(&most)
             || self.layers_per_block > 64
@@ -272,7 +262,7 @@ impl UNetConfig {
         {
             return refuse(format!(
                 "a UNet of {} channels times up to {most}, {} blocks a level, pictures of {}, and {:?} classes, output, \
-                 input and low-resolution channels is beyond what can be built",
+                 input and low-resolution channels and numbers of a vector is beyond what can be built",
                 self.model_channels, self.layers_per_block, extent, counts
             ));
         }
@@ -319,8 +309,8 @@ impl UNetConfig {
             }
         }
         self.condition_block()?;
-        if self.condition_from.is_some() && self.num_classes.is_none() {
-            return refuse("--condition-from is for networks that have classes".into());
+        if self.condition_from.is_some() && self.num_classes.is_none() && self.vector_width == 0 {
+            return refuse("--condition-from is for networks that have classes, or a vector".into());
         }
         if let Some([low, high]) = self.guidance_range
             && !(low.is_finite() && high.is_finite() && low <= high)
@@ -334,11 +324,6 @@ impl UNetConfig {
         }
         Ok(())
     }
-}
-
-/// The most places along an axis.
-fn most_along(extent: Extent) -> usize {
-    if extent.is_line() { MOST_LENGTH } else { MOST_SIDE }
 }
 
 /// The size of each level; of what is no square both sides.
@@ -399,12 +384,13 @@ mod tests {
     #[test]
     fn extents_of_a_request_are_taken_where_every_level_stays_whole() {
         let config = UNetConfig { channel_mult: vec![1.0; 4], attention_resolutions: vec![], ..small() };
+        let about = config.about();
         for (height, width) in [(16, 16), (8, 96), (96, 64)] {
-            config.check_extent(Extent::Plane { height, width }).unwrap();
+            about.check_extent(Extent::Plane { height, width }).unwrap();
         }
-        let refused = |extent| config.check_extent(extent).unwrap_err().to_string();
+        let refused = |extent| about.check_extent(extent).unwrap_err().to_string();
         let message = refused(Extent::Plane { height: 96, width: 60 });
-        for part in ["96x60", "4 levels halve 3 times", "multiple of 8", "96x56 or 96x64"] {
+        for part in ["96x60", "halves 3 times", "multiple of 8", "96x56 or 96x64"] {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
         assert!(refused(Extent::square(3)).ends_with("as in 8x8"), "{}", refused(Extent::square(3)));

@@ -3,57 +3,38 @@
 mod blocks;
 mod classifier;
 mod config;
-mod told;
+mod late;
 mod trunk;
 mod work;
 
 pub use super::pass::{Dropout, Pass};
+pub use super::takes::NullClass;
 pub use classifier::Classifier;
-pub use config::{NullClass, QkvLayout, Resample, TimeScaleShift, UNetConfig};
+pub use config::{QkvLayout, Resample, TimeScaleShift, UNetConfig};
 pub use work::Work;
 
 use crate::error::{Error, Result};
-use crate::ops::{self, AnnealCondition};
+use crate::ops;
 use crate::tensor::{Context, DType, Tensor};
 
+use super::denoiser::{About, Denoiser};
 use super::layers::{Conv2d, Embedding, Norm, RowLinear};
 use super::parameters::Parameters;
+use super::told::Told;
 use super::weights::Weights;
 use blocks::{Block, Scale, tell_all};
-use told::Told;
+use late::Late;
 use trunk::{Builder, Trunk, check_input, embed_guidance, embed_time};
-
-/// What a network is evaluated on.
-#[derive(Clone, Copy, Debug)]
-pub struct Inputs<'a> {
-    /// `[N, H, W, C]` f32; for an upsampler what [`UNet::with_low_res`] makes.
-    pub z: &'a Tensor,
-    /// `[N]` f32: what the sinusoidal embedding takes.
-    pub time: &'a Tensor,
-    /// `[K·N]` u32 where the network has classes, the first condition of all latents first.
-    pub labels: Option<&'a Tensor>,
-    /// K.
-    pub conditions: usize,
-    /// `[N]` f32, w, where the network is distilled.
-    pub guidance: Option<&'a Tensor>,
-    /// Noise on the class's embedding.
-    pub annealing: Option<AnnealCondition<'a>>,
-}
-
-impl<'a> Inputs<'a> {
-    /// One condition of each latent, and nothing else that the network is told.
-    pub fn of(z: &'a Tensor, time: &'a Tensor, labels: Option<&'a Tensor>) -> Self {
-        Inputs { z, time, labels, conditions: 1, guidance: None, annealing: None }
-    }
-}
 
 /// A UNet: its configuration, its parameters and its blocks.
 #[derive(Clone, Debug)]
 pub struct UNet {
     config: UNetConfig,
+    about: About,
     parameters: Parameters,
     time_embed: [RowLinear; 2],
     label_emb: Option<Embedding>,
+    vector_embed: Option<[RowLinear; 2]>,
     w_embed: Option<[RowLinear; 2]>,
     trunk: Trunk,
     output_blocks: Vec<Vec<Block>>,
@@ -115,8 +96,26 @@ impl UNet {
                 RowLinear::zero(p, "w_embed.2", [embedded, embedded]),
             ]
         });
+        let vector_embed = (config.vector_width > 0).then(|| {
+            [
+                RowLinear::new(p, "vector_embed.0", [config.vector_width, embedded]),
+                RowLinear::new(p, "vector_embed.2", [embedded, embedded]),
+            ]
+        });
+        let about = config.about();
         let config = config.clone();
-        Ok(UNet { config, parameters, time_embed, label_emb, w_embed, trunk, output_blocks, out })
+        Ok(UNet {
+            config,
+            about,
+            parameters,
+            time_embed,
+            label_emb,
+            vector_embed,
+            w_embed,
+            trunk,
+            output_blocks,
+            out,
+        })
     }
 
     /// Its configuration.
@@ -129,33 +128,11 @@ impl UNet {
         &self.parameters
     }
 
-    /// What an upsampler is run on: `z` `[N, H, W, in_channels]` and behind it the small picture `low_res` `[N, H/F,
-    /// W/F, low_res_channels]`, brought to the same size bilinearly. Both f32.
+    /// Records the network under one condition, a class or none: `z` `[N, H, W, C]` f32, `time` `[N]` f32 (what the sinusoidal
+    /// embedding takes), `labels` `[N]` u32 where the network has classes. Returns `[N, H, W, out_channels]` f32.
     ///
     /// # Errors
-    /// [`Error::Shape`] when the sizes are no whole multiples, or the network is no upsampler.
-    pub fn with_low_res(&self, cx: &mut Context, z: &Tensor, low_res: &Tensor) -> Result<Tensor> {
-        let ([n, h, w, c], [m, low_h, low_w, low_c]) = (z.nhwc("upsampler")?, low_res.nhwc("upsampler")?);
-        let factor = h.checked_div(low_h).unwrap_or(0);
-        let fits = n == m && factor > 0 && h == factor * low_h && w == factor * low_w;
-        if !fits || c != self.config.in_channels || low_c == 0 || low_c != self.config.low_res_channels {
-            let (want, low) = (self.config.in_channels, self.config.low_res_channels);
-            let what = format!(
-                "z {:?} and the small picture {:?} do not fit {want} and {low} channels and one whole factor",
-                z.shape(),
-                low_res.shape()
-            );
-            return Err(Error::shape("upsampler", what));
-        }
-        let large = ops::upsample_bilinear(cx, low_res, factor)?;
-        ops::concat(cx, z, &large)
-    }
-
-    /// Records the network: `z` `[N, H, W, C]` f32 (for an upsampler what [`Self::with_low_res`] makes), `time` `[N]` f32 (what the sinusoidal embedding takes), `labels`
-    /// `[N]` u32 where the network has classes. Returns `[N, H, W, out_channels]` f32.
-    ///
-    /// # Errors
-    /// As [`Self::evaluate`].
+    /// As [`Denoiser::record`].
     pub fn forward(
         &self,
         cx: &mut Context,
@@ -165,70 +142,139 @@ impl UNet {
         labels: Option<&Tensor>,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
-        self.evaluate(cx, weights, Inputs::of(z, time, labels), pass)
+        self.record(cx, weights, z, time, Told { class: labels, ..Told::default() }, pass)
     }
 
-    /// Records the network under K conditions of each latent. Where the condition enters late, the blocks before it run
-    /// once for all of them. Returns `[K·N, H, W, out_channels]` f32, the first condition of all latents first.
-    ///
-    /// # Errors
-    /// [`Error::Shape`] when an input does not fit the configuration; [`Error::Config`] when several conditions are to be
-    /// trained on, or no guidance weight came for a distilled network.
-    pub fn evaluate(
+    /// What the first block sees: `z` `[N, H, W, C]`, of an upsampler with the small picture `[N, H/F, W/F, C']` behind it,
+    /// brought to the same size bilinearly. Both f32.
+    fn input(&self, cx: &mut Context, z: &Tensor, picture: Option<&Tensor>) -> Result<Tensor> {
+        let want = self.config.low_res_channels;
+        let small = match (want, picture) {
+            (0, None) => return Ok(z.clone()),
+            (_, Some(small)) if want > 0 => small,
+            (0, Some(_)) => {
+                return Err(Error::shape("unet", "a small picture came, but the network is no upsampler"));
+            }
+            _ => return Err(Error::shape("unet", "the network is an upsampler, but no small picture came")),
+        };
+        let ([n, h, w, _], [m, low_h, low_w, low_c]) = (z.nhwc("upsampler")?, small.nhwc("upsampler")?);
+        let factor = h.checked_div(low_h).unwrap_or(0);
+        if n != m || factor == 0 || h != factor * low_h || w != factor * low_w || low_c != want {
+            let what = format!(
+                "z {:?} and the small picture {:?} do not fit {want} small channels and one whole factor",
+                z.shape(),
+                small.shape()
+            );
+            return Err(Error::shape("upsampler", what));
+        }
+        let large = ops::upsample_bilinear(cx, small, factor)?;
+        ops::concat(cx, z, &large)
+    }
+
+    /// The embedding of the time and the guidance weight, `[N, 4·channels]`.
+    fn embed_level(
         &self,
         cx: &mut Context,
         weights: &Weights,
-        inputs: Inputs<'_>,
-        pass: &Pass<'_>,
+        time: &Tensor,
+        told: Told<'_>,
     ) -> Result<Tensor> {
-        let Inputs { z, time, labels, conditions, guidance, annealing } = inputs;
-        check_input(&self.config, z, time)?;
-        weights.check_serve(pass.dtype)?;
-        let late = self.config.condition_block()?;
-        let at_once = if late == 0 { conditions } else { 1 };
-        let z = ops::repeat_batch(cx, z, at_once)?;
-
-        // The embedding: of the time, of the guidance weight, and that of the class. Blocks start from its SiLU.
-        let mut emb = embed_time(cx, weights, &self.time_embed, self.config.model_channels, time)?;
-        match (&self.w_embed, guidance) {
+        let channels = self.config.model_channels;
+        let emb = embed_time(cx, weights, &self.time_embed, channels, time)?;
+        match (&self.w_embed, told.guidance) {
             (Some(layers), Some(w)) => {
-                let of_w = embed_guidance(cx, weights, layers, self.config.model_channels, w)?;
-                emb = ops::add(cx, &emb, &of_w, 1.0)?;
+                let of_w = embed_guidance(cx, weights, layers, channels, w)?;
+                ops::add(cx, &emb, &of_w, 1.0)
             }
-            (None, None) => {}
+            (None, None) => Ok(emb),
             (Some(_), None) => {
                 let what = "the network is distilled: it is told the guidance weight, but none came";
-                return Err(Error::Config(what.into()));
+                Err(Error::Config(what.into()))
             }
             (None, Some(_)) => {
-                return Err(Error::shape("unet", "a guidance weight came, but the network is not distilled"));
+                Err(Error::shape("unet", "a guidance weight came, but the network is not distilled"))
             }
         }
-        let before = match late {
-            0 => None,
-            _ => Some(ops::silu(cx, &emb)?),
-        };
-        emb = ops::repeat_batch(cx, &emb, conditions)?;
-        match (&self.label_emb, labels) {
+    }
+
+    /// `emb` `[K·N, 4·channels]` and the embeddings of the class and the vector.
+    fn add_condition(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        emb: Tensor,
+        told: Told<'_>,
+    ) -> Result<Tensor> {
+        let emb = match (&self.label_emb, told.class) {
             (Some(table), Some(labels)) => {
                 let mut class = table.forward(cx, weights, labels)?;
-                if let Some(annealing) = annealing {
+                if let Some(annealing) = told.annealing {
                     class = ops::anneal_condition(cx, &class, labels, annealing)?;
                 }
-                emb = ops::add(cx, &emb, &class, 1.0)?;
+                ops::add(cx, &emb, &class, 1.0)?
             }
-            (None, None) => {}
+            (None, None) => emb,
             (Some(_), None) => {
                 return Err(Error::shape("unet", "the network has classes, but no labels came"));
             }
             (None, Some(_)) => {
                 return Err(Error::shape("unet", "labels came, but the network has no classes"));
             }
+        };
+        match (&self.vector_embed, told.vector) {
+            (Some([first, second]), Some(bank)) => {
+                let vector = ops::embedding(cx, bank.values, bank.rows)?;
+                let vector = first.forward(cx, weights, &vector)?;
+                let vector = ops::silu(cx, &vector)?;
+                let vector = second.forward(cx, weights, &vector)?;
+                ops::add(cx, &emb, &vector, 1.0)
+            }
+            (None, None) => Ok(emb),
+            (Some(_), None) => Err(Error::shape("unet", "the network takes a vector, but none came")),
+            (None, Some(_)) => Err(Error::shape("unet", "a vector came, but the network takes none")),
         }
+    }
+}
+
+impl Denoiser for UNet {
+    fn about(&self) -> &About {
+        &self.about
+    }
+
+    fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Where the condition enters late, the blocks before it run once for all conditions.
+    fn record(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        z: &Tensor,
+        time: &Tensor,
+        told: Told<'_>,
+        pass: &Pass<'_>,
+    ) -> Result<Tensor> {
+        let conditions = told.conditions;
+        check_input(&self.config, z, time)?;
+        weights.check_serve(pass.dtype)?;
+        let late = self.config.condition_block()?;
+        let at_once = if late == 0 { conditions } else { 1 };
+        let z = self.input(cx, z, told.picture)?;
+        let z = ops::repeat_batch(cx, &z, at_once)?;
+
+        // Blocks start from the SiLU of the embedding.
+        let emb = self.embed_level(cx, weights, time, told)?;
+        let before = match late {
+            0 => None,
+            _ => Some(ops::silu(cx, &emb)?),
+        };
+        let emb = ops::repeat_batch(cx, &emb, conditions)?;
+        let emb = self.add_condition(cx, weights, emb, told)?;
         let emb = ops::silu(cx, &emb)?;
         let told = match before {
-            None => Told::all(emb),
-            Some(before) => Told::from(late, before, emb, conditions),
+            None => Late::all(emb),
+            Some(before) => Late::from(late, before, emb, conditions),
         };
 
         // What of the embedding each residual block takes.

@@ -26,6 +26,7 @@ pub(crate) fn small() -> UNetConfig {
         residual_scaling: false,
         num_classes: Some(10),
         null_class: NullClass::Absent,
+        vector_width: 0,
         low_res_channels: 0,
         condition_from: None,
         guidance_range: None,
@@ -120,8 +121,8 @@ fn twice(unet: &UNet, dtype: DType) -> [(Array, f64); 2] {
         let z = z.upload(&cx, DType::F32);
         let (time, pass) = (Array::new(&[2], times.to_vec()).upload(&cx, DType::F32), Pass::inference(dtype));
         let out = if shared {
-            let inputs = Inputs { conditions: 2, ..Inputs::of(&z, &time, Some(&labels)) };
-            unet.evaluate(&mut cx, &weights, inputs, &pass).unwrap()
+            let told = Told { conditions: 2, class: Some(&labels), ..Told::default() };
+            unet.record(&mut cx, &weights, &z, &time, told, &pass).unwrap()
         } else {
             let [z, time] = [&z, &time].map(|x| ops::repeat_batch(&mut cx, x, 2).unwrap());
             unet.forward(&mut cx, &weights, &z, &time, Some(&labels), &pass).unwrap()
@@ -196,8 +197,8 @@ fn a_guidance_weight_starts_without_effect_and_has_gradients() {
         let time = Array::new(&[2], vec![3.0, 700.5]).upload(&cx, DType::F32);
         let labels = cx.constant_u32("labels", &[2], &[3, 4]).unwrap();
         let guidance = w.map(|w| Array::new(&[2], w.to_vec()).upload(&cx, DType::F32));
-        let inputs = Inputs { guidance: guidance.as_ref(), ..Inputs::of(&z, &time, Some(&labels)) };
-        let out = unet.evaluate(&mut cx, &weights, inputs, &Pass::inference(DType::F32)).unwrap();
+        let told = Told { class: Some(&labels), guidance: guidance.as_ref(), ..Told::default() };
+        let out = unet.record(&mut cx, &weights, &z, &time, told, &Pass::inference(DType::F32)).unwrap();
         let zero = Array::new(out.shape(), vec![0.0; out.len()]).upload(&cx, DType::F32);
         let loss = ops::mse(&mut cx, &out, &zero).unwrap();
         backprop(&mut cx, &loss).unwrap();
@@ -257,15 +258,17 @@ fn an_upsampler_takes_the_small_picture_bilinearly() {
     let z = Array::random(&[2, 16, 16, 3], 1);
     let small = Array::random(&[2, 4, 4, 3], 2);
     let (z_, small_) = (z.upload(&cx, DType::F32), small.upload(&cx, DType::F32));
-    let both = unet.with_low_res(&mut cx, &z_, &small_).unwrap();
+    let both = unet.input(&mut cx, &z_, Some(&small_)).unwrap();
     assert_eq!(both.shape(), [2, 16, 16, 6]);
     let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
     arena.write(gpu(), 0, &unet.parameters().initial_values(3)).unwrap();
     let weights = arena.weights(unet.parameters(), 0);
     let time = Array::new(&[2], vec![3.0, 700.0]).upload(&cx, DType::F32);
     let pass = Pass::inference(DType::F32);
-    assert!(unet.forward(&mut cx, &weights, &z_, &time, None, &pass).is_err());
-    let out = unet.forward(&mut cx, &weights, &both, &time, None, &pass).unwrap();
+    let error = unet.forward(&mut cx, &weights, &z_, &time, None, &pass).unwrap_err().to_string();
+    assert!(error.contains("no small picture came"), "{error}");
+    let told = Told { picture: Some(&small_), ..Told::default() };
+    let out = unet.record(&mut cx, &weights, &z_, &time, told, &pass).unwrap();
     assert_eq!(out.shape(), [2, 16, 16, 6]);
     cx.keep(&both);
     let plan = cx.finish("upsampler").unwrap();
@@ -276,5 +279,6 @@ fn an_upsampler_takes_the_small_picture_bilinearly() {
 
     let mut cx = Context::new(gpu());
     let wrong = Array::random(&[2, 5, 4, 3], 2).upload(&cx, DType::F32);
-    assert!(unet.with_low_res(&mut cx, &z_, &wrong).unwrap_err().to_string().contains("[2, 5, 4, 3]"));
+    let error = unet.input(&mut cx, &z_, Some(&wrong)).unwrap_err().to_string();
+    assert!(error.contains("[2, 5, 4, 3]"), "{error}");
 }

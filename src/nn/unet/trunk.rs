@@ -11,7 +11,7 @@ use crate::tensor::{Context, Tensor};
 
 use super::blocks::{Block, ResBlock, Scale};
 use super::config::{QkvLayout, Resample, UNetConfig};
-use super::told::Told;
+use super::late::Late;
 
 /// Declares blocks, and counts those that have dropout.
 pub(super) struct Builder<'a> {
@@ -117,7 +117,7 @@ impl Trunk {
         cx: &mut Context,
         weights: &Weights,
         z: &Tensor,
-        told: &Told,
+        told: &Late,
         shares: &mut impl Iterator<Item = Tensor>,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
@@ -142,7 +142,7 @@ impl Trunk {
 /// Checks that samples and their times fit the configuration; gives their extent.
 pub(super) fn check_input(config: &UNetConfig, z: &Tensor, time: &Tensor) -> Result<Extent> {
     let [n, height, width, c] = z.nhwc("unet")?;
-    let want = config.in_channels + config.low_res_channels;
+    let want = config.in_channels;
     let levels = config.channel_mult.len();
     let extent = if config.sample_size.is_line() && height == 1 {
         Extent::Line(width)

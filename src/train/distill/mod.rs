@@ -136,6 +136,9 @@ fn check(config: &ModelConfig) -> Result<()> {
     if config.unet.low_res_channels > 0 {
         return refuse("it is an upsampler");
     }
+    if config.unet.vector_width > 0 {
+        return refuse("it takes a vector, and students are taught classes alone");
+    }
     if process.prediction == Prediction::PreviousX {
         return refuse("it predicts the mean of a step; eps, x0 and v can be distilled");
     }

@@ -4,7 +4,7 @@ use crate::diffusion::{Clip, Level, Prediction, TeacherRow, guidance_weight};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu};
 use crate::model::Model;
-use crate::nn::unet::{Inputs, Pass};
+use crate::nn::{Denoiser, Pass, Told};
 use crate::ops::{self, TeacherMove};
 use crate::tensor::{Context, DType, Tensor};
 use crate::train::draws::Draw;
@@ -132,18 +132,17 @@ impl Teaching {
         let [first, second] = [0, 1].map(|i| Tensor::over(&self.rows[i], &[n, 8], DType::F32));
         if self.levels.is_none() {
             let labels = Tensor::over(&self.labels, &[2 * n], DType::U32);
-            let inputs = Inputs { conditions: 2, ..Inputs::of(z, time, Some(&labels)) };
-            let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
+            let told = Told { conditions: 2, class: Some(&labels), ..Told::default() };
+            let out = teacher.unet.record(cx, &weights, z, time, told, &pass)?;
             return ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first });
         }
         let labels = Tensor::over(&self.labels, &[n], DType::U32);
         let w = self.weights(n);
-        let inputs = Inputs { guidance: Some(&w), ..Inputs::of(z, time, Some(&labels)) };
-        let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
+        let told = Told { class: Some(&labels), guidance: Some(&w), ..Told::default() };
+        let out = teacher.unet.record(cx, &weights, z, time, told, &pass)?;
         let middle = ops::teacher_move(cx, TeacherMove { z, out: &out, start: z, rows: &first })?;
         let time = Tensor::over(&self.times, &[n], DType::F32);
-        let inputs = Inputs { z: &middle, time: &time, ..inputs };
-        let out = teacher.unet.evaluate(cx, &weights, inputs, &pass)?;
+        let out = teacher.unet.record(cx, &weights, &middle, &time, told, &pass)?;
         ops::teacher_move(cx, TeacherMove { z: &middle, out: &out, start: z, rows: &second })
     }
 }

@@ -5,7 +5,7 @@ use crate::ops;
 use crate::tensor::{Context, Tensor};
 
 /// SiLU of the embedding for the blocks before the condition enters, and for those from then on.
-pub(super) struct Told {
+pub(super) struct Late {
     /// The first block that is told the condition.
     from: usize,
     before: Option<Tensor>,
@@ -14,15 +14,15 @@ pub(super) struct Told {
     conditions: usize,
 }
 
-impl Told {
+impl Late {
     /// All blocks are told the same, `[N, 4·channels]`.
     pub fn all(emb: Tensor) -> Self {
-        Told { from: 0, before: None, after: emb, conditions: 1 }
+        Late { from: 0, before: None, after: emb, conditions: 1 }
     }
 
     /// Blocks before number `from` are told `before` `[N, ..]`, the others `after` `[K·N, ..]`.
     pub fn from(from: usize, before: Tensor, after: Tensor, conditions: usize) -> Self {
-        Told { from, before: Some(before), after, conditions }
+        Late { from, before: Some(before), after, conditions }
     }
 
     /// What block number `block` is told.
