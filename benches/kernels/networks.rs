@@ -138,7 +138,7 @@ fn train(gpu: &Gpu, options: &TrainOptions) -> Result<Timed> {
     let bytes = options.batch * options.unet.shape().len();
     let images = (0..bytes).map(|i| (i * 7919 % 251) as u8).collect();
     let labels = (0..options.batch).map(|i| i as u32 % 10).collect();
-    step.run(&Batch { images, labels, first_image: 1, left_out: Vec::new() })?.wait()?;
+    step.run(&Batch { images, labels, first_image: 1, ..Batch::default() })?.wait()?;
     let cost = TrainStep::cost(gpu, &unet, options)?;
     let gib = |bytes: u64| bytes as f64 / (1u64 << 30) as f64;
     let (state, rest) = (gib(cost.state_bytes), gib(cost.activation_bytes));

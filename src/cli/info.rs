@@ -84,6 +84,9 @@ fn model(checkpoint: &Checkpoint, classes: bool) -> Result<()> {
     let what = if unet.sample_size.is_line() { "signals" } else { "pictures" };
     println!("  {what}: {}, {} channels", unet.sample_size, unet.in_channels);
     println!("  classes: {}", summary(&config.class_names));
+    for attribute in &config.attributes {
+        println!("  attribute: {attribute}");
+    }
     let widths: Vec<String> = unet.widths().iter().map(usize::to_string).collect();
     println!(
         "  levels: {} channels, {} blocks each, attention at {:?}, {} norm groups, dropout {}",

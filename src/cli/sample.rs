@@ -15,7 +15,7 @@ use crate::diffusion::{Clip, Guidance, Guiders, Method, Variance};
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{ClassifierModel, Conditions, ModelConfig, check_same_classes};
+use crate::model::{ClassifierModel, Condition, Conditions, ModelConfig, check_same_classes};
 use crate::nn::Denoiser;
 use crate::sample::{
     ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
@@ -71,11 +71,13 @@ pub fn run(args: &Args) -> Result<()> {
         None => config,
     };
     let classes = classes(config, &args.class)?;
+    let vector = args.attributes.as_deref().map(|text| model.config.vector(text)).transpose()?;
+    let unconditional = classes == [None] && vector.is_none();
     // Of a network trained without labels the null class alone means something.
     let unlabelled = model.config.unconditional_probability >= 1.0;
     let elsewhere = without.is_some() || args.uncond == "from-classes" || !guiders.is_empty();
     let guidance = match asked {
-        _ if classes == [None] => Guidance::from_weight(-1.0)?,
+        _ if unconditional => Guidance::from_weight(-1.0)?,
         _ if unlabelled && classifier.is_some() && !told_w => Guidance::from_weight(-1.0)?,
         Some(asked) => asked,
         None if elsewhere => Guidance::from_weight(1.0)?,
@@ -85,8 +87,8 @@ pub fn run(args: &Args) -> Result<()> {
             guidance
         }
     };
-    if classes == [None] && asked.is_some_and(|asked| told_w && asked != guidance) {
-        eprintln!("note: without a class there is no guidance, and w does not matter");
+    if unconditional && asked.is_some_and(|asked| told_w && asked != guidance) {
+        eprintln!("note: without a condition there is no guidance, and w does not matter");
     }
 
     if classes.len().saturating_mul(seeds.len()) > number::MOST_COUNT {
@@ -98,10 +100,11 @@ pub fn run(args: &Args) -> Result<()> {
         )));
     }
     // Class-major: all seeds of the first class, then of the next.
-    let mut requests: Vec<Request> = classes
-        .iter()
-        .flat_map(|class| seeds.iter().map(|seed| Request { condition: (*class).into(), seed: *seed }))
-        .collect();
+    let mut requests: Vec<Request> = Vec::with_capacity(classes.len() * seeds.len());
+    for class in &classes {
+        let condition = Condition { class: *class, vector: vector.clone() };
+        requests.extend(seeds.iter().map(|seed| Request { condition: condition.clone(), seed: *seed }));
+    }
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };
         let size = args.size.unwrap_or(config.unet.sample_size);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::data::Dataset;
+use crate::data::{DataOptions, Dataset};
 use crate::diffusion::{Guidance, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
@@ -45,6 +45,11 @@ pub struct Args {
     unlabelled: bool,
     #[command(flatten)]
     reading: DataArgs,
+    /// What the network is told of a picture beside its class, as a vector: columns of the data's metadata.csv or
+    /// metadata.jsonl, of numbers or names; of the digits thickness and slant. With `class` among them the class is a part of
+    /// the vector and not of a table.
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', help_heading = "Data")]
+    attributes: Vec<String>,
     /// Where the model, the log and the states go.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -159,6 +164,16 @@ pub struct Args {
         value_parser = number::real(0.0..=1.0)
     )]
     p_uncond: f64,
+    /// With --attributes, probability of leaving each part of the condition out by itself: the class, all attributes, and each
+    /// of them, so that each can be guided by itself [default: 0.1].
+    #[arg(
+        long,
+        value_name = "F",
+        requires = "attributes",
+        help_heading = "Optimisation",
+        value_parser = number::real(0.0..=1.0)
+    )]
+    p_part: Option<f64>,
     #[command(flatten, next_help_heading = "Optimisation")]
     averages: AverageArgs,
     /// Log SNR at the noisy end [default: -20; -8.76, where σ/α is 80, with --schedule edm].
@@ -233,7 +248,11 @@ pub fn run(args: &Args) -> Result<()> {
     if !args.dry_run {
         outputs::prove_training(&args.out, &["loss.png"])?;
     }
-    let dataset = data::open(&args.data, &args.reading.options(args.image_size.image_size, args.unlabelled))?;
+    let reading = DataOptions {
+        attributes: args.attributes.clone(),
+        ..args.reading.options(args.image_size.image_size, args.unlabelled)
+    };
+    let dataset = data::open(&args.data, &reading)?;
     let options = args.options(&dataset)?;
     let first_weights = args.from.weights()?;
     let gpu = args.device.open()?;

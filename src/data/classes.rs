@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
+use super::attributes::Column;
 use super::labels::{self, Label, Labels};
 use super::parts::{DataOptions, Labelling, ONLY_CLASS};
 use super::tree::{LABELS, LeftOut, Tree};
@@ -23,7 +24,7 @@ const PARTS: [&str; 11] = [
 ];
 
 /// The classes of some pictures.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Classes {
     /// The name of each class; the label is the position.
     pub names: Vec<String>,
@@ -33,6 +34,8 @@ pub struct Classes {
     pub left_out: Vec<LeftOut>,
     /// What is said of each picture in words.
     pub captions: Vec<Option<String>>,
+    /// What is said of each picture in the columns that were asked for.
+    pub columns: Vec<Column>,
     /// Where the labels come from, in words that go after "labels".
     pub source: String,
     pub warnings: Vec<String>,
@@ -51,9 +54,15 @@ pub fn of(tree: &Tree, pictures: &[&str], options: &DataOptions) -> Result<Class
         if options.label.is_some() {
             return Err(Error::Config("a set that is to be unlabelled has no column of labels".into()));
         }
-        return Ok(without(pictures.len(), "not asked for"));
+        let mut classes = without(pictures.len(), "not asked for");
+        if options.columns().next().is_some() {
+            classes.columns = columns(pictures, labels::read(tree, options)?.as_ref(), options);
+        }
+        return Ok(classes);
     }
-    let mut classes = match labels::read(tree, options)? {
+    let found = labels::read(tree, options)?;
+    let columns = columns(pictures, found.as_ref(), options);
+    let mut classes = match found {
         Some(labels) if labels.is_labelled || tree.find(LABELS[0]).is_some() => {
             of_file(tree, pictures, labels)?
         }
@@ -75,8 +84,20 @@ pub fn of(tree: &Tree, pictures: &[&str], options: &DataOptions) -> Result<Class
             classes
         }
     };
+    classes.columns = columns;
     doubts(tree, pictures, options, &mut classes)?;
     Ok(classes)
+}
+
+/// What the columns that were asked for say of each picture.
+fn columns(pictures: &[&str], labels: Option<&Labels>, options: &DataOptions) -> Vec<Column> {
+    let row = |name: &&str| labels.and_then(|labels| labels.rows.get(*name));
+    let cell = |name: &&str, at: usize| row(name).and_then(|row| row.columns.get(at).cloned().flatten());
+    let column = |(at, name): (usize, &str)| Column {
+        name: name.to_owned(),
+        cells: pictures.iter().map(|picture| cell(picture, at)).collect(),
+    };
+    options.columns().enumerate().map(column).collect()
 }
 
 /// Pictures of one class.

@@ -1,13 +1,16 @@
 //! A data set as trainings and measures see it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
+use super::attributes::{Attribute, Column, vector_pieces, vector_width};
+use super::fingerprint::Fingerprint;
 use super::image::Image;
-use super::parts::{DataOptions, Parts};
+use super::parts::{CLASS, DataOptions, Parts};
 use super::tree::LeftOut;
 use super::{FORMATS, inspect};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, brief};
 use crate::shape::Extent;
 use crate::sizes::MOST_SIDE;
 
@@ -21,6 +24,9 @@ pub struct Dataset {
     pub class_names: Vec<String>,
     pub(super) parts: Parts,
     image_size: Extent,
+    attributes: Vec<Attribute>,
+    /// `[N, D]`.
+    vectors: Vec<f32>,
     /// Images that were met and could not be decoded.
     damaged: Mutex<BTreeMap<usize, LeftOut>>,
 }
@@ -62,12 +68,15 @@ impl Dataset {
             Some(size) => size,
             None => one_size(spec, &parts.sizes)?,
         };
+        let (attributes, vectors) = told(spec, &parts, options)?;
         let dataset = Dataset {
             name: parts.name.clone(),
             channels: parts.channels,
             class_names: parts.class_names.clone(),
             parts,
             image_size,
+            attributes,
+            vectors,
             damaged: Mutex::default(),
         };
         if options.strict {
@@ -115,6 +124,27 @@ impl Dataset {
     /// What is said of image `index` (below [`len`](Self::len)) in words, where a labels file has a column `text`.
     pub fn caption(&self, index: usize) -> Option<&str> {
         self.parts.captions.get(index)?.as_deref()
+    }
+
+    /// What was asked for of pictures in numbers and names.
+    pub fn attributes(&self) -> &[Attribute] {
+        &self.attributes
+    }
+
+    /// What a network is told of image `index` (below [`len`](Self::len)): `D` numbers, none where nothing was asked for.
+    pub fn vector(&self, index: usize) -> &[f32] {
+        let width = vector_width(&self.attributes);
+        &self.vectors[index * width..(index + 1) * width]
+    }
+
+    /// A hash of what networks are told of all pictures; none where nothing was asked for.
+    pub fn vectors_fingerprint(&self) -> Option<String> {
+        (!self.vectors.is_empty()).then(|| {
+            let mut hash = Fingerprint::new(&[], &[]);
+            self.attributes.iter().for_each(|attribute| hash.text(&attribute.name));
+            self.vectors.iter().for_each(|x| hash.bytes(&x.to_le_bytes()));
+            hash.finish()
+        })
     }
 
     /// Whether the set has no labels: then there is one class, which says nothing.
@@ -207,6 +237,48 @@ impl Dataset {
         text.contains(&self.parts.fingerprint)
             || self.earlier_fingerprint().is_some_and(|earlier| text.contains(earlier))
     }
+}
+
+/// What was asked for of the pictures, and the vectors that say it.
+fn told(spec: &str, parts: &Parts, options: &DataOptions) -> Result<(Vec<Attribute>, Vec<f32>)> {
+    let bad = |what: String| Error::format(spec, what);
+    let (mut attributes, mut columns) = (Vec::new(), Vec::new());
+    for (i, name) in options.attributes.iter().enumerate() {
+        if options.attributes[..i].contains(name) {
+            return Err(Error::Config(format!("attributes: {} is named twice", brief(name))));
+        }
+        let is_class = name == CLASS;
+        if is_class && parts.is_unlabelled {
+            return Err(bad("has no labels to be the attribute `class`".into()));
+        }
+        let own = || Column {
+            name: name.clone(),
+            cells: parts
+                .labels
+                .iter()
+                .map(|label| Some(parts.class_names[*label as usize].clone()))
+                .collect(),
+        };
+        let found = parts.columns.iter().find(|column| column.name == *name).filter(|_| !is_class);
+        let column = match found {
+            Some(column) => Cow::Borrowed(column),
+            None => Cow::Owned(own()),
+        };
+        let attribute = column.attribute(is_class.then_some(&parts.class_names));
+        attributes.push(attribute.map_err(|what| bad(format!("the column `{}` {what}", brief(name))))?);
+        columns.push(column);
+    }
+    let width = vector_width(&attributes);
+    let pieces = vector_pieces(&attributes);
+    let mut vectors = vec![0.0; width * parts.labels.len()];
+    for ((attribute, column), (_, piece)) in attributes.iter().zip(&columns).zip(&pieces) {
+        for (vector, cell) in vectors.chunks_mut(width).zip(&column.cells) {
+            if let Some(cell) = cell {
+                attribute.put(cell, &mut vector[piece.clone()])?;
+            }
+        }
+    }
+    Ok((attributes, vectors))
 }
 
 /// The size of images that are all of one.

@@ -4,14 +4,18 @@
 
 use std::path::Path;
 
-use super::idx;
+use super::attributes::Column;
 use super::parts::{DataOptions, Labelling, Parts};
+use super::{idx, strokes};
 use crate::error::{Error, Result};
 
 const IMAGES: &[u8] =
     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits-8x8-images-idx3-ubyte.gz"));
 const LABELS: &[u8] =
     include_bytes!(concat!(env!("CARGO_MANIFEST_DIR"), "/assets/digits-8x8-labels-idx1-ubyte.gz"));
+
+/// What is measured of the pictures; see [`strokes`].
+const MEASURED: [&str; 2] = ["thickness", "slant"];
 
 pub fn accepts(spec: &str) -> bool {
     spec == "digits"
@@ -22,7 +26,21 @@ pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
         return Err(Error::format(spec, "the digits have no columns to take labels of"));
     }
     let labels = (options.labelling != Labelling::None).then_some((Path::new("digits (labels)"), LABELS));
-    idx::from_bytes(spec, (Path::new("digits (images)"), IMAGES), labels)
+    let mut parts = idx::from_bytes(spec, (Path::new("digits (images)"), IMAGES), labels)?;
+    options.check_columns(Path::new(spec), &MEASURED)?;
+    if options.columns().next().is_some() {
+        let images = (0..parts.labels.len()).map(|index| parts.source.decode(index));
+        let mut measured = Vec::with_capacity(parts.labels.len());
+        for image in images {
+            measured.push(strokes::measure(&image?.map_err(|what| Error::format(spec, what))?));
+        }
+        let numbers = |name: &str| match name {
+            "thickness" => Column::of_numbers(name, measured.iter().map(|(thickness, _)| *thickness)),
+            _ => Column::of_numbers(name, measured.iter().map(|(_, slant)| *slant)),
+        };
+        parts.columns = options.columns().map(numbers).collect();
+    }
+    Ok(parts)
 }
 
 #[cfg(test)]

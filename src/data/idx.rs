@@ -26,6 +26,7 @@ pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
     if options.label.is_some() {
         return Err(Error::format(path, "an IDX file has no columns to take labels of"));
     }
+    options.check_columns(path, &[])?;
     refuse_other_kinds(path)?;
     let images = std::fs::read(path).map_err(Error::io(path))?;
     let beside = labels_beside(path).filter(|_| options.labelling != Labelling::None);
@@ -88,6 +89,7 @@ pub fn from_bytes(name: &str, images: (&Path, &[u8]), labels: Option<(&Path, &[u
         class_names,
         labels,
         captions: Vec::new(),
+        columns: Vec::new(),
         sizes: vec![(width, height)],
         left_out: Vec::new(),
         notes: Vec::new(),

@@ -33,6 +33,8 @@ pub enum Label {
 pub struct Row {
     pub label: Option<Label>,
     pub caption: Option<String>,
+    /// What stands in the columns that were asked for.
+    pub columns: Vec<Option<String>>,
 }
 
 /// What the labels files of a set say.
@@ -68,7 +70,7 @@ pub fn read(tree: &Tree, options: &DataOptions) -> Result<Option<Labels>> {
             let name = &other.name;
             return Err(bad(format!("has labels in dataset.json and in {name}; keep the one that is meant")));
         }
-        if let Some(label) = &options.label {
+        if let Some(label) = options.label.as_deref().or_else(|| options.columns().next()) {
             return Err(bad(format!(
                 "has its labels in dataset.json, which has no column `{label}`",
                 label = brief(label)
@@ -77,7 +79,7 @@ pub fn read(tree: &Tree, options: &DataOptions) -> Result<Option<Labels>> {
         return dataset_json(tree, dataset).map(Some);
     }
     if metadata.is_empty() {
-        return match &options.label {
+        return match options.label.as_deref().or_else(|| options.columns().next()) {
             Some(label) => Err(bad(format!(
                 "has no metadata.csv or metadata.jsonl with a column `{label}`",
                 label = brief(label)
@@ -108,8 +110,7 @@ pub fn read(tree: &Tree, options: &DataOptions) -> Result<Option<Labels>> {
     };
     for (entry, folder) in metadata.into_iter().zip(folders) {
         let table = table(tree, entry)?;
-        add(&mut labels, &table, &folder, options.label.as_deref())
-            .map_err(|what| bad(format!("{}: {what}", entry.name)))?;
+        add(&mut labels, &table, &folder, options).map_err(|what| bad(format!("{}: {what}", entry.name)))?;
     }
     Ok(Some(labels))
 }
@@ -144,7 +145,7 @@ fn dataset_json(tree: &Tree, entry: &Entry) -> Result<Labels> {
         let label = label(value).map_err(|what| {
             bad(format!("labels {name} with {}, but {what}", brief(&value.to_string()), name = brief(name)))
         })?;
-        rows.insert(tidy("", name), Row { label, caption: None });
+        rows.insert(tidy("", name), Row { label, ..Row::default() });
         Ok(())
     };
     match labels {
@@ -228,14 +229,16 @@ fn add(
     labels: &mut Labels,
     table: &[serde_json::Map<String, Value>],
     folder: &str,
-    column: Option<&str>,
+    options: &DataOptions,
 ) -> Result<(), String> {
+    let column = options.label.as_deref();
     let columns: BTreeSet<&str> = table.iter().flat_map(|row| row.keys().map(String::as_str)).collect();
     let listed = |columns: &BTreeSet<&str>| columns.iter().copied().collect::<Vec<_>>().join(", ");
     if !table.is_empty() && !columns.contains("file_name") {
         return Err(format!("has no column `file_name`, but {}", listed(&columns)));
     }
-    if let Some(column) = column.filter(|column| !columns.contains(column)) {
+    let mut asked = column.into_iter().chain(options.columns());
+    if let Some(column) = asked.find(|column| !columns.contains(column)) {
         return Err(format!("has no column `{column}`, but {}", listed(&columns), column = brief(column)));
     }
     let column = column.unwrap_or(LABEL);
@@ -264,11 +267,31 @@ fn add(
             format!("labels {name} with {}, but {what}", brief(&value.to_string()), name = brief(name))
         })?;
         let caption = row.get(TEXT).and_then(Value::as_str).map(str::to_owned);
-        if labels.rows.insert(tidy(folder, name), Row { label, caption }).is_some() {
+        let columns = options.columns().map(|column| cell(name, column, row.get(column)));
+        let columns = columns.collect::<Result<_, _>>()?;
+        if labels.rows.insert(tidy(folder, name), Row { label, caption, columns }).is_some() {
             return Err(format!("{name} is labelled twice", name = brief(name)));
         }
     }
     Ok(())
+}
+
+/// What a column says of a picture, as text; nothing for what is empty.
+fn cell(name: &str, column: &str, value: Option<&Value>) -> Result<Option<String>, String> {
+    let text = match value {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::String(text)) => text.trim().to_owned(),
+        Some(Value::Number(number)) => number.to_string(),
+        Some(Value::Bool(is)) => u8::from(*is).to_string(),
+        Some(other) => {
+            return Err(format!(
+                "says {} of {} in `{column}`, which is neither a number nor a name",
+                brief(&other.to_string()),
+                brief(name)
+            ));
+        }
+    };
+    Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
 /// A file's name below the root, as trees have it.

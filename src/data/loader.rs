@@ -42,12 +42,14 @@ pub struct LoaderOptions {
 }
 
 /// Some images and their labels.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
     /// (N, H, W, C) bytes of 0..=255.
     pub images: Vec<u8>,
     /// (N) labels.
     pub labels: Vec<u32>,
+    /// (N, D) numbers that a network is told; empty where there are none.
+    pub vectors: Vec<f32>,
     /// The number of images that came before, over all epochs.
     pub first_image: u64,
     /// Damaged pictures that would have been in this batch; others stand in their places.
@@ -102,12 +104,7 @@ impl Loader {
         if first_image.checked_add(count as u64).is_none() {
             return Err(Error::Config(format!("no training has seen {first_image} images")));
         }
-        let mut batch = Batch {
-            images: Vec::new(),
-            labels: Vec::with_capacity(count),
-            first_image,
-            left_out: Vec::new(),
-        };
+        let mut batch = Batch { labels: Vec::with_capacity(count), first_image, ..Batch::default() };
         for image_index in first_image..first_image + count as u64 {
             let len = self.dataset.len() as u64;
             let order = self.order(image_index / len);
@@ -125,6 +122,7 @@ impl Loader {
                 batch.left_out.extend(self.dataset.damage(index));
             };
             batch.labels.push(self.dataset.label(index));
+            batch.vectors.extend(self.dataset.vector(index));
         }
         batch.left_out.sort();
         batch.left_out.dedup();

@@ -5,6 +5,7 @@
 //! it hands out is a pure function of the files and a seed.
 
 mod archive;
+mod attributes;
 mod classes;
 mod dataset;
 mod decode;
@@ -23,6 +24,7 @@ mod parts;
 mod pictures;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod prefetch;
+mod strokes;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -31,6 +33,7 @@ mod tree;
 mod whole;
 
 pub use self::image::{Image, to_u8};
+pub use attributes::{Attribute, AttributeValues, vector_of, vector_pieces, vector_width};
 pub use dataset::Dataset;
 pub use loader::{Batch, Crop, Loader, LoaderOptions};
 pub use parts::{DataOptions, Labelling};

@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use super::attributes::Column;
 use super::image::Image;
 use super::tree::LeftOut;
-use crate::error::Result;
+use crate::error::{Error, Result, brief};
 use crate::shape::Extent;
 
 /// Below this total, the compressed files of a set are kept in memory; above it they are read as needed.
@@ -40,12 +41,36 @@ pub struct DataOptions {
     pub labelling: Labelling,
     /// The column of `metadata.csv` or `metadata.jsonl` with the labels; `label` where nothing is said.
     pub label: Option<String>,
+    /// What networks are to be told of pictures as a vector: `class`, or columns of `metadata.csv` or `metadata.jsonl`, of
+    /// numbers or of names; of the digits `thickness` and `slant`.
+    pub attributes: Vec<String>,
     /// Decode everything at once, and refuse a set with a damaged picture.
     pub strict: bool,
     /// A folder of the program's own in which to keep what was found in files, so that the next opening is quicker.
     pub cache: Option<PathBuf>,
     /// Counts the files that are met while a folder is listed, for whoever wants to tell of it meanwhile.
     pub files_met: Option<Arc<AtomicUsize>>,
+}
+
+/// The attribute that is the label.
+pub(super) const CLASS: &str = "class";
+
+impl DataOptions {
+    /// The columns that are asked for beside the label.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.attributes.iter().map(String::as_str).filter(|name| *name != CLASS)
+    }
+
+    /// Refuses columns where there are none but `known`.
+    pub(super) fn check_columns(&self, spec: &Path, known: &[&str]) -> Result<()> {
+        match self.columns().find(|name| !known.contains(name)) {
+            None => Ok(()),
+            Some(name) => Err(Error::format(
+                spec,
+                format!("has no attribute {:?}, but {}", brief(name), [known, &[CLASS]].concat().join(", ")),
+            )),
+        }
+    }
 }
 
 /// Gives the pixels of one image; the index is within the set.
@@ -68,6 +93,8 @@ pub(super) struct Parts {
     pub labels: Vec<u32>,
     /// One each, or nothing at all.
     pub captions: Vec<Option<String>>,
+    /// The columns that were asked for.
+    pub columns: Vec<Column>,
     /// (width, height) of each image, or one entry where all are alike.
     pub sizes: Vec<(usize, usize)>,
     pub left_out: Vec<LeftOut>,

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
+use super::attributes::Column;
 use super::decode::Header;
 use super::fingerprint::Fingerprint;
 use super::found::Found;
@@ -73,6 +74,11 @@ pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
     let is_in = |label: &Option<u32>| label.is_some();
     let captions: Vec<Option<String>> =
         classes.captions.into_iter().zip(&classes.labels).filter(|(_, l)| is_in(l)).map(|(c, _)| c).collect();
+    let columns = classes.columns.into_iter().map(|Column { name, cells }| {
+        let cells = cells.into_iter().zip(&classes.labels).filter(|(_, l)| is_in(l)).map(|(cell, _)| cell);
+        Column { name, cells: cells.collect() }
+    });
+    let columns: Vec<Column> = columns.collect();
     let pictures: Vec<Picture> =
         pictures.into_iter().zip(&classes.labels).filter(|(_, l)| is_in(l)).map(|(p, _)| p).collect();
     let labels: Vec<u32> = classes.labels.into_iter().flatten().collect();
@@ -97,6 +103,7 @@ pub fn open(spec: &str, options: &DataOptions) -> Result<Parts> {
         class_names: classes.names,
         labels,
         captions,
+        columns,
         sizes: pictures.iter().map(|picture| (picture.header.width, picture.header.height)).collect(),
         left_out: tree.left_out,
         label_source: classes.source,

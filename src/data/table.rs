@@ -42,6 +42,7 @@ impl Display for Table<'_> {
         )?;
         self.classes(f)?;
         self.sizes(f)?;
+        set.attributes().iter().try_for_each(|attribute| writeln!(f, "  attribute: {attribute}"))?;
         left_out(f, set.left_out(), len)?;
         set.parts.notes.iter().try_for_each(|note| writeln!(f, "  note: {note}"))?;
         set.warnings().iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))

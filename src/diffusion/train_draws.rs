@@ -2,16 +2,17 @@
 //!
 //! Functions of (seed, image index) alone, so a resumed run and a run of another batch size draw the same.
 
+use super::condition_dropout::ConditionDropout;
 use super::schedule::ContinuousSchedule;
-use crate::random::{Stream, uniform, words};
-use crate::{Error, Result};
+use crate::Result;
+use crate::random::{Stream, words};
 
 /// The draws of a training run.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TrainDraws {
     schedule: ContinuousSchedule,
     seed: u64,
-    unconditional_probability: f64,
+    dropout: ConditionDropout,
 }
 
 /// What was drawn for one training image: z = α x + σ eps, told to the network as `time_embedding`.
@@ -36,14 +37,11 @@ impl TrainDraws {
     /// 0.1 and 0.2 are about equal, 0.5 is worst).
     ///
     /// # Errors
-    /// [`Error::Config`] when the probability is not in [0, 1].
+    /// [`Error::Config`](crate::Error::Config) when the probability is not in [0, 1].
     pub fn new(schedule: ContinuousSchedule, seed: u64, unconditional_probability: f64) -> Result<Self> {
-        if !(0.0..=1.0).contains(&unconditional_probability) {
-            return Err(Error::Config(format!(
-                "the probability of dropping a label is {unconditional_probability}: it must lie between 0 and 1"
-            )));
-        }
-        Ok(TrainDraws { schedule, seed, unconditional_probability })
+        let dropout = ConditionDropout::together(unconditional_probability);
+        dropout.check()?;
+        Ok(TrainDraws { schedule, seed, dropout })
     }
 
     /// u in [0, 1) of an image: word 0 of its time stream, all 32 bits, times 2^-32.
@@ -54,7 +52,7 @@ impl TrainDraws {
 
     /// Whether an image loses its label; independent of its λ.
     pub fn drop_label(&self, image_index: u64) -> bool {
-        uniform(words(self.seed, 0, image_index, Stream::LabelDrop)[0]) < self.unconditional_probability
+        self.dropout.of(self.seed, image_index).class
     }
 
     /// All that is drawn for the image number `image_index`, counted over the whole run.

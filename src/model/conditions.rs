@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use crate::data::vector_pieces;
 use crate::diffusion::{Evaluations, Guidance};
 use crate::error::{Error, Result, brief};
 use crate::nn::{NullClass, Takes};
@@ -79,6 +80,8 @@ pub struct Conditions {
     /// Parts of the vector by name, and which of its numbers they are.
     pieces: Vec<(String, Range<usize>)>,
     null: Null,
+    /// Whether a training left parts out one by one, where that is known.
+    in_parts: Option<bool>,
     /// Labels whose rows no training reached, rising.
     untrained: Vec<u32>,
     names: Vec<String>,
@@ -95,6 +98,15 @@ impl Conditions {
         }
         all.untrained = (0..all.classes as u32).filter(|label| !config.was_trained(Some(*label))).collect();
         all.names.clone_from(&config.class_names);
+        all.pieces = vector_pieces(&config.attributes);
+        // What no file tells of counts as trained.
+        if all.vector > 0 && config.images_seen > 0 {
+            let in_parts = config.part_dropout > 0.0;
+            all.in_parts = Some(in_parts);
+            if config.unconditional_probability == 0.0 && !in_parts {
+                all.null = Null::Untrained;
+            }
+        }
         all
     }
 
@@ -108,7 +120,8 @@ impl Conditions {
         let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
         let pieces = Vec::new();
-        Conditions { classes, vector, pieces, null, untrained: Vec::new(), names, told_weight }
+        let (untrained, in_parts) = (Vec::new(), None);
+        Conditions { classes, vector, pieces, null, in_parts, untrained, names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
@@ -164,6 +177,11 @@ impl Conditions {
                     )));
                 }
             }
+        }
+        let whole = (kept.class || self.classes == 0, kept.vector == KeptVector::Whole || self.vector == 0);
+        let nothing = !kept.class && kept.vector == KeptVector::Nothing;
+        if whole != (true, true) && !nothing {
+            self.check_in_parts(&format!("a condition of {} alone", parts.join(" and ")))?;
         }
         if !kept.class && (self.classes > 0 || kept.vector == KeptVector::Nothing) {
             self.check_null("a condition without its class")?;
@@ -230,6 +248,9 @@ impl Conditions {
         let mut classes = Vec::new();
         for Condition { class, vector } in conditions {
             let given = self.check_vector(vector.as_deref())?;
+            if evaluations != Evaluations::Unconditional {
+                self.check_given(*class, vector.as_deref().filter(|_| given))?;
+            }
             // A vector alone is a condition, too: its class is "nothing" under it.
             if class.is_some() || !given || evaluations == Evaluations::Unconditional {
                 classes.push(*class);
@@ -238,6 +259,32 @@ impl Conditions {
             }
         }
         self.check(classes, evaluations, elsewhere)
+    }
+
+    /// Refuses a condition of some of its parts where the network was always told all of them, or none.
+    fn check_given(&self, class: Option<u32>, vector: Option<&[f32]>) -> Result<()> {
+        let Some(vector) = vector else {
+            let lacks = class.is_some() && self.vector > 0;
+            return if lacks { self.check_in_parts("a class without a vector") } else { Ok(()) };
+        };
+        if class.is_none() && self.classes > 0 {
+            return self.check_in_parts("a vector without a class");
+        }
+        let unsaid = |piece: &Range<usize>| vector[piece.clone()].iter().all(|x| *x == 0.0);
+        match self.pieces.iter().find(|(_, piece)| unsaid(piece)) {
+            Some((name, _)) => self.check_in_parts(&format!("a condition without {name}")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_in_parts(&self, what: &str) -> Result<()> {
+        if self.in_parts != Some(false) {
+            return Ok(());
+        }
+        Err(Error::Config(format!(
+            "{what} needs a training that left each part of the condition out by itself (`part-dropout` 0.1), and this model's did \
+             not: give all parts, or none"
+        )))
     }
 
     /// Refuses a vector that does not fit; else whether it says anything.
@@ -319,8 +366,10 @@ impl Conditions {
     pub fn guidance(&self) -> String {
         let ways = "by a classifier, a second model (`uncond-model`) or `uncond from-classes`";
         match self.null {
-            _ if self.classes == 0 => "by a classifier: there are no classes".into(),
-            _ if self.untrained.len() == self.classes => "by a classifier: no class was ever trained".into(),
+            _ if self.classes == 0 && self.vector == 0 => "by a classifier: there are no classes".into(),
+            _ if self.untrained.len() == self.classes && self.vector == 0 => {
+                "by a classifier: no class was ever trained".into()
+            }
             _ if self.told_weight => "possible: the network is told w".into(),
             Null::Trained if self.untrained.is_empty() => "possible".into(),
             Null::Trained => {
@@ -461,7 +510,8 @@ mod tests {
     fn conditions(null: Null, untrained: &[u32]) -> Conditions {
         let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
         let (pieces, untrained) = (Vec::new(), untrained.to_vec());
-        Conditions { classes: 4, vector: 0, pieces, null, untrained, names, told_weight: false }
+        let (vector, in_parts, told_weight) = (0, None, false);
+        Conditions { classes: 4, vector, pieces, null, in_parts, untrained, names, told_weight }
     }
 
     fn refused(result: Result<()>) -> String {

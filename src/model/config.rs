@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::data::{Attribute, vector_of, vector_width};
 use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, FlowSchedule, LevelSource, Method, Prediction,
     Process, SamplerKind, SigmaSchedule, Variance, zero_terminal_snr,
@@ -249,6 +250,12 @@ pub struct ModelConfig {
     pub data: String,
     /// The probability with which labels were dropped.
     pub unconditional_probability: f64,
+    /// The probability with which each part of a condition of several was dropped by itself.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part_dropout: f64,
+    /// What the numbers of the network's vector say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<Attribute>,
     /// Images seen in training.
     pub images_seen: u64,
     /// The rate of the average these weights are, if they are one.
@@ -265,6 +272,11 @@ pub struct ModelConfig {
     /// A hash of the weights that the training began with, where it began with a model's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init_from: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(probability: &f64) -> bool {
+    *probability == 0.0
 }
 
 /// What `config.json` calls the networks.
@@ -333,6 +345,14 @@ impl ModelConfig {
     /// [`Error::Config`] listing the classes, or those that share the name.
     pub fn class(&self, wanted: &str) -> Result<u32> {
         class_called(&self.class_names, wanted)
+    }
+
+    /// The vector that says `NAME=VALUE,…` of its attributes; what is not named is not told.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an attribute that there is not, and a value that it does not have.
+    pub fn vector(&self, text: &str) -> Result<Vec<f32>> {
+        vector_of(&self.attributes, text)
     }
 
     /// The rows that count as trained, as [`was_trained`](Self::was_trained) has them one by one.
@@ -425,5 +445,11 @@ pub(super) fn parse_config(path: &Path, text: &str) -> Result<ModelConfig> {
         return Err(Error::format(path, what));
     }
     config.unet.check().map_err(|error| Error::format(path, error.to_string()))?;
+    let said = vector_width(&config.attributes);
+    if !config.attributes.is_empty() && said != config.unet.vector_width {
+        let what =
+            format!("`attributes` are {said} numbers, and `vector_width` is {}", config.unet.vector_width);
+        return Err(Error::format(path, what));
+    }
     Ok(config)
 }

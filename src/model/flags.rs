@@ -266,6 +266,8 @@ pub fn configure(
         class_names: class_names(flags.class_names.as_ref(), classes)?,
         data: published.map_or("unknown pictures", |published| published.data).into(),
         unconditional_probability: 0.0,
+        part_dropout: 0.0,
+        attributes: Vec::new(),
         images_seen: 0,
         ema_rate: None,
         ema_warmup: None,

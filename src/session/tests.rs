@@ -36,6 +36,8 @@ pub(super) fn model(gpu: &Gpu, unet: UNetConfig) -> Model {
         },
         data: "none".into(),
         unconditional_probability: 0.1,
+        part_dropout: 0.0,
+        attributes: Vec::new(),
         images_seen: 0,
         ema_rate: None,
         ema_warmup: None,

@@ -1,7 +1,8 @@
 //! What is drawn for each training image: a function of the run's seed, the image's number and, by importance, earlier losses.
 
 use crate::diffusion::{
-    ContinuousSchedule, DiscreteSchedule, FlowSchedule, Level, LossRow, SigmaSchedule, TrainDraws,
+    ConditionDropout, ContinuousSchedule, DiscreteSchedule, Dropped, FlowSchedule, Level, LossRow,
+    SigmaSchedule,
 };
 use crate::error::Result;
 
@@ -27,15 +28,15 @@ pub struct Draw {
     pub t: usize,
     /// Which quarter of the process it is in, from clean (0) to noisy (3).
     pub quarter: usize,
-    /// Whether the null condition takes the place of the label.
-    pub drop_label: bool,
+    /// The parts of the condition in whose place "nothing" is told.
+    pub dropped: Dropped,
     /// The loss's numbers.
     pub row: LossRow,
 }
 
 /// The draws of a training run.
 pub struct Draws {
-    labels: TrainDraws,
+    dropout: ConditionDropout,
     continuous: ContinuousSchedule,
     discrete: Option<DiscreteSchedule>,
     flow: Option<FlowSchedule>,
@@ -52,20 +53,20 @@ impl Draws {
         objective: Objective,
         continuous: ContinuousSchedule,
         seed: u64,
-        unconditional_probability: f64,
+        dropout: ConditionDropout,
     ) -> Result<Self> {
+        dropout.check()?;
         let discrete = objective.betas().map(|betas| DiscreteSchedule::new(betas, objective.steps_total));
-        let labels = TrainDraws::new(continuous, seed, unconditional_probability)?;
         let flow = (objective.schedule == TrainSchedule::Flow)
             .then(|| FlowSchedule::new(continuous.log_snr_min(), continuous.log_snr_max()));
         let (discrete, flow) = (discrete.transpose()?, flow.transpose()?);
-        Ok(Draws { labels, continuous, discrete, flow, objective, seed })
+        Ok(Draws { dropout, continuous, discrete, flow, objective, seed })
     }
 
     /// All that is drawn for an image; `importance` where the objective samples times by it.
     pub fn draw(&self, image_index: u64, importance: Option<&mut Importance>) -> Draw {
         let Objective { prediction, t_sampler, .. } = self.objective;
-        let drop_label = self.labels.drop_label(image_index);
+        let dropped = self.dropout.of(self.seed, image_index);
         let u = t_sampler.u(self.seed, image_index);
         if let Some(schedule) = &self.discrete {
             let (t, weight) = match importance {
@@ -81,7 +82,7 @@ impl Draws {
                 input: 1.0,
                 t,
                 quarter: 4 * t / schedule.len(),
-                drop_label,
+                dropped,
                 row: LossRow::discrete(schedule, t, prediction, self.objective.variance(), weight),
             };
         }
@@ -100,7 +101,7 @@ impl Draws {
                 input: prediction.input_factor(level.alpha, level.sigma),
                 t: 0,
                 quarter: (4.0 * u) as usize,
-                drop_label,
+                dropped,
                 row: LossRow::continuous(level.alpha, level.sigma, prediction, 1.0),
             };
         }
@@ -114,7 +115,7 @@ impl Draws {
             input: 1.0,
             t: 0,
             quarter: (4.0 * u) as usize,
-            drop_label,
+            dropped,
             row: LossRow::continuous(alpha, sigma, prediction, 1.0),
         }
     }
@@ -123,18 +124,18 @@ impl Draws {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{Prediction, TimeSampler};
+    use crate::diffusion::{Prediction, TimeSampler, TrainDraws};
 
     /// The default's draws are those of the module of continuous time, bit for bit.
     #[test]
     fn the_default_draws_are_unchanged() {
         let schedule = ContinuousSchedule::default();
-        let draws = Draws::new(Objective::default(), schedule, 5, 0.3).unwrap();
+        let draws = Draws::new(Objective::default(), schedule, 5, ConditionDropout::together(0.3)).unwrap();
         let before = TrainDraws::new(schedule, 5, 0.3).unwrap();
         for image in 0..1000 {
             let (new, old) = (draws.draw(image, None), before.sample(image));
             assert_eq!((new.alpha, new.sigma, new.log_snr), (old.alpha, old.sigma, old.log_snr));
-            assert_eq!((new.time, new.drop_label), (old.time_embedding, old.drop_label));
+            assert_eq!((new.time, new.dropped.class), (old.time_embedding, old.drop_label));
         }
     }
 
@@ -147,7 +148,8 @@ mod tests {
             ..Objective::default()
         };
         flow.check().unwrap();
-        let draws = Draws::new(flow, ContinuousSchedule::default(), 1, 0.1).unwrap();
+        let draws =
+            Draws::new(flow, ContinuousSchedule::default(), 1, ConditionDropout::together(0.1)).unwrap();
         let mut quarters = [0u32; 4];
         for image in 0..4000 {
             let draw = draws.draw(image, None);
@@ -172,7 +174,8 @@ mod tests {
         let edm =
             Objective { schedule: TrainSchedule::Edm, prediction: Prediction::EDM, ..Objective::default() };
         edm.check().unwrap();
-        let draws = Draws::new(edm, ContinuousSchedule::default(), 1, 0.1).unwrap();
+        let draws =
+            Draws::new(edm, ContinuousSchedule::default(), 1, ConditionDropout::together(0.1)).unwrap();
         let (mut first, mut second) = (0.0, 0.0);
         let images = 4000;
         for image in 0..images {
@@ -209,7 +212,8 @@ mod tests {
     fn discrete_times_are_uniform_integers() {
         let objective =
             Objective { schedule: TrainSchedule::Linear, steps_total: 40, ..Objective::default() };
-        let draws = Draws::new(objective, ContinuousSchedule::default(), 1, 0.1).unwrap();
+        let draws =
+            Draws::new(objective, ContinuousSchedule::default(), 1, ConditionDropout::together(0.1)).unwrap();
         let mut counts = [0u32; 40];
         for image in 0..40_000 {
             let draw = draws.draw(image, None);

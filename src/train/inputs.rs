@@ -10,6 +10,7 @@ use super::distill::Teaching;
 use super::draws::Draw;
 use super::options::TrainOptions;
 use super::trained::Trained;
+use super::vectors::Vectors;
 
 /// The buffers that it writes, each of as many images as a microbatch has.
 pub struct HostBuffers {
@@ -22,6 +23,8 @@ pub struct HostBuffers {
     rows: Option<Buffer>,
     /// The factor of z in what a preconditioned network sees.
     input_factors: Option<Buffer>,
+    /// Of a network that takes vectors.
+    pub vectors: Option<Vectors>,
     /// Of a distillation.
     pub teaching: Option<Teaching>,
 }
@@ -45,6 +48,7 @@ impl HostBuffers {
                 true => Some(gpu.buffer("input factors", n * 4)?),
                 false => None,
             },
+            vectors: Vectors::new(gpu, options)?,
             teaching: match network {
                 Trained::Student(_, teacher) => Some(Teaching::new(gpu, options, teacher)?),
                 _ => None,
@@ -70,7 +74,7 @@ impl HostBuffers {
             scalars.push([draw.alpha, draw.sigma, draw.log_snr, draw.time].map(|x| x as f32));
             times.push(draw.time as f32);
             indices.push([index as u32, (index >> 32) as u32]);
-            shown.push(if draw.drop_label { options.unet.null_label() } else { *label });
+            shown.push(if draw.dropped.class { options.unet.null_label() } else { *label });
         }
         if let Some(rows) = &self.rows {
             let all: Vec<LossRow> = draws.iter().map(|draw| draw.row).collect();

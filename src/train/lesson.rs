@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::nn::{Classifier, Denoiser, Dropout, Lesson, Loss, Pass, Told, UNet, Weights};
+use crate::nn::{Bank, Classifier, Denoiser, Dropout, Lesson, Loss, Pass, Told, UNet, Weights};
 use crate::ops::{self, Images, LossInputs};
 use crate::tensor::{Context, Tensor};
 
@@ -102,7 +102,9 @@ impl Lesson for Denoise<'_> {
             }
         };
         let condition = step.condition();
-        let told = Told { class: condition.as_ref(), picture: small.as_ref(), ..Told::default() };
+        let vectors = step.inputs.vectors.as_ref().map(|vectors| vectors.tensors(shape[0]));
+        let vector = vectors.as_ref().map(|(rows, values)| Bank { rows, values });
+        let told = Told { class: condition.as_ref(), vector, picture: small.as_ref(), ..Told::default() };
         let out = network.record(cx, weights, &seen, times, told, &step.pass(&noised))?;
         let Some(rows) = step.inputs.rows(shape[0]) else {
             let (value, per_sample) = ops::mse_per_sample(cx, &out, eps, step.share())?;

@@ -22,6 +22,7 @@ mod state;
 mod step;
 mod trained;
 mod trainer;
+mod vectors;
 
 pub use distill::Teacher;
 pub use folder::Found;

@@ -5,8 +5,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::Crop;
-use crate::diffusion::{Prediction, TimeSampler};
+use crate::data::{Attribute, Crop, vector_width};
+use crate::diffusion::{ConditionDropout, Prediction, TimeSampler};
 use crate::error::{Error, Result};
 use crate::gpu::Capabilities;
 use crate::model::{SamplingDefaults, TrainedRows};
@@ -57,6 +57,16 @@ pub struct TrainOptions {
     pub images: u64,
     /// The probability of leaving the label out.
     pub unconditional_probability: f64,
+    /// The probability of leaving each part of the condition out by itself, where it has several: the class, the vector, and
+    /// each attribute of the vector.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub part_dropout: f64,
+    /// What the network's vector says of a picture.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<Attribute>,
+    /// A hash of what it says of each of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attribute_values: Option<String>,
     /// Rates of the exponential moving averages, the first being the model's.
     pub ema_rates: Vec<f64>,
     /// How the averages warm up. A folder of a version that says nothing of it goes on as one that does.
@@ -95,6 +105,11 @@ pub struct TrainOptions {
     /// What was changed on the way, as the folder tells it; nothing to be asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changes: Vec<Change>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(probability: &f64) -> bool {
+    *probability == 0.0
 }
 
 /// An option that was changed on the way.
@@ -202,6 +217,7 @@ impl TrainOptions {
             Some(distillation) => distillation.check(self)?,
         }
         self.check_upsampling()?;
+        self.check_attributes()?;
         let (inputs, outputs) = (self.unet.in_channels, self.unet.out_channels);
         if self.objective.is_classifier() {
             if outputs != self.class_names.len() || outputs < 2 {
@@ -270,6 +286,39 @@ impl TrainOptions {
             Some(_) => return Ok(()),
         };
         Err(Error::Config(what))
+    }
+
+    /// Refuses attributes that are not what the network is told, or that a training would make untrue.
+    fn check_attributes(&self) -> Result<()> {
+        self.dropout().check()?;
+        let (said, width) = (vector_width(&self.attributes), self.unet.vector_width);
+        let refuse = |what: String| Err(Error::Config(what));
+        if !self.attributes.is_empty() && said != width {
+            return refuse(format!(
+                "the attributes are {said} numbers, and the network's vector has {width}"
+            ));
+        }
+        if width > 0 && self.objective.is_classifier() {
+            return refuse("a classifier takes no attributes".into());
+        }
+        if self.flip && self.attributes.iter().any(|attribute| attribute.name == "slant") {
+            return refuse(
+                "flip: the slant of a mirrored picture is another; leave the flips or the slant out".into(),
+            );
+        }
+        Ok(())
+    }
+
+    /// What images lose of their condition; parts by themselves where there are several.
+    pub fn dropout(&self) -> ConditionDropout {
+        let parts = self.unet.num_classes.is_some() && self.unet.vector_width > 0;
+        let of = |several: bool| if several { self.part_dropout } else { 0.0 };
+        ConditionDropout {
+            together: self.unconditional_probability,
+            class: of(parts),
+            vector: of(parts),
+            attribute: of(self.attributes.len() > 1),
+        }
     }
 
     /// How images are cropped.

@@ -1,6 +1,6 @@
 //! Presets: named sets of defaults.
 
-use crate::data::Dataset;
+use crate::data::{Dataset, vector_width};
 use crate::error::{Error, Result, brief};
 use crate::model::SamplingDefaults;
 use crate::nn::UNetConfig;
@@ -198,7 +198,7 @@ impl Preset {
                 residual_scaling: false,
                 num_classes: Some(dataset.num_classes()),
                 null_class: NullClass::Learned,
-                vector_width: 0,
+                vector_width: vector_width(dataset.attributes()),
                 low_res_channels: 0,
                 condition_from: None,
                 guidance_range: None,
@@ -214,6 +214,9 @@ impl Preset {
             grad_clip: 1.0,
             images: self.images,
             unconditional_probability: 0.1,
+            part_dropout: 0.0,
+            attributes: dataset.attributes().to_vec(),
+            attribute_values: dataset.vectors_fingerprint(),
             ema_rates: self.ema_rates.to_vec(),
             ema_warmup: EmaWarmup::default(),
             log_snr_min: -20.0,

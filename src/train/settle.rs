@@ -24,6 +24,7 @@ const CHANGEABLE: &[(&str, &str)] = &[
     ("images", "images"),
     ("learning_rate", "lr"),
     ("microbatch", "microbatch"),
+    ("part_dropout", "p-part"),
     ("precision", "precision"),
     ("random_crop", "crop"),
     ("stretch", "crop"),
@@ -363,7 +364,7 @@ mod tests {
     #[test]
     fn the_lists_name_fields_that_exist() {
         // What is left out of files in its usual value is there in another.
-        let mut options = TrainOptions { stretch: true, ..digits() };
+        let mut options = TrainOptions { stretch: true, part_dropout: 0.1, ..digits() };
         options.distillation =
             Some(super::super::Distillation { teacher: "t".into(), average: None, steps: None });
         options.changes = vec![Change { images: 0, option: "lr".into(), from: 1.into(), to: 2.into() }];

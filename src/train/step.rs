@@ -87,7 +87,7 @@ impl TrainStep {
         let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
         Ok(TrainStep {
             gpu: gpu.clone(),
-            draws: Draws::new(options.objective, schedule, options.seed, options.unconditional_probability)?,
+            draws: Draws::new(options.objective, schedule, options.seed, options.dropout())?,
             options: options.clone(),
             inputs,
             optimised: state.optimised.clone(),
@@ -151,6 +151,11 @@ impl TrainStep {
                 weights.extend(draws.iter().map(|draw| f64::from(draw.row.weight)));
             }
             self.inputs.write(&self.gpu, &draws, options, images, &batch.labels[at..at + micro], first)?;
+            if let Some(vectors) = &self.inputs.vectors {
+                let width = options.unet.vector_width;
+                let told = batch.vectors.get(at * width..(at + micro) * width).unwrap_or_default();
+                vectors.write(&self.gpu, told, &draws, first)?;
+            }
             // A submission of its own: of two writes before one submission only the last is seen.
             gradients.run()?;
             if let (0, Some(norm)) = (at, &self.micro_norm) {
@@ -212,8 +217,9 @@ impl TrainStep {
         let state = TrainState::new(gpu, unet.parameters(), options.ema_rates.len(), options.seed, &first)?;
         let step = Self::record(gpu, unet, options, &state)?;
         let images = vec![127; options.batch * options.unet.shape().len()];
-        step.run(&Batch { images, labels: vec![0; options.batch], first_image: 0, left_out: Vec::new() })?
-            .wait()?;
+        let labels = vec![0; options.batch];
+        let vectors = vec![0.0; options.batch * options.unet.vector_width];
+        step.run(&Batch { images, labels, vectors, ..Batch::default() })?.wait()?;
         step.recorded.gradients.profile()
     }
 }

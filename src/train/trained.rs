@@ -38,10 +38,11 @@ impl Trained<'_> {
         let told = |shape: Shape, out: usize, takes: &Takes| {
             let small = takes.picture.map_or(0, |picture| picture.channels);
             format!(
-                "samples of {} in {} channels, {out} out, {} classes, {small} channels of a small picture",
+                "samples of {} in {} channels, {out} out, {} classes, a vector of {}, {small} channels of a small picture",
                 shape.extent,
                 shape.channels,
-                takes.classes()
+                takes.classes(),
+                takes.vector_width()
             )
         };
         let has = told(*sample, *out_channels, takes);

@@ -173,6 +173,13 @@ impl Trainer {
             start.init_from.as_ref().and_then(|weights| weights.trained_rows(&options.class_names));
         let options = TrainOptions { init_from, init_rows, ..options.clone() };
         options.check()?;
+        if dataset.attributes() != options.attributes
+            || dataset.vectors_fingerprint() != options.attribute_values
+        {
+            return Err(Error::Config(
+                "the attributes that the data set was opened with are not those of the options (`attributes`)".into(),
+            ));
+        }
         options.precision.checked_on(gpu.capabilities())?;
         let network = match teacher {
             Some(teacher) => Network::Student(UNet::new(&options.unet)?, Box::new(teacher)),

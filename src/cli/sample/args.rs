@@ -28,6 +28,10 @@ pub struct Args {
     /// The class by number or name, `none` for no condition, `all` for every class.
     #[arg(long, value_name = "N|name|none|all", default_value = "all")]
     pub(super) class: String,
+    /// What else the picture is to be, of a model trained with --attributes: thickness=2,slant=0.3; what is not named is left
+    /// open.
+    #[arg(long, value_name = "NAME=VALUE,…")]
+    pub(super) attributes: Option<String>,
     /// Guidance weight w of the CFG paper: 0 is plain conditional, -1 unconditional [default: 1; 0 of a model without a null
     /// class].
     #[arg(

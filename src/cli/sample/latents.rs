@@ -8,7 +8,7 @@ use crate::data::{CropOffset, Dataset, Image};
 use crate::diffusion::{Clip, Guidance, Method, SamplerKind};
 use crate::error::{Error, Result, shown};
 use crate::io::{NpzArrays, NpzValues, write_npz_arrays_with};
-use crate::model::{Conditions, ModelConfig, check_same_classes};
+use crate::model::{Condition, Conditions, ModelConfig, check_same_classes};
 use crate::sample::{Request, Sampler, SamplerOptions, to_u8};
 use crate::shape::Shape;
 
@@ -63,9 +63,13 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
         "none" => Ok(None),
         text => config.class(text).map(Some),
     };
+    let vector = args.attributes.as_deref().map(|text| config.vector(text)).transpose()?;
     let requests = indices.iter().zip(&given.labels);
     let requests: Vec<Request> = requests
-        .map(|(seed, label)| Ok(Request { condition: class(*label)?.into(), seed: *seed }))
+        .map(|(seed, label)| {
+            let condition = Condition { class: class(*label)?, vector: vector.clone() };
+            Ok(Request { condition, seed: *seed })
+        })
         .collect::<Result<_>>()?;
     let conditions = Conditions::of(config);
     for request in requests.iter().filter(|request| request.condition.class.is_some()) {
@@ -77,7 +81,7 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let guidance = match (args.w, args.guidance_scale) {
         (Some(w), _) => Guidance::from_weight(w)?,
         (_, Some(scale)) => Guidance::from_scale(scale)?,
-        _ => Guidance::from_weight(if requests.iter().all(|r| r.condition.class.is_none()) {
+        _ => Guidance::from_weight(if requests.iter().all(|r| r.condition == Condition::default()) {
             -1.0
         } else {
             0.0

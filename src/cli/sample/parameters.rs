@@ -30,6 +30,7 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
         model: named,
         opening,
         class,
+        attributes,
         w: _,
         guidance_scale: _,
         guider: _,
@@ -64,6 +65,7 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
     notes.push(note("file", &made.model.name));
     notes.extend(opening.notes());
     notes.push(note("class", class));
+    notes.extend(attributes.iter().map(|attributes| note("attributes", attributes)));
     notes.push(note("seeds", seeds));
     notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));
     // A weight that a guider puts its own in the place of decides nothing.

@@ -89,7 +89,17 @@ impl Args {
             o.sampling.steps = SigmaSchedule::STEPS;
         }
         o.unet.out_channels = o.objective.out_channels(o.unet.in_channels);
-        if self.unlabelled {
+        if !o.attributes.is_empty() {
+            o.part_dropout = self.p_part.unwrap_or(0.1);
+            // Those on the way are of classes without a vector, or of nothing.
+            let taught = o.unconditional_probability > 0.0 && o.part_dropout > 0.0;
+            if self.sample_every.is_some_and(|every| every > 0) && !taught {
+                return Err(Error::Config(
+                    "--sample-every draws without attributes: give --p-uncond and --p-part above 0".into(),
+                ));
+            }
+        }
+        if self.unlabelled || o.attributes.iter().any(|attribute| attribute.name == "class") {
             (o.unet.num_classes, o.unet.null_class) = (None, NullClass::Absent);
             o.class_names = Vec::new();
         }

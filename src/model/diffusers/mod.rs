@@ -92,6 +92,8 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,
+                part_dropout: 0.0,
+                attributes: Vec::new(),
                 images_seen: 0,
                 ema_rate: None,
                 ema_warmup: None,

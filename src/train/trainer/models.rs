@@ -23,6 +23,8 @@ impl Trainer {
             options.unet.num_classes?,
             options.unconditional_probability,
         );
+        // Leaving the class out by itself shows the null class, too.
+        let own = TrainedRows { null: own.null || options.dropout().class > 0.0, ..own };
         Some(match &self.network {
             // A student begins with its teacher's rows; a teacher that says nothing of them has them all.
             Network::Student(_, teacher) => match &teacher.model().config.trained_rows {
@@ -57,6 +59,8 @@ impl Trainer {
             class_names: options.class_names.clone(),
             data: options.data.clone(),
             unconditional_probability: options.unconditional_probability,
+            part_dropout: options.part_dropout,
+            attributes: options.attributes.clone(),
             images_seen: self.state.images,
             ema_rate: Some(rate),
             ema_warmup: Some(options.ema_warmup),
