@@ -139,8 +139,8 @@ pub fn read_wanted(
     bytes: u64,
     wanted: &dyn Fn(&[u8]) -> bool,
 ) -> std::io::Result<Vec<u8>> {
-    // One more than there are: a zip's checksum is compared at the end, and a file may have grown.
-    let first = if bytes <= AT_ONCE { bytes + 1 } else { HEAD as u64 };
+    // One more than there are: a zip's checksum is compared at the end, and a file may have grown. What is said to be tiny may not be.
+    let first = if bytes <= AT_ONCE { (bytes + 1).max(HEAD as u64) } else { HEAD as u64 };
     let mut read = Vec::with_capacity(first as usize);
     reader.by_ref().take(first).read_to_end(&mut read)?;
     if read.len() < HEAD || !wanted(&read[..HEAD]) {
