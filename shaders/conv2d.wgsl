@@ -8,7 +8,7 @@
 // Any N, H, W, C, K. Laws: sums are f32; their order is (ky, kx, c), whatever N.
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;       // [N, in_h, in_w, in_c]
-@group(0) @binding(1) var<storage, read> w: array<f32>;        // [kernel, kernel, in_c, out_c]
+@group(0) @binding(1) var<storage, read> w: array<f32>;        // [kernel_h, kernel, in_c, out_c]
 @group(0) @binding(2) var<storage, read> bias: array<f32>;     // [out_c]; anything without has_bias
 @group(0) @binding(3) var<storage, read_write> y: array<elem>; // [N, out_h, out_w, out_c]
 @group(0) @binding(4) var<uniform> p: Params;
@@ -29,9 +29,9 @@ fn gather(
     let oy = pixel / p.out_w % p.out_h;
     let n = pixel / (p.out_w * p.out_h);
     var sum = 0.0;
-    for (var ky = 0u; ky < p.kernel; ky++) {
+    for (var ky = 0u; ky < p.kernel_h; ky++) {
         // Above or left of the image wraps to 2^32-1, which is odd and past any bound.
-        let ty = oy * p.step + ky - p.pad;
+        let ty = oy * p.step + ky - p.pad_h;
         if (ty % p.spread != 0u || ty / p.spread >= p.in_h) {
             continue;
         }

@@ -4,7 +4,7 @@
 // no workgroup memory, no barrier.
 // Pixels come in segments of 4 in a row of the image, two segments an invocation. Products are taken as
 // (4x4 weights) · (4 input channels), which sums 4 channels at once.
-//   rows3: kernel 3, step 1, spread 1; the 6 columns that a segment sees are loaded once for 3 taps.
+//   rows3: kernel 3x3, step 1, spread 1; the 6 columns that a segment sees are loaded once for 3 taps.
 //   taps:  any kernel, step and spread.
 // With spread 2 only every other tap meets an input pixel; which ones depends on the parity of the output pixel, its
 // phase: wid.z = (oy % spread)·spread + ox % spread. An invocation's pixels are of one phase.
@@ -18,8 +18,8 @@ override ACCUMULATE: bool = false;
 // x and w are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>; // [N, in_h, in_w, in_c/4]
 @group(0) @binding(1) var<storage, read> x1: array<elem>;       // [N, in_h, in_w, in_c]
-@group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;  // [kernel, kernel, in_c, out_c/4]
-@group(0) @binding(3) var<storage, read> w1: array<f32>;        // [kernel, kernel, in_c, out_c]
+@group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;  // [kernel_h, kernel, in_c, out_c/4]
+@group(0) @binding(3) var<storage, read> w1: array<f32>;        // [kernel_h, kernel, in_c, out_c]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;      // [out_c]; anything without has_bias
 @group(0) @binding(5) var<storage, read_write> y: array<elem>;  // [N, out_h, out_w, out_c]
 @group(0) @binding(6) var<uniform> p: Params;
@@ -243,12 +243,12 @@ fn taps(
     var t2a = bias_a; var t2b = bias_b;
     var t3a = bias_a; var t3b = bias_b;
     // The first tap that meets an input pixel; 0 with spread 1.
-    let ky0 = remainder(p.pad + quotient(wid.z));
+    let ky0 = remainder(p.pad_h + quotient(wid.z));
     let kx0 = remainder(p.pad + remainder(wid.z));
-    for (var ky = ky0; ky < p.kernel; ky += p.spread) {
+    for (var ky = ky0; ky < p.kernel_h; ky += p.spread) {
         // Exact: the taps that do not divide are skipped. Above or left of the image wraps past any bound.
-        let sy = quotient(s.oy * p.step + ky - p.pad);
-        let ty = quotient(t.oy * p.step + ky - p.pad);
+        let sy = quotient(s.oy * p.step + ky - p.pad_h);
+        let ty = quotient(t.oy * p.step + ky - p.pad_h);
         let sr = (s.n * p.in_h + sy) * p.in_w;
         let tr = (t.n * p.in_h + ty) * p.in_w;
         let s_in = sy < p.in_h;

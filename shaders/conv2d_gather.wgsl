@@ -21,8 +21,8 @@ override SPLIT: bool = false;
 // x and w are bound twice, to be read by fours or one by one.
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;  // [N, in_h, in_w, in_c/4]
 @group(0) @binding(1) var<storage, read> x1: array<elem>;        // [N, in_h, in_w, in_c]
-@group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;   // [kernel, kernel, in_c, out_c/4]
-@group(0) @binding(3) var<storage, read> w1: array<f32>;         // [kernel, kernel, in_c, out_c]
+@group(0) @binding(2) var<storage, read> w4: array<vec4<f32>>;   // [kernel_h, kernel, in_c, out_c/4]
+@group(0) @binding(3) var<storage, read> w1: array<f32>;         // [kernel_h, kernel, in_c, out_c]
 @group(0) @binding(4) var<storage, read> bias: array<f32>;       // [out_c]; anything without has_bias
 @group(0) @binding(6) var<uniform> p: Params;
 
@@ -72,7 +72,7 @@ struct Row {
 // The taps are every spread'th from (ky, kx) on.
 fn row_of(at: Pixel, ky: u32, kx: u32) -> Row {
     // Exact: the taps that do not divide are skipped. Above or left of the image wraps past any bound.
-    let iy = quotient(at.oy * p.step + ky - p.pad);
+    let iy = quotient(at.oy * p.step + ky - p.pad_h);
     let ix = quotient(at.ox * p.step + kx - p.pad);
     let rows = select(0u, 7u, iy < p.in_h) | select(0u, 56u, iy + 1u < p.in_h) | select(0u, 448u, iy + 2u < p.in_h);
     let columns =
@@ -132,7 +132,7 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
     let m0 = group / blocks * TILE_M;
     let k0 = group % blocks * TILE_N;
 
-    let ky0 = remainder(p.pad + quotient(phase));
+    let ky0 = remainder(p.pad_h + quotient(phase));
     let kx0 = remainder(p.pad + remainder(phase));
     // What this invocation brings: fours bx of pixels mx, mx + threads/4, …; columns bw of rows rw, rw + TILE_M/16, …
     let threads = TILE_M * TILE_N / 64u;
@@ -155,7 +155,7 @@ fn gather_tile(wid: vec3<u32>, groups: vec3<u32>, lane: u32) {
 #end
 
     // An image one pixel wide may have no tap that meets it.
-    let taps_y = quotient(p.kernel + p.spread - 1u - ky0);
+    let taps_y = quotient(p.kernel_h + p.spread - 1u - ky0);
     let taps_x = quotient(p.kernel + p.spread - 1u - kx0);
     let steps_of_tap = (p.in_c + 15u) / 16u;
     var steps = taps_y * taps_x * steps_of_tap;

@@ -8,7 +8,7 @@
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;       // [N, in_h, in_w, in_c]
 @group(0) @binding(1) var<storage, read> dy: array<elem>;      // [N, out_h, out_w, out_c]
-@group(0) @binding(2) var<storage, read_write> dw: array<f32>; // [splits, kernel, kernel, in_c, out_c]
+@group(0) @binding(2) var<storage, read_write> dw: array<f32>; // [splits, kernel_h, kernel, in_c, out_c]
 @group(0) @binding(3) var<uniform> p: Params;
 
 @compute @workgroup_size(64)
@@ -18,7 +18,7 @@ fn weights(
     @builtin(local_invocation_index) lane: u32,
 ) {
     let i = linear_index(wid, groups, 64u, lane);
-    let taps = p.kernel * p.kernel;
+    let taps = p.kernel_h * p.kernel;
     let count = taps * p.in_c * p.out_c;
     if (i >= p.splits * count) {
         return;
@@ -34,7 +34,7 @@ fn weights(
     for (var pixel = first; pixel < last; pixel++) {
         let n = pixel / (p.out_h * p.out_w);
         // Above or left of the image wraps past any bound.
-        let iy = pixel / p.out_w % p.out_h * p.step + ky - p.pad;
+        let iy = pixel / p.out_w % p.out_h * p.step + ky - p.pad_h;
         let ix = pixel % p.out_w * p.step + kx - p.pad;
         if (iy < p.in_h && ix < p.in_w) {
             let source = ((n * p.in_h + iy) * p.in_w + ix) * p.in_c + c;

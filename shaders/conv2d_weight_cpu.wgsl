@@ -13,7 +13,7 @@ override FOURS: bool = true;
 @group(0) @binding(1) var<storage, read> x1: array<elem>;        // [N, in_h, in_w, in_c]
 @group(0) @binding(2) var<storage, read> dy4: array<vec4<elem>>; // [N, out_h, out_w, out_c/4]
 @group(0) @binding(3) var<storage, read> dy1: array<elem>;       // [N, out_h, out_w, out_c]
-@group(0) @binding(4) var<storage, read_write> dw: array<f32>;   // [splits, kernel, kernel, in_c, out_c]
+@group(0) @binding(4) var<storage, read_write> dw: array<f32>;   // [splits, kernel_h, kernel, in_c, out_c]
 @group(0) @binding(5) var<uniform> p: Params;
 
 // Past the last channel these two read another pixel's, whose sums are not stored.
@@ -64,7 +64,7 @@ fn weights(
 ) {
     let c_blocks = (p.in_c + 7u) / 8u;
     let k_blocks = (p.out_c + 15u) / 16u;
-    let taps = p.kernel * p.kernel;
+    let taps = p.kernel_h * p.kernel;
     let tile_groups = (taps * c_blocks * k_blocks + 7u) / 8u;
     let group = linear_group(wid, groups);
     let split = group / tile_groups;
@@ -85,7 +85,7 @@ fn weights(
     var n = first / (p.out_w * p.out_h);
     for (var pixel = first; pixel < last; pixel++) {
         // Above or left of the image wraps past any bound.
-        let iy = oy * p.step + ky - p.pad;
+        let iy = oy * p.step + ky - p.pad_h;
         let ix = ox * p.step + kx - p.pad;
         let inside = iy < p.in_h && ix < p.in_w;
         let i = select(0u, ((n * p.in_h + iy) * p.in_w + ix) * p.in_c, inside) + 4u * c;

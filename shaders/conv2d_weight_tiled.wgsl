@@ -20,7 +20,7 @@ override FOURS: bool = true;
 @group(0) @binding(1) var<storage, read> x1: array<elem>;        // [N, in_h, in_w, in_c]
 @group(0) @binding(2) var<storage, read> dy4: array<vec4<elem>>; // [N, out_h, out_w, out_c/4]
 @group(0) @binding(3) var<storage, read> dy1: array<elem>;       // [N, out_h, out_w, out_c]
-@group(0) @binding(4) var<storage, read_write> dw: array<f32>;   // [splits, kernel·kernel·in_c, out_c]
+@group(0) @binding(4) var<storage, read_write> dw: array<f32>;   // [splits, kernel_h·kernel·in_c, out_c]
 @group(0) @binding(5) var<uniform> p: Params;
 
 var<workgroup> tile_x: array<vec4<f32>, TILE_M * 4>;  // [16 pixels, TILE_M/4 fours of rows]
@@ -38,8 +38,8 @@ fn row(index: u32) -> Row {
     let tap = index / p.in_c;
     // Above or left of the image wraps past any bound.
     return Row(
-        tap < p.kernel * p.kernel,
-        tap / p.kernel - p.pad,
+        tap < p.kernel_h * p.kernel,
+        tap / p.kernel - p.pad_h,
         tap % p.kernel - p.pad,
         index % p.in_c,
     );
@@ -124,7 +124,7 @@ fn load_dy(index: u32, last: u32, k: u32) -> vec4<f32> {
 }
 
 fn store_row(split: u32, m: u32, k: u32, sum: vec4<f32>) {
-    let rows = p.kernel * p.kernel * p.in_c;
+    let rows = p.kernel_h * p.kernel * p.in_c;
     if (m >= rows) {
         return;
     }
@@ -144,7 +144,7 @@ fn weights(
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
 ) {
-    let m_blocks = (p.kernel * p.kernel * p.in_c + TILE_M - 1u) / TILE_M;
+    let m_blocks = (p.kernel_h * p.kernel * p.in_c + TILE_M - 1u) / TILE_M;
     let k_blocks = (p.out_c + TILE_N - 1u) / TILE_N;
     let group = linear_group(wid, groups);
     let k0 = group % k_blocks * TILE_N;

@@ -1,9 +1,10 @@
 #import index
 #import pack
-// Resampling by two.  small [N, H, W, C], large [N, 2H, 2W, C]; an invocation an element of the small one.
-// spread: large[n,2h+i,2w+j,c] = scale·small[n,h,w,c].   (nearest upsampling; the gradient of the pool, scale 1/4)
-// gather: small[n,h,w,c] = scale·Σ_ij large[n,2h+i,2w+j,c].   (average pooling, scale 1/4; the gradient of upsampling)
-// The four terms are added in the order (0,0), (0,1), (1,0), (1,1).
+// Resampling by two.  small [N, H, W, C], large [N, rH, 2W, C], r rows being 2, or 1 of lines; an invocation an element of the
+// small one.
+// spread: large[n,rh+i,2w+j,c] = scale·small[n,h,w,c].   (nearest upsampling; the gradient of the pool, scale 1/2r)
+// gather: small[n,h,w,c] = scale·Σ_ij large[n,rh+i,2w+j,c].   (average pooling, scale 1/2r; the gradient of upsampling)
+// The terms are added in the order (0,0), (0,1), (1,0), (1,1).
 // The entries that end in _packed are for C of whole packs; `count` and `channels` are of packs.
 
 struct Params {
@@ -12,6 +13,7 @@ struct Params {
     channels: u32,
     accumulate: u32,
     scale: f32,
+    rows: u32,       // of the large tensor, for each of the small one: 2, or 1
 }
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;
@@ -26,8 +28,8 @@ fn corner(i: u32) -> u32 {
     let c = i % p.channels;
     let pixel = i / p.channels;
     let w = pixel % p.width;
-    let row = pixel / p.width; // n·H + h: the large tensor has two rows for each, through all images
-    return (row * 4u * p.width + w * 2u) * p.channels + c;
+    let row = pixel / p.width; // n·H + h: the large tensor has `rows` for each, through all images
+    return (row * p.rows * 2u * p.width + w * 2u) * p.channels + c;
 }
 
 // From a row of the large tensor to the next.
@@ -76,8 +78,10 @@ fn spread(
     let below = above + large_row();
     put(above, v);
     put(above + p.channels, v);
-    put(below, v);
-    put(below + p.channels, v);
+    if (p.rows > 1u) {
+        put(below, v);
+        put(below + p.channels, v);
+    }
 }
 
 @compute @workgroup_size(256)
@@ -95,8 +99,10 @@ fn spread_packed(
     let below = above + large_row();
     put_scaled(above, value);
     put_scaled(above + p.channels, value);
-    put_scaled(below, value);
-    put_scaled(below + p.channels, value);
+    if (p.rows > 1u) {
+        put_scaled(below, value);
+        put_scaled(below + p.channels, value);
+    }
 }
 
 @compute @workgroup_size(64)
@@ -111,8 +117,11 @@ fn gather(
     }
     let above = corner(i);
     let below = above + large_row();
-    let top = f32(x[above]) + f32(x[above + p.channels]);
-    put(i, p.scale * (top + f32(x[below]) + f32(x[below + p.channels])));
+    var sum = f32(x[above]) + f32(x[above + p.channels]);
+    if (p.rows > 1u) {
+        sum = sum + f32(x[below]) + f32(x[below + p.channels]);
+    }
+    put(i, p.scale * sum);
 }
 
 @compute @workgroup_size(256)
@@ -129,8 +138,13 @@ fn gather_packed(
     let below = above + large_row();
     let a = x_pack[above];
     let b = x_pack[above + p.channels];
-    let c = x_pack[below];
-    let d = x_pack[below + p.channels];
+    // A line has nothing below: zeros.
+    var c: pack;
+    var d: pack;
+    if (p.rows > 1u) {
+        c = x_pack[below];
+        d = x_pack[below + p.channels];
+    }
     let old = before(i);
     var result: pack;
     #unroll v in 0..${vectors}

@@ -107,6 +107,14 @@ impl Extent {
         (small.map(|axis| axis.checked_mul(factor)) == Some(self)).then_some(factor)
     }
 
+    /// By what a level divides height and width: both by two, of a line the length alone.
+    pub fn halving(self) -> [usize; 2] {
+        match self {
+            Extent::Line(_) => [1, 2],
+            Extent::Plane { .. } => [2, 2],
+        }
+    }
+
     /// The `[Kh, Kw]` of a convolution of k: `[1, k]` along a line.
     pub fn kernel(self, k: usize) -> [usize; 2] {
         match self {
@@ -204,7 +212,7 @@ mod tests {
     fn a_line_is_a_plane_of_height_one() {
         let line = Shape { channels: 2, extent: Extent::Line(48) };
         assert_eq!((line.nhwc(3), line.len()), ([3, 1, 48, 2], 96));
-        assert_eq!(line.extent.kernel(3), [1, 3]);
+        assert_eq!((line.extent.kernel(3), line.extent.halving()), ([1, 3], [1, 2]));
         assert_eq!(line.extent.halved(4), Some(Extent::Line(3)));
         assert_eq!(line.extent.halved(5), None);
     }

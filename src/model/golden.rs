@@ -324,3 +324,13 @@ fn planes_that_are_not_square_match_the_reference_forward_and_backward() {
     check_shape("plane", &adm, extent);
     check_shape("plane_conv", &iddpm, extent);
 }
+
+#[test]
+fn lines_match_the_reference_forward_and_backward() {
+    let [adm, iddpm] = of_shape(Extent::Line(256), 128);
+    check_shape("line", &adm, Extent::Line(256));
+    check_shape("line_conv", &iddpm, Extent::Line(256));
+    // Of another length than they were made for, too.
+    let [adm, _] = of_shape(Extent::Line(64), 32);
+    check_shape("line", &adm, Extent::Line(256));
+}

@@ -2,6 +2,7 @@
 
 use crate::error::Result;
 use crate::ops::{self, GroupNorm, QkvOrder};
+use crate::shape::Extent;
 use crate::tensor::{Context, Tensor};
 
 use super::parameters::{Init, Layout, ParameterId, Parameters};
@@ -29,10 +30,24 @@ impl Conv2d {
         kernel: usize,
         zero: bool,
     ) -> Self {
-        let init = if zero { Init::Zero } else { fan_in(inputs * kernel * kernel) };
-        let shape = [kernel, kernel, inputs, outputs];
+        Self::over(parameters, name, [inputs, outputs], Extent::square(1), kernel, zero)
+    }
+
+    /// The same over planes, or of `1`x`kernel` along lines, held in files as a 1-d convolution.
+    pub fn over(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        extent: Extent,
+        kernel: usize,
+        zero: bool,
+    ) -> Self {
+        let [height, width] = extent.kernel(kernel);
+        let layout = if extent.is_line() { Layout::ConvLine } else { Layout::Conv2d };
+        let init = if zero { Init::Zero } else { fan_in(inputs * height * width) };
+        let shape = [height, width, inputs, outputs];
         Conv2d {
-            weight: parameters.declare_matrix(format!("{name}.weight"), &shape, Layout::Conv2d, init),
+            weight: parameters.declare_matrix(format!("{name}.weight"), &shape, layout, init),
             bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
             stride: 1,
         }

@@ -17,6 +17,8 @@ pub enum Layout {
     Conv2d,
     /// `[out, in, 1]` in files (a 1-d convolution of width 1), `[in, out]` here.
     Conv1d,
+    /// `[out, in, k]` in files (a 1-d convolution), `[1, k, in, out]` here.
+    ConvLine,
 }
 
 /// How a parameter starts.
@@ -66,6 +68,7 @@ impl ParameterSpec {
             Layout::Linear => vec![s[1], s[0]],
             Layout::Conv2d => vec![s[3], s[2], s[0], s[1]],
             Layout::Conv1d => vec![s[1], s[0], 1],
+            Layout::ConvLine => vec![s[3], s[2], s[1]],
         }
     }
 
@@ -195,6 +198,7 @@ pub(super) mod tests {
         parameters.declare("a.bias", &[5], Layout::Plain, Init::Zero);
         parameters.declare("b.weight", &[7, 4], Layout::Linear, Init::Normal);
         parameters.declare("c.weight", &[4, 6], Layout::Conv1d, Init::One);
+        parameters.declare("d.weight", &[1, 3, 2, 5], Layout::ConvLine, Init::Normal);
         parameters
     }
 
@@ -206,6 +210,9 @@ pub(super) mod tests {
             assert_eq!(spec.file_shape().iter().product::<usize>(), spec.len());
         }
         assert_eq!(some().specs()[0].file_shape(), [5, 2, 3, 3]);
+        assert_eq!(some().specs()[4].file_shape(), [5, 2, 3]);
+        let line: Vec<f32> = (0..30).map(|i| i as f32).collect();
+        assert_eq!(some().specs()[4].to_file(&line)[..4], [0.0, 10.0, 20.0, 5.0]);
         assert_eq!(
             some().specs()[2].to_file(&(0..28).map(|i| i as f32).collect::<Vec<_>>())[..3],
             [0.0, 4.0, 8.0]

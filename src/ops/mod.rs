@@ -82,7 +82,7 @@ pub use pixels::pixels;
 pub use pool_tokens::pool_tokens;
 pub use relu::relu;
 pub use repeat_batch::repeat_batch;
-pub use resample::{average_pool2, upsample_nearest2};
+pub use resample::{average_pool, average_pool2, upsample_nearest, upsample_nearest2};
 pub use resize_pictures::{Resize, resize_pictures};
 pub use sampler_step::{SamplerStep, StepNoise, guide_output, move_table, sampler_step, sampler_step_by};
 pub use scale::scale;

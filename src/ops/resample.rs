@@ -1,8 +1,9 @@
-//! Resampling by two, as BigGAN's residual blocks do it.
+//! Resampling by two, as BigGAN's residual blocks do it; of lines, which have a height of 1, by two along the length alone.
 //!
-//! Nearest upsampling: y[n,h,w,c] = x[n,⌊h/2⌋,⌊w/2⌋,c], `[N,H,W,C]` to `[N,2H,2W,C]`.
-//! Average pooling: y[n,h,w,c] = ¼ Σ_ij x[n,2h+i,2w+j,c], `[N,2H,2W,C]` to `[N,H,W,C]`.
-//! Up to the factor ¼ each is the other's gradient, so two kernels do all four passes.
+//! With a factor r of 2 down, or 1 of lines:
+//! Nearest upsampling: y[n,h,w,c] = x[n,⌊h/r⌋,⌊w/2⌋,c], `[N,H,W,C]` to `[N,rH,2W,C]`.
+//! Average pooling: y[n,h,w,c] = 1/2r Σ_ij x[n,rh+i,2w+j,c], `[N,rH,2W,C]` to `[N,H,W,C]`.
+//! Up to the factor 1/2r each is the other's gradient, so two kernels do all four passes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -30,7 +31,8 @@ struct Params {
     channels: u32,
     accumulate: u32,
     scale: f32,
-    pad: [u32; 3],
+    rows: u32,
+    pad: [u32; 2],
 }
 
 #[derive(Clone, Copy)]
@@ -44,8 +46,17 @@ enum Direction {
 /// # Errors
 /// [`Error::Shape`] unless x is `[N, H, W, C]`.
 pub fn upsample_nearest2(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
+    upsample_nearest(cx, x, [2, 2])
+}
+
+/// Height and width times `factors`, `[2, 2]` or of lines `[1, 2]`, every pixel repeated.
+///
+/// # Errors
+/// [`Error::Shape`] unless x is `[N, H, W, C]`, and for other factors.
+pub fn upsample_nearest(cx: &mut Context, x: &Tensor, factors: [usize; 2]) -> Result<Tensor> {
     let [n, h, w, c] = x.nhwc("upsample_nearest2")?;
-    let y = cx.output("upsample_nearest2", &[n, 2 * h, 2 * w, c], x.dtype())?;
+    let [down, across] = checked("upsample_nearest2", factors)?;
+    let y = cx.output("upsample_nearest2", &[n, down * h, across * w, c], x.dtype())?;
     resample(cx, Direction::Spread, x, &y, 1.0, 0, "");
     cx.backward(&y, &[x], {
         let x = x.clone();
@@ -64,18 +75,28 @@ pub fn upsample_nearest2(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// [`Error::Shape`] unless x is `[N, H, W, C]` with even H and W.
 pub fn average_pool2(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
+    average_pool(cx, x, [2, 2])
+}
+
+/// Height and width divided by `factors`, `[2, 2]` or of lines `[1, 2]`, what becomes one averaged.
+///
+/// # Errors
+/// [`Error::Shape`] unless x is `[N, H, W, C]` with H and W multiples of the factors, and for other factors.
+pub fn average_pool(cx: &mut Context, x: &Tensor, factors: [usize; 2]) -> Result<Tensor> {
     let [n, h, w, c] = x.nhwc("average_pool2")?;
-    if h % 2 != 0 || w % 2 != 0 {
+    let [down, across] = checked("average_pool2", factors)?;
+    if !h.is_multiple_of(down) || !w.is_multiple_of(across) {
         let what = format!("height and width must be even to be halved, got {h}x{w} in {:?}", x.shape());
         return Err(Error::shape("average_pool2", what));
     }
-    let y = cx.output("average_pool2", &[n, h / 2, w / 2, c], x.dtype())?;
-    resample(cx, Direction::Gather, x, &y, 0.25, 0, "");
+    let scale = 1.0 / (down * across) as f32;
+    let y = cx.output("average_pool2", &[n, h / down, w / across, c], x.dtype())?;
+    resample(cx, Direction::Gather, x, &y, scale, 0, "");
     cx.backward(&y, &[x], {
         let x = x.clone();
         move |cx, dy| {
             if let Some(dx) = cx.grad_target(&x)? {
-                resample(cx, Direction::Spread, dy, &dx.tensor, 0.25, dx.flag(), "backward");
+                resample(cx, Direction::Spread, dy, &dx.tensor, scale, dx.flag(), "backward");
             }
             Ok(())
         }
@@ -83,7 +104,17 @@ pub fn average_pool2(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
     Ok(y)
 }
 
-/// Both are `[N, H, W, C]`, one twice as high and wide as the other.
+/// Planes are resampled along both axes, lines along their length.
+fn checked(op: &'static str, factors: [usize; 2]) -> Result<[usize; 2]> {
+    match factors {
+        [1 | 2, 2] => Ok(factors),
+        other => {
+            Err(Error::shape(op, format!("the factors must be [2, 2], or [1, 2] of lines, got {other:?}")))
+        }
+    }
+}
+
+/// Both are `[N, H, W, C]`, one twice as wide as the other, and twice as high or as high.
 fn resample(
     cx: &mut Context,
     direction: Direction,
@@ -93,11 +124,11 @@ fn resample(
     accumulate: u32,
     pass: &str,
 ) {
-    let small = match direction {
-        Direction::Spread => from,
-        Direction::Gather => to,
+    let (small, large) = match direction {
+        Direction::Spread => (from, to),
+        Direction::Gather => (to, from),
     };
-    let &[_, _, width, channels] = small.shape() else {
+    let &[_, height, width, channels] = small.shape() else {
         unreachable!("both were checked to be [N, H, W, C]")
     };
     let (packed, scalar): (&'static Kernel, &'static Kernel) = match direction {
@@ -113,7 +144,8 @@ fn resample(
         channels: (channels / lanes) as u32,
         accumulate,
         scale,
-        pad: [0; 3],
+        rows: (large.shape()[1] / height.max(1)) as u32,
+        pad: [0; 2],
     };
     let launch = cx.launch(chosen.kernel).bind(from).bind(to).params(&params);
     launch.variant(chosen.variant(pass)).over(count, chosen.size);
@@ -142,53 +174,55 @@ mod tests {
         }
     }
 
-    fn upsampled(x: &Array) -> Array {
+    fn upsampled(x: &Array, down: usize) -> Array {
         let [n, h, w, c] = x.shape[..] else { panic!() };
         let mut y = Vec::new();
-        for row in 0..n * h * 2 {
-            let (image, row) = (row / (2 * h), row % (2 * h) / 2);
+        for row in 0..n * h * down {
+            let (image, row) = (row / (down * h), row % (down * h) / down);
             for column in 0..2 * w {
                 let at = ((image * h + row) * w + column / 2) * c;
                 y.extend_from_slice(&x.data[at..at + c]);
             }
         }
-        Array::new(&[n, 2 * h, 2 * w, c], y)
+        Array::new(&[n, down * h, 2 * w, c], y)
     }
 
-    fn pooled(x: &Array) -> Array {
+    fn pooled(x: &Array, down: usize) -> Array {
         let [n, h, w, c] = x.shape[..] else { panic!() };
-        let at = |row, column, channel| x.data[(row * w + column) * c + channel];
+        let at = |row, column, channel| f64::from(x.data[(row * w + column) * c + channel]);
         let mut y = Vec::new();
-        for row in 0..n * h / 2 {
+        for row in 0..n * h / down {
             for (column, channel) in
                 (0..w / 2).flat_map(|column| (0..c).map(move |channel| (column, channel)))
             {
-                let terms =
-                    [(0, 0), (0, 1), (1, 0), (1, 1)].map(|(i, j)| at(2 * row + i, 2 * column + j, channel));
-                y.push(terms.iter().sum::<f32>() / 4.0);
+                let terms = (0..2 * down).map(|i| at(down * row + i / 2, 2 * column + i % 2, channel));
+                y.push((terms.sum::<f64>() / (2 * down) as f64) as f32);
             }
         }
-        Array::new(&[n, h / 2, w / 2, c], y)
+        Array::new(&[n, h / down, w / 2, c], y)
     }
 
     #[test]
     fn packs_and_odd_channels_agree_with_the_definition() {
-        for (rung, channels) in rungs().into_iter().flat_map(|r| [(r, 33), (r, 36), (r, 40)]) {
+        let cases = |rung| [33, 36, 40].into_iter().flat_map(move |c| [(rung, c, 2), (rung, c, 1)]);
+        for (rung, channels, down) in rungs().into_iter().flat_map(cases) {
+            // A line has one row; the kernel takes any number of them.
             let (small, large) =
-                (Array::random(&[3, 5, 7, channels], 1), Array::random(&[3, 10, 14, channels], 2));
+                (Array::random(&[3, 5, 7, channels], 1), Array::random(&[3, 5 * down, 14, channels], 2));
             for dtype in dtypes() {
                 let (y, grads) =
                     forward_backward_on(rung, dtype, std::slice::from_ref(&small), &large, |cx, x| {
-                        upsample_nearest2(cx, &x[0])
+                        upsample_nearest(cx, &x[0], [down, 2])
                     });
-                y.check("up", &upsampled(&small), dtype);
-                grads[0].check("gradient of up", &pooled(&large).map(|v| 4.0 * v), dtype);
+                let all = (2 * down) as f32;
+                y.check("up", &upsampled(&small, down), dtype);
+                grads[0].check("gradient of up", &pooled(&large, down).map(|v| all * v), dtype);
                 let (y, grads) =
                     forward_backward_on(rung, dtype, std::slice::from_ref(&large), &small, |cx, x| {
-                        average_pool2(cx, &x[0])
+                        average_pool(cx, &x[0], [down, 2])
                     });
-                y.check("pool", &pooled(&large), dtype);
-                grads[0].check("gradient of pool", &upsampled(&small).map(|v| v / 4.0), dtype);
+                y.check("pool", &pooled(&large, down), dtype);
+                grads[0].check("gradient of pool", &upsampled(&small, down).map(|v| v / all), dtype);
             }
         }
     }
@@ -202,6 +236,11 @@ mod tests {
             let other = average_pool2(cx, &x[0])?;
             crate::ops::add(cx, &again, &other, 1.0)
         });
+        check_gradients(&[Array::random(&[2, 1, 6, 3], 1)], |cx, x| {
+            let half = average_pool(cx, &x[0], [1, 2])?;
+            let whole = upsample_nearest(cx, &half, [1, 2])?;
+            crate::ops::add(cx, &whole, &x[0], 1.0)
+        });
     }
 
     #[test]
@@ -211,6 +250,10 @@ mod tests {
         let error = average_pool2(&mut cx, &x).unwrap_err().to_string();
         assert!(error.contains("7x5"), "{error}");
         let flat = x.reshape(&[35, 3]).unwrap();
+        let error = average_pool(&mut cx, &x, [2, 1]).unwrap_err().to_string();
+        assert!(error.contains("[1, 2] of lines, got [2, 1]"), "{error}");
+        let line = Array::random(&[1, 1, 5, 3], 1).upload(&cx, crate::tensor::DType::F32);
+        assert!(average_pool(&mut cx, &line, [1, 2]).unwrap_err().to_string().contains("1x5"));
         assert!(average_pool2(&mut cx, &flat).is_err() && upsample_nearest2(&mut cx, &flat).is_err());
     }
 }

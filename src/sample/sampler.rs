@@ -245,6 +245,20 @@ impl Sampler {
         self.batches().sample(requests, |batch| self.start(batch, guidance), on_step)
     }
 
+    /// As [`Sampler::sample`], as numbers `[N, H, W, C]` of any number of channels, of lines `[N, 1, L, C]`.
+    ///
+    /// # Errors
+    /// As [`Sampler::sample`].
+    #[cfg(not(target_arch = "wasm32"))]
+    pub fn values(
+        &self,
+        requests: &[Request],
+        guidance: Guidance,
+        on_step: impl FnMut() -> Result<()>,
+    ) -> Result<Vec<f32>> {
+        self.batches().values(requests, |batch| self.start(batch, guidance), on_step)
+    }
+
     /// As [`Sampler::sample`], from latents of one's own, `[N, H, W, C]`, instead of noise: where the sampler's first step
     /// begins. [`SamplerKind::DdimReverse`](crate::diffusion::SamplerKind::DdimReverse) begins with pictures in -1..1 and
     /// ends with latents. Returns what it comes to.

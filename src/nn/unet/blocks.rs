@@ -19,11 +19,11 @@ pub(super) enum Scale {
 }
 
 impl Scale {
-    fn apply(self, cx: &mut Context, x: Tensor) -> Result<Tensor> {
+    fn apply(self, cx: &mut Context, x: Tensor, factors: [usize; 2]) -> Result<Tensor> {
         match self {
             Scale::Same => Ok(x),
-            Scale::Down => ops::average_pool2(cx, &x),
-            Scale::Up => ops::upsample_nearest2(cx, &x),
+            Scale::Down => ops::average_pool(cx, &x, factors),
+            Scale::Up => ops::upsample_nearest(cx, &x, factors),
         }
     }
 }
@@ -38,6 +38,8 @@ pub(super) struct ResBlock {
     conv_out: Conv2d,
     skip: Option<Conv2d>,
     scale: Scale,
+    /// Of height and width.
+    factors: [usize; 2],
     adaptive: bool,
     residual_scale: f32,
     dropout: f32,
@@ -58,16 +60,19 @@ impl ResBlock {
         let adaptive = config.resnet_time_scale_shift == TimeScaleShift::ScaleShift;
         let embedded = if adaptive { 2 * outputs } else { outputs };
         let norm_in = Norm::new(parameters, &format!("{name}.in_layers.0"), inputs, groups, true);
-        let conv_in = Conv2d::new(parameters, &format!("{name}.in_layers.2"), [inputs, outputs], 3, false);
+        let extent = config.sample_size;
+        let conv_in =
+            Conv2d::over(parameters, &format!("{name}.in_layers.2"), [inputs, outputs], extent, 3, false);
         let embedding = RowLinear::new(
             parameters,
             &format!("{name}.emb_layers.1"),
             [4 * config.model_channels, embedded],
         );
         let norm_out = Norm::new(parameters, &format!("{name}.out_layers.0"), outputs, groups, true);
-        let conv_out = Conv2d::new(parameters, &format!("{name}.out_layers.3"), [outputs, outputs], 3, true);
+        let conv_out =
+            Conv2d::over(parameters, &format!("{name}.out_layers.3"), [outputs, outputs], extent, 3, true);
         let skip = (inputs != outputs).then(|| {
-            Conv2d::new(parameters, &format!("{name}.skip_connection"), [inputs, outputs], 1, false)
+            Conv2d::over(parameters, &format!("{name}.skip_connection"), [inputs, outputs], extent, 1, false)
         });
         let residual_scale = if config.residual_scaling { std::f32::consts::FRAC_1_SQRT_2 } else { 1.0 };
         ResBlock {
@@ -78,6 +83,7 @@ impl ResBlock {
             conv_out,
             skip,
             scale,
+            factors: extent.halving(),
             adaptive,
             residual_scale,
             dropout: config.dropout,
@@ -101,8 +107,8 @@ impl ResBlock {
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
         let h = self.norm_in.forward(cx, weights, x, None)?;
-        let h = self.scale.apply(cx, h)?;
-        let x = self.scale.apply(cx, x.clone())?;
+        let h = self.scale.apply(cx, h, self.factors)?;
+        let x = self.scale.apply(cx, x.clone(), self.factors)?;
         let h = self.conv_in.forward(cx, weights, &h)?;
 
         let h = if self.adaptive {
@@ -148,8 +154,8 @@ pub(super) enum Block {
     Attention(Box<crate::nn::layers::Attention>),
     /// The stem, or IDDPM's stride-2 convolution down.
     Conv(Conv2d),
-    /// IDDPM's way up: nearest, then a convolution.
-    UpConv(Conv2d),
+    /// IDDPM's way up: nearest, by these factors of height and width, then a convolution.
+    UpConv([usize; 2], Conv2d),
 }
 
 impl Block {
@@ -169,8 +175,8 @@ impl Block {
             }
             Block::Attention(block) => block.forward(cx, weights, x),
             Block::Conv(conv) => conv.forward(cx, weights, x),
-            Block::UpConv(conv) => {
-                let x = ops::upsample_nearest2(cx, x)?;
+            Block::UpConv(factors, conv) => {
+                let x = ops::upsample_nearest(cx, x, *factors)?;
                 conv.forward(cx, weights, &x)
             }
         }

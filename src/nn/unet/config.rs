@@ -239,8 +239,8 @@ impl UNetConfig {
                 "a UNet needs at least one level, one block a level, one channel and one pixel".into(),
             );
         }
-        if extent.is_line() {
-            return refuse(format!("samples of {extent}: a UNet takes planes"));
+        if extent.is_line() && self.low_res_channels > 0 {
+            return refuse(format!("an upsampler enlarges pictures, and its samples are {extent}"));
         }
         // Far beyond any network, and small enough that no size overflows.
         let most =

@@ -75,9 +75,8 @@ impl UNet {
                     blocks.push(match config.resample {
                         Resample::Resnet => builder.res(&name, [channels, channels], Scale::Up),
                         Resample::Conv => {
-                            let name = format!("{name}.conv");
-                            let conv = Conv2d::new(builder.parameters, &name, [channels, channels], 3, false);
-                            Block::UpConv(conv)
+                            let conv = builder.conv(&format!("{name}.conv"), [channels, channels], false);
+                            Block::UpConv(config.sample_size.halving(), conv)
                         }
                     });
                 }
@@ -87,7 +86,7 @@ impl UNet {
         let p = &mut parameters;
         let out = (
             Norm::new(p, "out.0", channels, config.norm_num_groups, true),
-            Conv2d::new(p, "out.2", [channels, config.out_channels], 3, true),
+            Conv2d::over(p, "out.2", [channels, config.out_channels], config.sample_size, 3, true),
         );
         // Behind all others, so that these start from the same values with and without it.
         let w_embed = config.guidance_range.map(|_| {

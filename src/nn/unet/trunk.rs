@@ -39,6 +39,11 @@ impl<'a> Builder<'a> {
         Block::Res(Box::new(ResBlock::new(self.parameters, name, channels, scale, self.config, self.layer)))
     }
 
+    /// A convolution over samples of the configuration's kind.
+    pub fn conv(&mut self, name: &str, channels: [usize; 2], zero: bool) -> Conv2d {
+        Conv2d::over(self.parameters, name, channels, self.config.sample_size, 3, zero)
+    }
+
     pub fn attention(&mut self, name: &str, channels: usize) -> Block {
         let order = match self.config.qkv_order {
             QkvLayout::New => QkvOrder::New,
@@ -53,7 +58,7 @@ impl<'a> Builder<'a> {
         let config = self.config;
         let widths = config.widths();
         let inputs = config.in_channels + config.low_res_channels;
-        let stem = Conv2d::new(self.parameters, "input_blocks.0.0", [inputs, widths[0]], 3, false);
+        let stem = self.conv("input_blocks.0.0", [inputs, widths[0]], false);
         let mut input_blocks = vec![vec![Block::Conv(stem)]];
         let mut channels = widths[0];
         let mut skips = vec![channels];
@@ -73,10 +78,7 @@ impl<'a> Builder<'a> {
                 let down = match config.resample {
                     Resample::Resnet => self.res(&name, [channels, channels], Scale::Down),
                     Resample::Conv => {
-                        let name = format!("{name}.op");
-                        Block::Conv(
-                            Conv2d::new(self.parameters, &name, [channels, channels], 3, false).stride(2),
-                        )
+                        Block::Conv(self.conv(&format!("{name}.op"), [channels, channels], false).stride(2))
                     }
                 };
                 input_blocks.push(vec![down]);

@@ -27,7 +27,7 @@ impl UNet {
         let (condition, extent) = (config.condition_block().unwrap_or(0), config.sample_size);
         let (mut all, mut before_condition) = (0.0, 0.0);
         for spec in self.parameters().specs() {
-            if !matches!(spec.layout, Layout::Conv2d | Layout::Conv1d) {
+            if !matches!(spec.layout, Layout::Conv2d | Layout::Conv1d | Layout::ConvLine) {
                 continue;
             }
             let (block, level) = self.place(&spec.name);

@@ -94,7 +94,7 @@ pub(super) fn gather(
 
 fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Params) {
     let Params { batch, spread, out_c, .. } = params;
-    let rows3 = params.kernel == 3 && params.step == 1 && spread == 1;
+    let rows3 = params.side() == Some(3) && params.step == 1 && spread == 1;
     let (kernels, variant) = match rows3 {
         true => (&CPU_ROWS3, "cpu 8x8 rows"),
         false => (&CPU_TAPS, "cpu 8x8 taps"),
@@ -148,10 +148,9 @@ struct Turn {
 
 /// The weights of the input gradient: taps in reverse order, `[K, C]` each.
 pub(super) fn turned(cx: &mut Context, w: &Tensor, forward: Params) -> Result<Tensor> {
-    let shape = [forward.kernel, forward.kernel, forward.out_c, forward.in_c].map(|extent| extent as usize);
+    let shape = [forward.kernel_h, forward.kernel, forward.out_c, forward.in_c].map(|extent| extent as usize);
     let turned = cx.output("conv2d turned weights", &shape, DType::F32)?;
-    let taps = forward.kernel * forward.kernel;
-    let params = Turn { taps, in_c: forward.in_c, out_c: forward.out_c, unused: 0 };
+    let params = Turn { taps: forward.taps(), in_c: forward.in_c, out_c: forward.out_c, unused: 0 };
     cx.launch(&TRANSPOSE).bind(w).bind(&turned).params(&params).over(w.len(), 64);
     Ok(turned)
 }

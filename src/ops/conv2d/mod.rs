@@ -1,4 +1,4 @@
-//! 2-D convolution, 1x1 or 3x3, stride 1 or 2, "same" padding (k-1)/2.
+//! 2-D convolution, 1x1, 3x3, or 1x3 along a line, stride 1 or 2, "same" padding (k-1)/2 along each axis.
 //!
 //! y[n,oy,ox,k] = bias[k] + Σ_{ky,kx,c} x[n, oy·stride+ky-pad, ox·stride+kx-pad, c]·w[ky,kx,c,k]
 //!
@@ -25,7 +25,8 @@ use problem::{Direction, Params};
 pub(super) use weight_gradient::bias_gradient;
 use weight_gradient::weight_gradient;
 
-/// Convolution of `x` `[N, H, W, C]` with `w` `[Kh, Kw, C, K]` (Kh = Kw = 1 or 3), plus `bias` `[K]`.
+/// Convolution of `x` `[N, H, W, C]` with `w` `[Kh, Kw, C, K]` (Kh = Kw = 1 or 3; of lines, H = 1, also 1 and 3), plus `bias`
+/// `[K]`.
 ///
 /// # Errors
 /// [`Error::Shape`] when shapes, types or the stride do not fit.
@@ -115,5 +116,7 @@ fn convolve(
 
 #[cfg(test)]
 mod coop_tests;
+#[cfg(test)]
+mod line_tests;
 #[cfg(test)]
 pub(super) mod tests;

@@ -40,13 +40,17 @@ pub(super) struct Params {
     pub chunk: u32,
     pub splits: u32,
     pub has_residual: u32,
+    /// The kernel's height and the padding above; `kernel` and `pad` are those across.
+    pub kernel_h: u32,
+    pub pad_h: u32,
+    pub unused: [u32; 2],
 }
 
 impl Params {
     /// Those of the forward pass, having checked the shapes.
     pub fn new(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<Self> {
         let [batch, height, width, channels] = x.nhwc("conv2d")?;
-        let (kernel, filters) = check(x, w, bias, stride)?;
+        let ([kernel_h, kernel], filters) = check(x, w, bias, stride)?;
         Ok(Params {
             batch: batch as u32,
             in_h: height as u32,
@@ -64,12 +68,25 @@ impl Params {
             chunk: 0,
             splits: 0,
             has_residual: 0,
+            kernel_h: kernel_h as u32,
+            pad_h: (kernel_h as u32 - 1) / 2,
+            unused: [0; 2],
         })
+    }
+
+    /// Taps of the kernel.
+    pub fn taps(&self) -> u32 {
+        self.kernel_h * self.kernel
+    }
+
+    /// The side of a square kernel; none of one along a line.
+    pub fn side(&self) -> Option<u32> {
+        (self.kernel_h == self.kernel).then_some(self.kernel)
     }
 
     /// The pixels of a 1x1 convolution do not see each other: as one row they fill tiles best.
     pub fn flattened(self) -> Self {
-        if self.kernel != 1 || self.step != 1 {
+        if self.taps() != 1 || self.step != 1 {
             return self;
         }
         let pixels = self.batch * self.in_h * self.in_w;
@@ -103,12 +120,12 @@ impl Params {
 
     /// Steps of a tiled gather: sixteen channels of a tap each. With a spread a phase has fewer.
     pub fn steps(&self) -> u32 {
-        self.kernel * self.kernel * self.in_c.div_ceil(STEP)
+        self.taps() * self.in_c.div_ceil(STEP)
     }
 
     /// Multiplications and additions of the forward pass, and of either gradient.
     pub fn flops(&self) -> f64 {
-        let taps = f64::from(self.kernel * self.kernel);
+        let taps = f64::from(self.taps());
         2.0 * self.pixels() as f64 * taps * f64::from(self.in_c) * f64::from(self.out_c)
     }
 
@@ -268,19 +285,29 @@ pub(super) fn images_of(tensor: &Tensor, batch: usize, first: usize, images: usi
     Tensor::new(tensor.storage().clone(), offset, &shape, tensor.dtype())
 }
 
-/// The kernel's side and the number of output channels.
-fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<(usize, usize)> {
+/// The kernel's height and width, and the number of output channels.
+fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<([usize; 2], usize)> {
     let fail = |what: String| Err(Error::shape("conv2d", what));
     let [batch, height, width, channels] = x.nhwc("conv2d")?;
-    let &[kernel, kernel_w, w_channels, filters] = w.shape() else {
+    let &[kernel_h, kernel, w_channels, filters] = w.shape() else {
         return fail(format!("expected weights [Kh, Kw, C, K] (four dimensions), got {:?}", w.shape()));
     };
-    if kernel != kernel_w || ![1, 3].contains(&kernel) {
-        return fail(format!("the kernel must be 1x1 or 3x3, got weights {:?}", w.shape()));
+    if ![[1, 1], [3, 3], [1, 3]].contains(&[kernel_h, kernel]) {
+        return fail(format!(
+            "the kernel must be 1x1, 3x3, or 1x3 along a line, got weights {:?}",
+            w.shape()
+        ));
     }
     if channels != w_channels {
         return fail(format!(
             "x {:?} has {channels} channels but the weights {:?} take {w_channels}",
+            x.shape(),
+            w.shape()
+        ));
+    }
+    if kernel_h != kernel && height != 1 {
+        return fail(format!(
+            "a kernel along a line is for lines, [N, 1, L, C]; got x {:?} and weights {:?}",
             x.shape(),
             w.shape()
         ));
@@ -307,5 +334,5 @@ fn check(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result
     {
         return fail(format!("the bias must be f32, got {:?} of {:?}", bias.dtype(), bias.shape()));
     }
-    Ok((kernel, filters))
+    Ok(([kernel_h, kernel], filters))
 }

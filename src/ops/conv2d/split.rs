@@ -33,7 +33,7 @@ const ALIGNMENT: u64 = 256;
 
 /// In how many splits: by image size and channels alone, as the order of a sum must not depend on the batch.
 pub(super) fn count(params: &Params) -> u32 {
-    if params.kernel != 3 || params.spread != 1 || !params.fours() {
+    if params.side() != Some(3) || params.spread != 1 || !params.fours() {
         return 1;
     }
     let tiles = (params.out_h * params.out_w).div_ceil(64) * params.out_c.div_ceil(64);

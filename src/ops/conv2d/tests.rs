@@ -68,7 +68,7 @@ pub(super) fn random(
 pub(super) fn reference(case: &Case, stride: usize) -> [Array; 4] {
     let &[batch, height, width, channels] = &case.x.shape[..] else { panic!() };
     let &[_, out_h, out_w, filters] = &case.gy.shape[..] else { panic!() };
-    let (kernel, bias) = (case.w.shape[0], case.bias.as_ref().unwrap());
+    let ([kernel_h, kernel], bias) = ([case.w.shape[0], case.w.shape[1]], case.bias.as_ref().unwrap());
     let mut y = vec![0f64; case.gy.data.len()];
     let mut dx = vec![0f64; case.x.data.len()];
     let mut dw = vec![0f64; case.w.data.len()];
@@ -79,8 +79,8 @@ pub(super) fn reference(case: &Case, stride: usize) -> [Array; 4] {
             let out = pixel * filters + k;
             y[out] += f64::from(bias.data[k]);
             *db += f64::from(case.gy.data[out]);
-            for tap in 0..kernel * kernel {
-                let iy = (oy * stride + tap / kernel).wrapping_sub((kernel - 1) / 2);
+            for tap in 0..kernel_h * kernel {
+                let iy = (oy * stride + tap / kernel).wrapping_sub((kernel_h - 1) / 2);
                 let ix = (ox * stride + tap % kernel).wrapping_sub((kernel - 1) / 2);
                 if iy >= height || ix >= width {
                     continue;
@@ -414,7 +414,7 @@ fn refuses_what_does_not_fit() {
     };
     fails(&flat, &w, None, 1, "expected [N, H, W, C] (four dimensions), got [4, 3]");
     fails(&x, &flat, None, 1, "expected weights [Kh, Kw, C, K] (four dimensions), got [4, 3]");
-    fails(&x, &wide, None, 1, "must be 1x1 or 3x3, got weights [5, 5, 3, 2]");
+    fails(&x, &wide, None, 1, "must be 1x1, 3x3, or 1x3 along a line, got weights [5, 5, 3, 2]");
     fails(&x, &channels, None, 1, "x [1, 4, 4, 3] has 3 channels but the weights [3, 3, 4, 2] take 4");
     fails(&x, &w, Some(&bias), 1, "expected a bias [2], got [3]");
     fails(&x, &w, None, 3, "the stride must be 1 or 2, got 3");

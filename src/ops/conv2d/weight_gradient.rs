@@ -49,12 +49,12 @@ pub(super) fn weight_gradient(
     if let Some(choice) = coop::best_weights(cx, x, &params) {
         return coop::weight_gradient(cx, [x, dy], dw, params, choice);
     }
-    let Params { kernel, in_c, out_c, .. } = params;
+    let Params { in_c, out_c, .. } = params;
     let pixels = params.pixels();
     match cx.rung() {
         Rung::Cpu => {
             // 8 by 16 channels of a tap an invocation, 8 invocations a group.
-            let tiles = kernel * kernel * in_c.div_ceil(8) * out_c.div_ceil(16);
+            let tiles = params.taps() * in_c.div_ceil(8) * out_c.div_ceil(16);
             let groups = tiles.div_ceil(8) as usize;
             let splits = Splits::new(pixels, groups, 128, SHORTEST);
             splits.sum(cx, dw, |cx, out, accumulate| {
@@ -65,7 +65,7 @@ pub(super) fn weight_gradient(
         }
         Rung::Tiled | Rung::Coop => {
             let copies = pixels.div_ceil(SHORTEST) as u64;
-            let tile = Tile::choose(&Tile::ALL, (kernel * kernel * in_c).into(), out_c.into(), copies);
+            let tile = Tile::choose(&Tile::ALL, (params.taps() * in_c).into(), out_c.into(), copies);
             tiled(cx, [x, dy], dw, params, tile, true)
         }
         Rung::Naive => Splits::one(pixels).sum(cx, dw, |cx, out, accumulate| {
@@ -85,7 +85,7 @@ pub(super) fn tiled(
     tile: Tile,
     trusted: bool,
 ) -> Result<()> {
-    let rows = params.kernel * params.kernel * params.in_c;
+    let rows = params.taps() * params.in_c;
     let groups = tile.groups(rows.into(), params.out_c.into()) as usize;
     let splits = Splits::new(params.pixels(), groups, 512, SHORTEST);
     splits.sum(cx, dw, |cx, out, accumulate| {

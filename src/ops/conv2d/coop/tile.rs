@@ -251,7 +251,11 @@ impl Choice {
 
     /// The same with what each reaches, in TFLOP/s.
     fn rated(cx: &Context, x: &Tensor, params: &Params) -> Vec<(Choice, f64)> {
-        if !takes(cx, x) || params.spread != 1 || (params.kernel == 1 && params.step != 1) {
+        if !takes(cx, x)
+            || params.side().is_none()
+            || params.spread != 1
+            || (params.kernel == 1 && params.step != 1)
+        {
             return Vec::new();
         }
         let kinds: Vec<(Kind, f64)> = if Halo::suits(params) {

@@ -69,7 +69,7 @@ struct Tiles {
 /// Whether the kernels here can do it: whole tiles, and channels in whole pairs of the product's steps.
 pub(in super::super) fn fits(cx: &Context, x: &Tensor, params: &Params) -> bool {
     takes(cx, x)
-        && (params.kernel, params.step, params.spread) == (3, 1, 1)
+        && (params.side(), params.step, params.spread) == (Some(3), 1, 1)
         && params.in_h.is_multiple_of(4)
         && params.in_w.is_multiple_of(4)
         && params.in_c.is_multiple_of(64)
@@ -147,7 +147,18 @@ fn some_images(
     launch.variant("winograd").over((tiles * in_c / 2) as usize, 64);
 
     // Each position is a split of a product of [tiles, 36·in_c] with [36·in_c, out_c].
-    let rows = Params { batch: 1, in_h: 1, in_w: tiles, out_h: 1, out_w: tiles, kernel: 1, pad: 0, ..params };
+    let rows = Params {
+        batch: 1,
+        in_h: 1,
+        in_w: tiles,
+        out_h: 1,
+        out_w: tiles,
+        kernel: 1,
+        pad: 0,
+        kernel_h: 1,
+        pad_h: 0,
+        ..params
+    };
     let rows = Params { in_c: POSITIONS * in_c, chunk: in_c / 32, splits: POSITIONS, has_bias: 0, ..rows };
     let choice = match product {
         Some(product) => Choice { kind: Kind::Product(product), splits: POSITIONS },
