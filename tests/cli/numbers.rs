@@ -146,6 +146,9 @@ fn without(command: &Command, line: &[String], arg: &Arg, place: &Place) -> Vec<
             kept.extend([other.into(), place.text("model")]);
         }
     }
+    if arg.get_id() == "p_part" {
+        kept.extend(["--attributes".into(), "thickness".into()]);
+    }
     // Dry runs would train no image less.
     if ["images", "epochs"].contains(&arg.get_id().as_str()) {
         kept.retain(|word| word != "--dry-run");
