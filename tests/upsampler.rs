@@ -69,7 +69,11 @@ fn an_upsampler_keeps_to_the_small_picture() {
     assert!(upsampling.upsample(&shown[..1], &asked[..2], || Ok(())).is_err());
     let larger = Image::new(8, 8, 1, vec![0; 64]).unwrap();
     assert!(
-        upsampling.upsample(&[larger], &asked[..1], || Ok(())).unwrap_err().to_string().contains("(4, 4, 1)")
+        upsampling
+            .upsample(&[larger], &asked[..1], || Ok(()))
+            .unwrap_err()
+            .to_string()
+            .contains("upsampler of 4x4")
     );
     let process = model.config.process().unwrap();
     let alone = Sampler::new(&gpu, &model.unet, &model.weights(), process, sampler_options(1, 2));

@@ -11,9 +11,10 @@ use crate::error::{Error, Result, brief};
 use crate::nn::{NullClass, Takes};
 
 use super::architecture::Kind;
+use super::class_names::class_called;
 use super::condition::Condition;
-use super::config::{ModelConfig, class_called};
-use super::imagenet;
+use super::config::ModelConfig;
+use super::kept::{Kept, KeptVector};
 
 /// The row that stands for "no condition".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,47 +30,6 @@ enum Null {
 /// The names of the parts of a condition.
 const CLASS: &str = "class";
 const VECTOR: &str = "vector";
-
-/// What stays of a condition of which only some parts are kept.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
-    /// Whether its class does.
-    pub class: bool,
-    /// What of its vector does.
-    pub vector: KeptVector,
-}
-
-/// What stays of a vector; the other numbers are zeros.
-#[derive(Clone, Debug, PartialEq)]
-pub enum KeptVector {
-    /// Nothing.
-    Nothing,
-    /// All of it.
-    Whole,
-    /// These ranges of its numbers.
-    Pieces(Vec<Range<usize>>),
-}
-
-impl KeptVector {
-    /// Keeps a range more.
-    fn add(&mut self, range: Range<usize>) {
-        match self {
-            KeptVector::Whole => {}
-            KeptVector::Nothing => *self = KeptVector::Pieces(vec![range]),
-            KeptVector::Pieces(ranges) => ranges.push(range),
-        }
-    }
-
-    /// What stays of `vector`.
-    pub fn of(&self, vector: &[f32]) -> Vec<f32> {
-        let keeps = |at: usize| match self {
-            KeptVector::Nothing => false,
-            KeptVector::Whole => true,
-            KeptVector::Pieces(ranges) => ranges.iter().any(|range| range.contains(&at)),
-        };
-        vector.iter().enumerate().map(|(at, x)| if keeps(at) { *x } else { 0.0 }).collect()
-    }
-}
 
 /// The rows of a class embedding that may be asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -449,168 +409,5 @@ impl ModelConfig {
     }
 }
 
-/// Refuses two lists of classes, of `ours` and `theirs`, that do not mean the same by the same numbers. With `fewer` theirs may
-/// end sooner. Where one list has numbers for names there is nothing to compare; then a sentence says so.
-///
-/// # Errors
-/// [`Error::Config`] with the first two names that differ, or both lengths.
-pub fn check_same_classes(
-    ours: (&str, &[String]),
-    theirs: (&str, &[String]),
-    fewer: bool,
-) -> Result<Option<String>> {
-    let ((our, ours), (their, theirs)) = (ours, theirs);
-    if theirs.len() > ours.len() || (theirs.len() < ours.len() && !fewer) {
-        return Err(Error::Config(format!(
-            "{their} has {} classes, {our} {}: class by class they must be the same",
-            theirs.len(),
-            ours.len()
-        )));
-    }
-    let unnamed = |list: &[String]| list.iter().enumerate().all(|(i, name)| *name == i.to_string());
-    let differ = (0..theirs.len()).find(|i| !same_name(&ours[*i], &theirs[*i]));
-    let Some(first) = differ else { return Ok(None) };
-    if let Some(nameless) = [(our, ours), (their, theirs)].into_iter().find(|(_, list)| unnamed(list)) {
-        return Ok(Some(format!(
-            "classes are taken by their numbers, because {} has no names for them: 0 is {:?} and {:?}",
-            nameless.0, ours[0], theirs[0]
-        )));
-    }
-    if numbered_by_wordnet(theirs) && ours == imagenet::class_names() {
-        return Ok(None);
-    }
-    Err(Error::Config(format!(
-        "class {first} is {:?} in {our} and {:?} in {their}: the same classes in the same order are needed",
-        ours[first], theirs[first]
-    )))
-}
-
-/// Whether two names, each of which may be several between commas, begin with the same.
-fn same_name(a: &str, b: &str) -> bool {
-    let first = |name: &str| name.split(',').next().unwrap_or_default().trim().to_lowercase();
-    first(a) == first(b)
-}
-
-/// Whether classes bear the folders' names of ImageNet, n01440764 to n15075141, whose order is that of its labels.
-fn numbered_by_wordnet(names: &[String]) -> bool {
-    let number = |name: &String| {
-        name.strip_prefix('n')
-            .is_some_and(|digits| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_digit()))
-    };
-    names.len() == 1000 && names.iter().all(number) && names.is_sorted()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::UNetConfig;
-    use crate::nn::unet::tests::small;
-
-    /// Four classes, null class and trained rows as given.
-    fn conditions(null: Null, untrained: &[u32]) -> Conditions {
-        let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
-        let (pieces, untrained) = (Vec::new(), untrained.to_vec());
-        let (vector, in_parts, told_weight) = (0, None, false);
-        Conditions { classes: 4, vector, pieces, null, in_parts, untrained, names, told_weight }
-    }
-
-    fn refused(result: Result<()>) -> String {
-        result.unwrap_err().to_string()
-    }
-
-    #[test]
-    fn every_row_that_is_asked_for_is_there_and_trained() {
-        use Evaluations::{Both, Conditional, Unconditional};
-        let all = conditions(Null::Trained, &[]);
-        for (classes, evaluations) in
-            [(vec![Some(3), None], Both), (vec![None], Unconditional), (vec![Some(0)], Conditional)]
-        {
-            all.check(classes, evaluations, false).unwrap();
-        }
-        for null in [Null::Absent, Null::Untrained] {
-            let without = conditions(null, &[]);
-            without.check([Some(0), Some(3)], Conditional, false).unwrap();
-            without.check([Some(0)], Both, true).unwrap();
-            for (class, evaluations, elsewhere) in [
-                (None, Conditional, false),
-                (None, Both, true),
-                (Some(1), Both, false),
-                (Some(1), Unconditional, false),
-            ] {
-                let message = refused(without.check([class], evaluations, elsewhere));
-                for way in ["null class", "`w` 0", "uncond-model", "from-classes", "label dropout"] {
-                    assert!(message.contains(way), "{class:?} {evaluations:?}: {message}");
-                }
-                assert_eq!(message.contains("null-class last"), null == Null::Absent, "{message}");
-            }
-        }
-        // Past the last, at any guidance.
-        for evaluations in [Both, Conditional, Unconditional] {
-            for class in [4, u32::MAX] {
-                let message = refused(all.check([Some(0), Some(class)], evaluations, false));
-                assert!(
-                    message.contains(&format!("no class {class}")) && message.contains("0 to 3"),
-                    "{message}"
-                );
-            }
-        }
-        let some = conditions(Null::Trained, &[2]);
-        some.check([Some(2)], Unconditional, false).unwrap();
-        assert!(refused(some.check([Some(0), Some(2)], Conditional, false)).contains("2 (cat)"));
-        assert!(refused(some.check_guidance("distillation")).contains("2 (cat)"));
-        let none = conditions(Null::Trained, &[0, 1, 2, 3]);
-        assert!(refused(none.check([Some(1)], Both, false)).contains("without labels"));
-        none.check([None], Unconditional, false).unwrap();
-        assert!(all.can_guide() && some.can_guide() && !none.can_guide());
-        assert!(!conditions(Null::Absent, &[]).can_guide());
-    }
-
-    #[test]
-    fn a_network_without_classes_takes_none() {
-        let unet = UNetConfig { num_classes: None, null_class: NullClass::Absent, ..small() };
-        let none = Conditions::of_network(&unet.takes());
-        none.check([None], Evaluations::Both, false).unwrap();
-        none.check([None], Evaluations::Unconditional, false).unwrap();
-        assert!(refused(none.check([Some(0)], Evaluations::Both, false)).contains("without classes"));
-        assert!(!none.can_guide());
-    }
-
-    #[test]
-    fn the_default_is_one_that_the_model_can_do() {
-        let default = |null| conditions(null, &[]).default_guidance().unwrap();
-        assert_eq!(default(Null::Trained).0.weight(), 1.0);
-        for null in [Null::Absent, Null::Untrained] {
-            let (guidance, note) = default(null);
-            conditions(null, &[]).check([Some(0)], guidance.evaluations(), false).unwrap();
-            assert!(note.unwrap().contains("w = 0"));
-        }
-    }
-
-    #[test]
-    fn classes_are_the_same_by_name() {
-        let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let check = |a: &[&str], b: &[&str], fewer| {
-            check_same_classes(("ours", &list(a)), ("theirs", &list(b)), fewer)
-        };
-        assert_eq!(check(&["ant", "bee, honey bee"], &["Ant", "bee"], false).unwrap(), None);
-        assert_eq!(check(&["0", "1"], &["0", "1"], false).unwrap(), None);
-        assert_eq!(check(&["ant", "bee"], &["ant"], true).unwrap(), None);
-        for (a, b, fewer, said) in [
-            (&["ant", "bee"][..], &["bee", "ant"][..], false, "\"ant\" in ours and \"bee\" in theirs"),
-            (&["ant", "bee"], &["ant"], false, "theirs has 1 classes, ours 2"),
-            (&["ant"], &["ant", "bee"], true, "theirs has 2 classes, ours 1"),
-            (&["ant", "bee"], &["bee"], true, "class 0 is \"ant\""),
-        ] {
-            let message = check(a, b, fewer).unwrap_err().to_string();
-            assert!(message.contains(said), "{message}");
-        }
-        // Numbers of two lists are not compared in silence.
-        assert!(check(&["ant", "bee"], &["0", "1"], false).unwrap().unwrap().contains("theirs has no names"));
-        let folders: Vec<String> = (0..1000).map(|i| format!("n{:08}", 1_440_764 + 7 * i)).collect();
-        assert_eq!(
-            check_same_classes(("m", &imagenet::class_names()), ("d", &folders), false).unwrap(),
-            None
-        );
-        assert!(check_same_classes(("m", &list(&["ant", "bee"])), ("d", &folders[..2]), false).is_err());
-    }
-}
+mod tests;

@@ -9,11 +9,12 @@ use crate::diffusion::{
     BetaSchedule, Clip, ContinuousSchedule, DiscreteSchedule, FlowSchedule, LevelSource, Method, Prediction,
     Process, SamplerKind, SigmaSchedule, Variance, zero_terminal_snr,
 };
-use crate::error::{Error, Result, brief, one_line};
+use crate::error::{Error, Result, brief};
 use crate::nn::UNetConfig;
 use crate::ops::EmaWarmup;
 
 use super::architecture::Kind;
+use super::class_names::class_called;
 use super::trained_rows::TrainedRows;
 
 /// The noise schedule a network was trained under.
@@ -377,55 +378,6 @@ impl ModelConfig {
             (None, None) => self.unconditional_probability > 0.0,
             (None, Some(_)) => self.unconditional_probability < 1.0,
         }
-    }
-}
-
-/// The label of a class of these names; see [`ModelConfig::class`].
-pub(super) fn class_called(names: &[String], wanted: &str) -> Result<u32> {
-    if let Ok(label) = wanted.parse::<u32>()
-        && !names.iter().any(|name| name == wanted)
-        && (label as usize) < names.len()
-    {
-        return Ok(label);
-    }
-    // The nearest way of being called so goes first: the whole name, the first of several, any of them.
-    let wanted = wanted.trim();
-    let called = |is: &dyn Fn(&str) -> bool| -> Vec<usize> {
-        (0..names.len()).filter(|label| is(&names[*label])).collect()
-    };
-    let first =
-        |name: &str| name.split(',').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted));
-    let any = |name: &str| name.split(',').any(|name| name.trim().eq_ignore_ascii_case(wanted));
-    let ways = [called(&|name| name == wanted && !name.is_empty()), called(&first), called(&any)];
-    let found = ways.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
-    match found[..] {
-        [label] => Ok(label as u32),
-        [] => Err(Error::Config(format!(
-            "there is no class {wanted:?}; there are {} classes: {}",
-            names.len(),
-            listed(names),
-            wanted = brief(wanted)
-        ))),
-        _ => {
-            let names = found.iter().map(|label| format!("{label} ({})", one_line(&names[*label])));
-            Err(Error::Config(format!(
-                "several classes are called {wanted:?}; give the number: {}",
-                names.collect::<Vec<_>>().join("; "),
-                wanted = brief(wanted)
-            )))
-        }
-    }
-}
-
-/// A few names, or the first and how to see the others.
-fn listed(names: &[String]) -> String {
-    match names.len() {
-        0..=100 => names.iter().map(|name| brief(name).to_string()).collect::<Vec<_>>().join(", "),
-        more => format!(
-            "0 to {}, the first {:?}; `freeguide info MODEL --classes` lists them",
-            more - 1,
-            brief(&names[0])
-        ),
     }
 }
 

@@ -153,11 +153,8 @@ pub(super) fn check_small(
 pub(super) fn check_size(networks: &Networks<'_>, size: Option<Extent>) -> Result<Shape> {
     let sample = networks.network.about().sample;
     let Some(extent) = size else { return Ok(sample) };
-    for (name, network, _) in networks.all() {
-        network
-            .about()
-            .check_extent(extent)
-            .map_err(|error| Error::Config(format!("`size` of {name}: {error}")))?;
+    for (_, network, _) in networks.all() {
+        network.about().check_extent(extent).map_err(|error| Error::Config(format!("`size`: {error}")))?;
     }
     if let Some(own) = networks.guide.and_then(Guide::extent).filter(|own| *own != extent) {
         return Err(Error::Config(format!(
