@@ -31,7 +31,7 @@ impl About {
     /// [`Error::Config`] with the numbers and the nearest extents that it takes.
     pub fn check_extent(&self, extent: Extent) -> Result<()> {
         let refuse = |what: String| Err(Error::Config(what));
-        let (own, divides) = (self.sample.extent, self.divides);
+        let (own, divides) = (self.sample.extent, self.divides.max(1));
         if extent.is_line() != own.is_line() {
             let kind = if own.is_line() { "lines" } else { "planes" };
             return refuse(format!("{extent} asked of a network of {kind}, made for {own}"));
@@ -47,9 +47,8 @@ impl About {
         let above = extent.map(|axis| Some(axis.next_multiple_of(divides)));
         let near: Vec<String> =
             below.into_iter().chain(above.filter(|_| above != below)).map(|e| e.to_string()).collect();
-        let halvings = divides.ilog2();
         refuse(format!(
-            "{extent} asked of a network that halves {halvings} times: each axis must be a multiple of {divides}, as in {}",
+            "{extent} asked of a network that takes multiples of {divides} along each axis, as in {}",
             near.join(" or ")
         ))
     }

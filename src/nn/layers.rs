@@ -86,12 +86,12 @@ pub struct Linear {
 impl Linear {
     /// From `inputs` to `outputs` channels.
     pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        Self::with(parameters, name, channels, Layout::Linear, false, true)
+        Self::with(parameters, name, channels, Layout::Linear, false)
     }
 
     /// The same, held in files as a 1-d convolution of width 1, as attention layers do; `zero` starts it at zero.
     pub fn conv1d(parameters: &mut Parameters, name: &str, channels: [usize; 2], zero: bool) -> Self {
-        Self::with(parameters, name, channels, Layout::Conv1d, zero, true)
+        Self::with(parameters, name, channels, Layout::Conv1d, zero)
     }
 
     fn with(
@@ -100,15 +100,10 @@ impl Linear {
         [inputs, outputs]: [usize; 2],
         layout: Layout,
         zero: bool,
-        multiplies: bool,
     ) -> Self {
         let init = if zero { Init::Zero } else { fan_in(inputs) };
-        let (weight, shape) = (format!("{name}.weight"), [inputs, outputs]);
         Linear {
-            weight: match multiplies {
-                true => parameters.declare_matrix(weight, &shape, layout, init),
-                false => parameters.declare(weight, &shape, layout, init),
-            },
+            weight: parameters.declare_matrix(format!("{name}.weight"), &[inputs, outputs], layout, init),
             bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
         }
     }
@@ -133,23 +128,33 @@ impl Linear {
 
 /// An affine map of one row a picture, as embeddings have.
 #[derive(Clone, Debug)]
-pub struct RowLinear(Linear);
+pub struct RowLinear {
+    weight: ParameterId,
+    bias: ParameterId,
+}
 
 impl RowLinear {
     /// From `inputs` to `outputs` channels.
     pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, false, false))
+        Self::with(parameters, name, channels, fan_in(channels[0]))
     }
 
     /// The same, its output zero at the start.
     pub fn zero(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
-        RowLinear(Linear::with(parameters, name, channels, Layout::Linear, true, false))
+        Self::with(parameters, name, channels, Init::Zero)
+    }
+
+    /// A row is f32 whatever the activations are, so its weight is no matrix of theirs.
+    fn with(parameters: &mut Parameters, name: &str, channels: [usize; 2], init: Init) -> Self {
+        RowLinear {
+            weight: parameters.declare(format!("{name}.weight"), &channels, Layout::Linear, init),
+            bias: parameters.declare(format!("{name}.bias"), &channels[1..], Layout::Plain, init),
+        }
     }
 
     /// `[N, C]` f32 to `[N, K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        let Linear { weight, bias } = self.0;
-        ops::linear_rows(cx, x, weights.get(weight), Some(weights.get(bias)))
+        ops::linear_rows(cx, x, weights.get(self.weight), Some(weights.get(self.bias)))
     }
 }
 

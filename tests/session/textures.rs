@@ -219,6 +219,6 @@ fn pictures_that_are_not_square_keep_their_proportions() {
     }
     let odd = SessionOptions { size: Some(Extent::square(9)), ..SessionOptions::default() };
     let error = Session::new(&host.device, &host.queue, &model, odd).err().unwrap().to_string();
-    assert!(error.contains("`size`: 9x9") && error.contains("multiple of 2"), "{error}");
+    assert!(error.contains("`size`: 9x9") && error.contains("multiples of 2"), "{error}");
     host.expect_no_complaints();
 }
