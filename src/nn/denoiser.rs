@@ -79,4 +79,21 @@ pub trait Denoiser: Send + Sync {
         told: Told<'_>,
         pass: &Pass<'_>,
     ) -> Result<Tensor>;
+
+    /// Records what depends on the tokens alone, once for each sequence of `[R, L, D]` f32 (keys and values of cross-attention,
+    /// each `[R, L, ..]`), which [`Told::prepared`] then brings to every [`record`](Self::record) of a sampler. A training records
+    /// it in line. Nothing by default.
+    ///
+    /// # Errors
+    /// [`Error::Shape`](crate::Error::Shape) for tokens of another width; whatever operations return.
+    fn prepare(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        tokens: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let _ = (cx, weights, tokens, pass);
+        Ok(Vec::new())
+    }
 }

@@ -21,6 +21,8 @@ pub enum NullClass {
 pub struct Takes {
     /// A class of its own table.
     pub class: Option<ClassIn>,
+    /// A sequence of vectors, such as a text encoder makes: read by cross-attention.
+    pub tokens: Option<TokensIn>,
     /// A vector of numbers.
     pub vector: Option<VectorIn>,
     /// A picture beside the latent: the small one that an upsampler enlarges.
@@ -41,6 +43,14 @@ pub struct ClassIn {
     pub null: NullClass,
     /// Whether [`Told::annealing`](super::Told::annealing) is put on the class's embedding.
     pub anneals: bool,
+}
+
+/// Tokens; "nothing" is a sequence like any other (a text encoder's own of the empty text), or zeros, which is what a row past
+/// their bank gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokensIn {
+    /// D: the numbers of a token. How many tokens there are is the sequence's own affair.
+    pub width: usize,
 }
 
 /// A vector; "nothing" is all zeros, which is what a row past its bank gives.

@@ -11,6 +11,10 @@ pub struct Told<'a> {
     pub conditions: usize,
     /// `[K·N]` u32: rows of the network's own table, the first condition of all latents first.
     pub class: Option<&'a Tensor>,
+    /// Sequences of tokens, `[K·N]` rows of `[R, L, D]`.
+    pub tokens: Option<Bank<'a>>,
+    /// What [`Denoiser::prepare`](super::Denoiser::prepare) made of the values of `tokens`; empty where it is made in line.
+    pub prepared: &'a [Tensor],
     /// Vectors, `[K·N]` rows of `[R, D]`.
     pub vector: Option<Bank<'a>>,
     /// `[N, H', W', C']` f32 in [-1, 1]: the small pictures of an upsampler, the same under every condition.
@@ -29,7 +33,7 @@ pub struct Told<'a> {
 pub struct Bank<'a> {
     /// `[K·N]` u32, the first condition of all latents first; past the last row zeros are gathered, which say "nothing".
     pub rows: &'a Tensor,
-    /// `[R, D]` f32.
+    /// `[R, D]` f32, of tokens `[R, L, D]`.
     pub values: &'a Tensor,
 }
 
@@ -46,7 +50,16 @@ pub struct Moves<'a> {
 impl Default for Told<'_> {
     /// One condition of no part.
     fn default() -> Self {
-        let (class, vector, picture) = (None, None, None);
-        Told { conditions: 1, class, vector, picture, guidance: None, annealing: None, moves: None }
+        Told {
+            conditions: 1,
+            class: None,
+            tokens: None,
+            prepared: &[],
+            vector: None,
+            picture: None,
+            guidance: None,
+            annealing: None,
+            moves: None,
+        }
     }
 }

@@ -156,6 +156,7 @@ impl UNetConfig {
         let small = Some(self.low_res_channels).filter(|channels| *channels > 0);
         Takes {
             class: self.num_classes.map(|classes| ClassIn { classes, null, anneals: true }),
+            tokens: None,
             vector: Some(self.vector_width).filter(|width| *width > 0).map(|width| VectorIn { width }),
             picture: small.map(|channels| PictureIn { channels }),
             guidance: self.guidance_range,
