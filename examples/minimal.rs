@@ -10,7 +10,7 @@ fn main() -> freeguide::Result<()> {
     let gpu = Gpu::new_blocking(&DeviceChoice::Auto)?;
     let model = Model::digits(&gpu)?;
     let sampler = Sampler::of(&gpu, &model, SamplerOptions::of(&model.config, 1)?)?;
-    let seven = Request { condition: Some(7).into(), seed: 1 };
+    let seven = Request::new(Some(7), 1);
     let images = sampler.sample(&[seven], Guidance::from_weight(2.0)?, || Ok(()))?;
     write_png("seven.png", &images[0], &[])
 }

@@ -71,7 +71,7 @@ fn main() -> Result<()> {
     let guiders = "interval(lo=-4,hi=6)+rescale(0.5)".parse()?;
     let how = SamplerOptions { guiders, ..SamplerOptions::new(40, 48) };
     let sampler = Sampler::new(&gpu, &network, &weights, &ContinuousSchedule::default(), how)?;
-    let of = |i: u32| Request { condition: Some(i / 4).into(), seed: i.into() };
+    let of = |i: u32| Request::new(Some(i / 4), i.into());
     let images =
         sampler.sample(&(0..40).map(of).collect::<Vec<_>>(), Guidance::from_weight(1.5)?, || Ok(()))?;
     let rows: Vec<_> = images.chunks(8).map(<[_]>::to_vec).collect();

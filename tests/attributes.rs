@@ -86,7 +86,7 @@ fn a_training_with_attributes_resumes_byte_for_byte_and_remembers_them() {
     };
     let draw = |guiders: &str, class: Option<u32>, attributes: &str| {
         let vector = Some(model.config.vector(attributes).unwrap());
-        let request = Request { condition: Condition { class, vector }, seed: 1 };
+        let request = Request::new(Condition { class, vector, ..Condition::default() }, 1);
         let guidance = Guidance::from_weight(1.0).unwrap();
         sampler(&model, guiders).unwrap().sample(&[request], guidance, || Ok(())).unwrap().remove(0).pixels
     };
@@ -106,7 +106,7 @@ fn a_training_with_attributes_resumes_byte_for_byte_and_remembers_them() {
     let whole = Model::load(&gpu, &other).unwrap();
     let refused = |class: Option<u32>, attributes: Option<&str>| {
         let vector = attributes.map(|text| whole.config.vector(text).unwrap());
-        let request = Request { condition: Condition { class, vector }, seed: 1 };
+        let request = Request::new(Condition { class, vector, ..Condition::default() }, 1);
         let started =
             sampler(&whole, "").unwrap().start(&[request], Guidance::from_weight(0.0).unwrap()).map(drop);
         started.unwrap_err().to_string()

@@ -96,7 +96,7 @@ impl Entries {
 
     /// What each says to a picture of `class` at `weight`.
     fn ask(&mut self, class: Option<u32>, weight: f64) -> Vec<(&'static str, Result<(), String>)> {
-        let (request, guidance) = ([Request { condition: class.into(), seed: 0 }], w(weight));
+        let (request, guidance) = ([Request::new(class, 0)], w(weight));
         let text = |result: freeguide::Result<()>| result.map_err(|error| error.to_string());
         let session = freeguide::session::Request { condition: class.into(), guidance, ..Default::default() };
         let mut all = vec![("Session", text(self.session.start(&session)))];
@@ -194,8 +194,7 @@ fn measures_and_teachers_refuse_it_too() {
     }
     let sampler =
         Sampler::of(&gpu, &model(&gpu, config(Lack::NullRow, false)), from_classes(Lack::NullRow)).unwrap();
-    let message =
-        refused(sampler.start(&[Request { condition: Some(10).into(), seed: 0 }], w(1.0)).map(drop));
+    let message = refused(sampler.start(&[Request::new(Some(10), 0)], w(1.0)).map(drop));
     assert!(message.contains("no class 10"), "{message}");
     sampler.start(&[Request::default()], w(1.0)).unwrap();
 
@@ -223,8 +222,7 @@ fn every_number_of_steps_is_sampled() {
             let method = Method { kind: Some(kind), ..Method::default() };
             let options = SamplerOptions { guided: false, method, ..sampler_options(1, steps) };
             let sampler = Sampler::of(&gpu, &model, options).unwrap();
-            let pictures =
-                sampler.sample(&[Request { condition: Some(1).into(), seed: 0 }], w(0.0), || Ok(())).unwrap();
+            let pictures = sampler.sample(&[Request::new(Some(1), 0)], w(0.0), || Ok(())).unwrap();
             assert_eq!(pictures.len(), 1, "{kind} {steps}");
         }
         let method = Method { kind: Some(kind), ..Method::default() };

@@ -71,8 +71,7 @@ const STEPS: usize = 6;
 #[test]
 fn neither_the_batch_nor_the_neighbours_change_a_bit() {
     let random = Random::new();
-    let all: Vec<Request> =
-        (0..8).map(|i| Request { condition: Some(i).into(), seed: 1000 + u64::from(i) }).collect();
+    let all: Vec<Request> = (0..8).map(|i| Request::new(Some(i), 1000 + u64::from(i))).collect();
     let whole = random.bits(sampler_options(8, STEPS), w(1.5), &all);
     assert_ne!(whole[0], whole[1]);
 
@@ -128,8 +127,7 @@ fn plain_sampling_evaluates_once() {
     let all = requests(4, 1);
     assert!(!Sampler::needs_both(w(0.0)) && !Sampler::needs_both(w(-1.0)) && Sampler::needs_both(w(1e-9)));
     assert!(bits_of(&guided, w(0.0), &all) == bits_of(&single, w(0.0), &all), "w = 0");
-    let none: Vec<Request> =
-        all.iter().map(|request| Request { condition: None.into(), ..*request }).collect();
+    let none: Vec<Request> = all.iter().map(|request| Request::new(None, request.seed)).collect();
     let unconditional = bits_of(&single, w(-1.0), &all);
     assert!(unconditional == bits_of(&single, w(0.0), &none), "w = -1 looks at no class");
     assert!(unconditional == bits_of(&guided, w(-1.0), &all), "w = -1");
@@ -178,8 +176,7 @@ fn weights_loaded_in_f16_draw_the_same_pictures() {
     assert_eq!(whole.checksum(), narrow.checksum());
     let pictures = |model: &Model, dtype| -> freeguide::Result<Vec<_>> {
         let options = SamplerOptions { steps: 4, dtype, ..SamplerOptions::of(&model.config, 2)? };
-        let requests =
-            [(Some(3), 1), (Some(8), 2)].map(|(class, seed)| Request { condition: class.into(), seed });
+        let requests = [(Some(3), 1), (Some(8), 2)].map(|(class, seed)| Request::new(class, seed));
         Sampler::of(&gpu, model, options)?.sample(&requests, Guidance::from_weight(1.0)?, || Ok(()))
     };
     let wanted = pictures(&whole, DType::F16).unwrap();

@@ -279,11 +279,8 @@ fn pictures_go_to_latents_and_back() {
         LoaderOptions { image_size: Extent::square(8), crop: Default::default(), flip: false, seed: 0 };
     let batch = Loader::new(digits(), loading).batch(0, 3).unwrap();
     let x: Vec<f32> = batch.images.iter().map(|&byte| f32::from(byte) / 127.5 - 1.0).collect();
-    let asked: Vec<_> = batch
-        .labels
-        .iter()
-        .map(|label| freeguide::sample::Request { condition: Some(*label).into(), seed: 0 })
-        .collect();
+    let asked: Vec<_> =
+        batch.labels.iter().map(|label| freeguide::sample::Request::new(Some(*label), 0)).collect();
     let through = |kind: SamplerKind, steps: usize, from: &[f32]| {
         let method = Method { kind: Some(kind), ..Method::default() };
         // Batches of two: three pictures take a batch and a half.

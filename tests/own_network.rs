@@ -144,9 +144,7 @@ fn w(weight: f64) -> Guidance {
 }
 
 fn requests() -> Vec<Request> {
-    (0..CLASSES as u32)
-        .map(|class| Request { condition: Some(class).into(), seed: 7 + u64::from(class) })
-        .collect()
+    (0..CLASSES as u32).map(|class| Request::new(Some(class), 7 + u64::from(class))).collect()
 }
 
 fn options(guiders: &str, steps: usize) -> SamplerOptions {
@@ -285,7 +283,7 @@ fn what_does_not_fit_is_refused_by_name() {
     refused(&none, &weights, once, &["no class came"]);
 
     let sampler = Sampler::new(&gpu, &small, &weights, &process, options("", 5)).unwrap();
-    let past = [Request { condition: Some(CLASSES as u32).into(), seed: 0 }];
+    let past = [Request::new(Some(CLASSES as u32), 0)];
     let error = sampler.start(&past, w(1.0)).map(drop).unwrap_err().to_string();
     assert!(error.contains("no class 3"), "{error}");
     let dynamic = SamplerOptions { clip: Clip::Dynamic { quantile: 0.9 }, ..options("", 5) };

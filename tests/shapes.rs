@@ -67,8 +67,7 @@ fn stretched_digits_train_and_are_drawn() {
     assert_eq!(model.config.unet.shape(), Shape { channels: 1, extent: WIDE });
 
     let sampler = Sampler::of(&gpu, &model, sampler_options(20, 16)).unwrap();
-    let requests: Vec<Request> =
-        (0..20).map(|i| Request { condition: Some(i % 10).into(), seed: i.into() }).collect();
+    let requests: Vec<Request> = (0..20).map(|i| Request::new(Some(i % 10), i.into())).collect();
     let images = sampler.sample(&requests, Guidance::from_weight(1.0).unwrap(), || Ok(())).unwrap();
     assert!(images.iter().all(|image| image.shape() == Shape { channels: 1, extent: WIDE }));
     // What is drawn is as wide as what was learnt: rougher down than across, as the data is.
@@ -107,8 +106,7 @@ fn a_network_draws_other_sizes_than_it_was_trained_at() {
     let gpu = gpu();
     common::train(&gpu, &tiny(160), dir.path());
     let model = Model::load(&gpu, dir.path()).unwrap();
-    let requests =
-        [Request { condition: Some(3).into(), seed: 5 }, Request { condition: None.into(), seed: 6 }];
+    let requests = [Request::new(Some(3), 5), Request::new(None, 6)];
     let sampler =
         |size: Option<Extent>| Sampler::of(&gpu, &model, SamplerOptions { size, ..sampler_options(2, 4) });
     let drawn = |size: Option<Extent>| {

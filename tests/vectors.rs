@@ -45,7 +45,7 @@ fn w(weight: f64) -> Guidance {
 }
 
 fn condition(class: Option<u32>, vector: Option<[f32; WIDTH]>) -> Condition {
-    Condition { class, vector: vector.map(Vec::from) }
+    Condition { class, vector: vector.map(Vec::from), ..Condition::default() }
 }
 
 fn requests() -> Vec<Request> {
@@ -55,7 +55,7 @@ fn requests() -> Vec<Request> {
         condition(Some(1), None),
         condition(None, None),
     ];
-    conditions.into_iter().map(|condition| Request { condition, seed: 5 }).collect()
+    conditions.into_iter().map(|condition| Request::new(condition, 5)).collect()
 }
 
 /// The bits of each picture.
@@ -89,7 +89,7 @@ fn in_session(
 ) -> Vec<u32> {
     let gpu = model.gpu();
     let mut session = Session::new(gpu.device(), gpu.queue(), model, options).unwrap();
-    let Request { condition, seed } = request.clone();
+    let Request { condition, seed, .. } = request.clone();
     session.start(&session::Request { condition, guidance: w(weight), seed, ..Default::default() }).unwrap();
     let mut encoder = gpu.device().create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
     for step in 0.. {
@@ -180,8 +180,8 @@ fn what_a_network_does_not_take_is_refused() {
     let model = model(&gpu, true, |_| ());
     let sampler = Sampler::of(&gpu, &model, options(SamplerKind::Ancestral, "", 1)).unwrap();
     let refused = |sampler: &Sampler, vector: Vec<f32>| {
-        let condition = Condition { class: Some(1), vector: Some(vector) };
-        sampler.start(&[Request { condition, seed: 0 }], w(1.0)).map(drop).unwrap_err().to_string()
+        let condition = Condition { class: Some(1), vector: Some(vector), ..Condition::default() };
+        sampler.start(&[Request::new(condition, 0)], w(1.0)).map(drop).unwrap_err().to_string()
     };
     assert!(refused(&sampler, vec![0.0; 2]).contains("2 numbers; the model takes 3"));
     assert!(refused(&sampler, vec![0.0, f32::NAN, 1.0]).contains("number 1 is NaN"));
@@ -204,8 +204,9 @@ fn each_part_has_its_own_scale() {
     let model = model(&gpu, true, |_| ());
     let both = vec![requests()[0].clone()];
     let without = |class: bool| {
-        let Condition { class: own, vector } = both[0].condition.clone();
-        let condition = if class { Condition { class: None, vector } } else { own.into() };
+        let Condition { class: own, vector, .. } = both[0].condition.clone();
+        let condition =
+            if class { Condition { class: None, vector, ..Condition::default() } } else { own.into() };
         vec![Request { condition, ..both[0].clone() }]
     };
     let draw = |guiders: &str, all: &[Request], weight: f64| {
@@ -237,7 +238,7 @@ fn each_part_has_its_own_scale() {
     };
     let bits = |guiders: &str, vector: [f32; WIDTH], class: Option<u32>| {
         let sampler = sampler(guiders).unwrap();
-        let request = Request { condition: condition(class, Some(vector)), seed: 5 };
+        let request = Request::new(condition(class, Some(vector)), 5);
         let mut run = sampler.start(&[request], w(-1.0)).unwrap();
         (0..STEPS).for_each(|_| run.step().unwrap());
         vec![sampler.read(1).unwrap().iter().map(|x| x.to_bits()).collect::<Vec<_>>()]

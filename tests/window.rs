@@ -83,7 +83,7 @@ fn wanted(steps: Option<usize>) -> Image {
     let steps = steps.unwrap_or(model.config.sampling.steps);
     let options = SamplerOptions { steps, dtype, ..SamplerOptions::of(&model.config, 1).unwrap() };
     let sampler = Sampler::of(&gpu, &model, options).unwrap();
-    let request = Request { condition: Some(CLASS).into(), seed: SEED };
+    let request = Request::new(Some(CLASS), SEED);
     sampler.sample(&[request], Guidance::from_weight(WEIGHT).unwrap(), || Ok(())).unwrap().remove(0)
 }
 

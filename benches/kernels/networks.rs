@@ -103,6 +103,7 @@ fn forward(r: &mut Recorder, options: &TrainOptions, batch: usize, dtype: DType,
 /// 64 guided ancestral steps.
 pub fn guided(batch: usize, dtype: DType) -> SamplerOptions {
     SamplerOptions {
+        tokens: 77,
         batch,
         steps: 64,
         method: Default::default(),
@@ -124,8 +125,7 @@ fn sampler(gpu: &Gpu, options: &TrainOptions, batch: usize, dtype: DType) -> Res
     let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
     let weights = arena.weights(unet.parameters(), 0);
     let sampler = Sampler::new(gpu, &unet, &weights, &schedule, guided(batch, dtype))?;
-    let requests: Vec<Request> =
-        (0..batch).map(|i| Request { condition: Some(i as u32 % 10).into(), seed: i as u64 }).collect();
+    let requests: Vec<Request> = (0..batch).map(|i| Request::new(Some(i as u32 % 10), i as u64)).collect();
     sampler.start(&requests, Guidance::from_weight(1.0)?)?;
     Timed::whole(gpu, sampler)
 }

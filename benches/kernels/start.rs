@@ -53,7 +53,7 @@ fn first_picture(file: &Path) -> Result<(f64, f64)> {
     let schedule = ContinuousSchedule::new(options.log_snr_min, options.log_snr_max)?;
     let weights = arena.weights(unet.parameters(), 0);
     let sampler = Sampler::new(&gpu, &unet, &weights, &schedule, networks::guided(1, dtype))?;
-    let request = Request { condition: Some(1).into(), seed: 1 };
+    let request = Request::new(Some(1), 1);
     sampler.sample(&[request], Guidance::from_weight(1.0)?, || Ok(()))?;
     let there = now().as_secs_f64();
     if let (None, Some(bytes)) = (compiled, gpu.compiled_pipelines()) {

@@ -76,6 +76,7 @@ pub fn of_sampling(options: &SamplerOptions, process: &Process) -> Notes {
         guiders,
         uncond,
         two_pass: _,
+        tokens: _,
         dtype,
         fast,
         conditions: _,

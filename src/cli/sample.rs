@@ -102,8 +102,8 @@ pub fn run(args: &Args) -> Result<()> {
     // Class-major: all seeds of the first class, then of the next.
     let mut requests: Vec<Request> = Vec::with_capacity(classes.len() * seeds.len());
     for class in &classes {
-        let condition = Condition { class: *class, vector: vector.clone() };
-        requests.extend(seeds.iter().map(|seed| Request { condition: condition.clone(), seed: *seed }));
+        let condition = Condition { class: *class, vector: vector.clone(), ..Condition::default() };
+        requests.extend(seeds.iter().map(|seed| Request::new(condition.clone(), *seed)));
     }
     if kind == Output::Png {
         let columns = if classes.len() == 1 { seeds.len().isqrt() + 1 } else { seeds.len() };

@@ -95,7 +95,7 @@ impl<'a> Sheets<'a> {
             .into_iter()
             .flat_map(|class| {
                 let first = u64::from(class.unwrap_or(0)) * seeds;
-                (first..first + seeds).map(move |seed| Request { condition: class.into(), seed })
+                (first..first + seeds).map(move |seed| Request::new(class, seed))
             })
             .collect();
         for guidance in guidance {

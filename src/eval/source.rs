@@ -220,8 +220,7 @@ impl PictureSource for SampledPictures<'_> {
         let class = |i: usize| classes.map(|classes| (i as u64 % u64::from(classes.max(1))) as u32);
         for first in (0..self.count).step_by(PART).skip(first_part) {
             let places = first..(first + PART).min(self.count);
-            let requests: Vec<Request> =
-                places.map(|i| Request { condition: class(i).into(), seed: i as u64 }).collect();
+            let requests: Vec<Request> = places.map(|i| Request::new(class(i), i as u64)).collect();
             let images = (self.draw)(&requests)?;
             let Some(Image { width, height, channels, .. }) = images.first().cloned() else {
                 return Err(Error::Config("a sampler gave no pictures".into()));

@@ -15,6 +15,7 @@ use super::class_names::class_called;
 use super::condition::Condition;
 use super::config::ModelConfig;
 use super::kept::{Kept, KeptVector};
+use super::sequence::Sequence;
 
 /// The row that stands for "no condition".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ const VECTOR: &str = "vector";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conditions {
     classes: usize,
+    /// Numbers of a token; 0 of a network without.
+    tokens: usize,
     /// Numbers of the vector; 0 of a network without.
     vector: usize,
     /// Parts of the vector by name, and which of its numbers they are.
@@ -77,16 +80,22 @@ impl Conditions {
             _ => Null::Trained,
         };
         let (classes, vector) = (takes.classes(), takes.vector_width());
+        let tokens = takes.tokens.map_or(0, |tokens| tokens.width);
         let told_weight = takes.guidance.is_some();
         let names = (0..classes).map(|class| class.to_string()).collect();
         let pieces = Vec::new();
         let (untrained, in_parts) = (Vec::new(), None);
-        Conditions { classes, vector, pieces, null, in_parts, untrained, names, told_weight }
+        Conditions { classes, tokens, vector, pieces, null, in_parts, untrained, names, told_weight }
     }
 
     /// How many classes there are; 0 of a network without.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// How many numbers a token has; 0 of a network that takes none.
+    pub fn token_width(&self) -> usize {
+        self.tokens
     }
 
     /// How many numbers the vector has; 0 of a network without.
@@ -159,7 +168,8 @@ impl Conditions {
 
     /// Whether the network can guide itself: it was taught a class or a vector, and to do without.
     pub fn can_guide(&self) -> bool {
-        (self.classes > self.untrained.len() || self.vector > 0) && self.null == Null::Trained
+        (self.classes > self.untrained.len() || self.vector > 0 || self.tokens > 0)
+            && self.null == Null::Trained
     }
 
     /// Refuses a class that is not there or was never trained; for `None`, a null class of that kind.
@@ -206,7 +216,8 @@ impl Conditions {
         elsewhere: bool,
     ) -> Result<()> {
         let mut classes = Vec::new();
-        for Condition { class, vector } in conditions {
+        for Condition { class, tokens, vector } in conditions {
+            self.check_tokens(tokens.as_ref())?;
             let given = self.check_vector(vector.as_deref())?;
             if evaluations != Evaluations::Unconditional {
                 self.check_given(*class, vector.as_deref().filter(|_| given))?;
@@ -245,6 +256,22 @@ impl Conditions {
             "{what} needs a training that left each part of the condition out by itself (`part-dropout` 0.1), and this model's did \
              not: give all parts, or none"
         )))
+    }
+
+    /// Refuses tokens that do not fit.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with both widths.
+    pub fn check_tokens(&self, tokens: Option<&Sequence>) -> Result<()> {
+        match (tokens.map(Sequence::width), self.tokens) {
+            (Some(width), own) if width != own => Err(Error::Config(match own {
+                0 => format!("tokens of {width} numbers of a model that takes none"),
+                own => format!(
+                    "tokens of {width} numbers; the model takes {own}: they are another text encoder's"
+                ),
+            })),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses a vector that does not fit; else whether it says anything.
@@ -296,7 +323,7 @@ impl Conditions {
     /// # Errors
     /// As [`Conditions::check_class`]; when there are no classes.
     pub fn check_guidance(&self, what: &str) -> Result<()> {
-        if self.classes == 0 && self.vector == 0 {
+        if self.classes == 0 && self.vector == 0 && self.tokens == 0 {
             return Err(Error::Config(format!("{what} needs classes, and the network has none")));
         }
         self.check_every_class()?;
@@ -326,6 +353,7 @@ impl Conditions {
     pub fn guidance(&self) -> String {
         let ways = "by a classifier, a second model (`uncond-model`) or `uncond from-classes`";
         match self.null {
+            _ if self.classes == 0 && self.tokens > 0 => "possible: by a prompt".into(),
             _ if self.classes == 0 && self.vector == 0 => "by a classifier: there are no classes".into(),
             _ if self.untrained.len() == self.classes && self.vector == 0 => {
                 "by a classifier: no class was ever trained".into()

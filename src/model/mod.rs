@@ -28,6 +28,7 @@ mod model;
 mod network;
 mod open;
 mod published;
+mod sequence;
 #[cfg(test)]
 mod tests;
 mod trained_rows;
@@ -47,6 +48,7 @@ pub use kept::{Kept, KeptVector};
 pub use locate::{Choice, named_again};
 pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
+pub use sequence::Sequence;
 pub use trained_rows::TrainedRows;
 pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;

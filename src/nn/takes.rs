@@ -85,6 +85,11 @@ impl Takes {
         self.vector.map_or(0, |vector| vector.width)
     }
 
+    /// Classes, numbers of a token and of the vector; 0 for what it does not take.
+    pub fn widths(&self) -> (usize, usize, usize) {
+        (self.classes(), self.tokens.map_or(0, |tokens| tokens.width), self.vector_width())
+    }
+
     /// The row that stands for "no class": behind the classes.
     pub fn null_row(&self) -> u32 {
         self.classes() as u32

@@ -185,6 +185,9 @@ pub(super) fn check_pair(about: &About, other: &About) -> Result<()> {
         None if other.takes.vector.is_some() && other.takes.vector != about.takes.vector => {
             "the unconditional network takes a vector of another width".into()
         }
+        None if other.takes.tokens.is_some() && other.takes.tokens != about.takes.tokens => {
+            "the unconditional network takes tokens of another width".into()
+        }
         None if makes(about) == makes(other) => return Ok(()),
         None => {
             let ((other, other_out), (own, own_out)) = (makes(other), makes(about));
@@ -268,19 +271,20 @@ pub(super) fn check_guiders(
             return refuse(format!("autoguidance needs its weaker model {path} loaded"));
         }
         (Against::WeakModel(path), Some((weaker, _))) => {
-            let of = |about: &About| (makes(about), about.takes.classes(), about.takes.vector);
+            let of =
+                |about: &About| (makes(about), about.takes.classes(), about.takes.tokens, about.takes.vector);
             if of(weaker.about()) != of(about) || weaker.about().takes.guidance.is_some() {
                 return refuse(format!(
                     "{path} cannot guide this model: size, channels and classes of both must be alike, and none distilled"
                 ));
             }
         }
-        (Against::Null, _) if takes.class.is_none() && takes.vector.is_none() => {
+        (Against::Null, _) if takes.class.is_none() && takes.vector.is_none() && takes.tokens.is_none() => {
             return refuse("these guiders need classes, and the network has none".into());
         }
         (Against::Null, _) => {
             conditions.check_null("guidance")?;
-            others.push(Other { class: Some(takes.null_row()), vector: KeptVector::Nothing });
+            others.push(Other::nothing(takes));
         }
         (Against::Class(class), _) => others.push(class_beside(conditions, &class)?),
         (Against::Only(parts), _) => others.push(parts_beside(conditions, takes, &parts)?),
@@ -301,13 +305,13 @@ fn class_beside(conditions: &Conditions, class: &str) -> Result<Other> {
     }
     let class = conditions.class(class)?;
     conditions.check_class(Some(class))?;
-    Ok(Other { class: Some(class), vector: KeptVector::Whole })
+    Ok(Other { class: Some(class), tokens: true, vector: KeptVector::Whole })
 }
 
 /// A picture's own condition, of its parts only some.
 fn parts_beside(conditions: &Conditions, takes: &Takes, parts: &[String]) -> Result<Other> {
     let kept = conditions.only(parts)?;
-    Ok(Other { class: (!kept.class).then(|| takes.null_row()), vector: kept.vector })
+    Ok(Other { class: (!kept.class).then(|| takes.null_row()), tokens: false, vector: kept.vector })
 }
 
 /// Refuses a weaker model that is of another kind than the one it guides.

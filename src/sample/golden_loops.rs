@@ -87,7 +87,7 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     let mut settled = Settled::new(&networks, &process, options).unwrap();
     if case.guided.is_some() {
         // The network has no null class; the reference's other half is class 0.
-        settled.others = vec![Other { class: Some(0), vector: KeptVector::Whole }];
+        settled.others = vec![Other { class: Some(0), tokens: true, vector: KeptVector::Whole }];
     }
     let noise = slots::empty(gpu(), "noise", &[2, 16, 16, 3], DType::F32).unwrap();
     let slots = Slots { noise: Some(noise), ..Slots::new(gpu(), &networks, &settled).unwrap() };
@@ -97,7 +97,7 @@ fn run(golden: &Golden, case: &Loop, rounding: f32, seeds: &[u64]) -> Vec<Vec<Ar
     labels.resize(slots.rows.as_ref().unwrap().len(), 0);
     write(slots.rows.as_ref().unwrap(), bytemuck::cast_slice(&labels));
     write(&slots.weight, bytemuck::bytes_of(&case.guided.unwrap_or(0.0)));
-    let fixed = Fixed::new(gpu(), &networks, &settled).unwrap();
+    let fixed = Fixed::new(gpu(), &networks, &settled, &slots).unwrap();
     let recorder = StepRecorder {
         gpu: gpu(),
         name: "golden",

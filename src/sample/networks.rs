@@ -1,7 +1,7 @@
 //! What a sampler evaluates.
 
 use crate::error::Result;
-use crate::gpu::{Buffer, Gpu};
+use crate::gpu::{Buffer, Gpu, Plan};
 use crate::model::KeptVector;
 use crate::nn::{Denoiser, Weights};
 use crate::shape::Extent;
@@ -53,6 +53,8 @@ impl<'a> Networks<'a> {
 pub(crate) struct Fixed<'a> {
     main: Network<'a>,
     second: Option<Second<'a>>,
+    /// What is made of tokens before the first step, whenever they change.
+    pub prepare: Vec<Plan>,
 }
 
 /// What takes the place of the unconditional half.
@@ -66,10 +68,10 @@ enum Second<'a> {
 impl<'a> Fixed<'a> {
     /// # Errors
     /// What the device objects to.
-    pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled) -> Result<Self> {
+    pub fn new(gpu: &Gpu, networks: &Networks<'a>, settled: &Settled, slots: &Slots) -> Result<Self> {
         let (n, dtype) = (settled.options.batch, settled.options.dtype);
-        let main = Network::new(gpu, networks.network, networks.weights, dtype)?;
-        let second = match (networks.unconditional, networks.weaker) {
+        let mut main = Network::new(gpu, networks.network, networks.weights, dtype)?;
+        let mut second = match (networks.unconditional, networks.weaker) {
             (_, Some((other, weights))) => Some(Second::Weaker(Network::new(gpu, other, weights, dtype)?)),
             (Some((other, weights)), _) if settled.options.guided => {
                 let takes = &other.about().takes;
@@ -78,7 +80,12 @@ impl<'a> Fixed<'a> {
             }
             _ => None,
         };
-        Ok(Fixed { main, second })
+        let tokens = slots.tokens.as_ref();
+        let mut prepare: Vec<Plan> = main.prepare(gpu, tokens)?.into_iter().collect();
+        if let Some(Second::Unconditional(other, _) | Second::Weaker(other)) = &mut second {
+            prepare.extend(other.prepare(gpu, tokens)?);
+        }
+        Ok(Fixed { main, second, prepare })
     }
 
     /// The evaluations of a step: together where one network makes them all and nobody asked for less memory.
@@ -88,30 +95,38 @@ impl<'a> Fixed<'a> {
         let vectors = |of: &Network<'_>, kept: &[&KeptVector]| {
             of.about().takes.vector.map(|_| vector_rows(gpu, &bank, kept, n)).transpose()
         };
-        let main = |rows: Option<Tensor>, kept: &[&KeptVector]| {
-            let vector_rows = vectors(&self.main, kept)?;
-            Ok(Evaluation { of: &self.main, rows, vector_rows, conditions: kept.len() })
+        // Of each condition, whether the pictures' own tokens are told.
+        let tokens = |of: &Network<'_>, own: &[bool]| {
+            of.about().takes.tokens.map(|_| token_rows(gpu, own, n)).transpose()
+        };
+        let main = |rows: Option<Tensor>, own: &[bool], kept: &[&KeptVector]| {
+            let (token_rows, vector_rows) = (tokens(&self.main, own)?, vectors(&self.main, kept)?);
+            Ok(Evaluation { of: &self.main, rows, token_rows, vector_rows, conditions: kept.len() })
         };
         let of_first = || slots.rows.clone();
         if let Some(prior) = &settled.prior {
-            return Ok(vec![main(of_first(), &vec![&KeptVector::Whole; prior.len()])?]);
+            let all = (vec![true; prior.len()], vec![&KeptVector::Whole; prior.len()]);
+            return Ok(vec![main(of_first(), &all.0, &all.1)?]);
         }
-        let own = vec![&KeptVector::Whole; mixed];
+        let (told, own) = (vec![true; mixed], vec![&KeptVector::Whole; mixed]);
         if self.second.is_none() && !settled.options.two_pass {
             let others = settled.others.iter().map(|other| &other.vector);
             let all: Vec<&KeptVector> = own.into_iter().chain(others).collect();
-            return Ok(vec![main(of_first(), &all)?]);
+            let told: Vec<bool> =
+                told.into_iter().chain(settled.others.iter().map(|other| other.tokens)).collect();
+            return Ok(vec![main(of_first(), &told, &all)?]);
         }
-        let mut all = vec![main(of_first(), &own)?];
+        let mut all = vec![main(of_first(), &told, &own)?];
         match &self.second {
             None => {}
             Some(Second::Unconditional(of, rows)) => {
-                let vector_rows = vectors(of, &[&KeptVector::Nothing])?;
-                all.push(Evaluation { of, rows: rows.clone(), vector_rows, conditions: 1 });
+                let (token_rows, vector_rows) =
+                    (tokens(of, &[false])?, vectors(of, &[&KeptVector::Nothing])?);
+                all.push(Evaluation { of, rows: rows.clone(), token_rows, vector_rows, conditions: 1 });
             }
             Some(Second::Weaker(of)) => {
-                let vector_rows = vectors(of, &own)?;
-                all.push(Evaluation { of, rows: of_first(), vector_rows, conditions: mixed });
+                let (token_rows, vector_rows) = (tokens(of, &told)?, vectors(of, &own)?);
+                all.push(Evaluation { of, rows: of_first(), token_rows, vector_rows, conditions: mixed });
             }
         }
         for other in &settled.others {
@@ -120,10 +135,18 @@ impl<'a> Fixed<'a> {
                 (Some(_), Some(class)) => Some(labels(gpu, class, n)?),
                 (own, _) => own.clone(),
             };
-            all.push(main(rows, &[&other.vector])?);
+            all.push(main(rows, &[other.tokens], &[&other.vector])?);
         }
         Ok(all)
     }
+}
+
+/// Rows of the bank of tokens for conditions which are told the pictures' own, or those that stand for "nothing" behind them.
+fn token_rows(gpu: &Gpu, own: &[bool], samples: usize) -> Result<Tensor> {
+    let first = |own: bool| if own { 0 } else { samples };
+    let rows: Vec<u32> =
+        own.iter().flat_map(|own| (0..samples).map(move |i| (first(*own) + i) as u32)).collect();
+    filled(gpu, "token rows", &[rows.len()], DType::U32, bytemuck::cast_slice(&rows))
 }
 
 /// Rows of `bank` for conditions of which so much of the pictures' vectors stays; past the last row where nothing does.

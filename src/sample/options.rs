@@ -2,7 +2,7 @@
 
 use crate::diffusion::{Clip, Guiders, Method};
 use crate::error::{Error, Result};
-use crate::model::{Condition, Conditions, ModelConfig};
+use crate::model::{Condition, Conditions, ModelConfig, Sequence};
 use crate::shape::Extent;
 use crate::tensor::DType;
 
@@ -46,6 +46,8 @@ pub struct SamplerOptions {
     pub uncond: Uncond,
     /// Evaluate in two passes of N instead of one of 2N: half the memory, the same picture.
     pub two_pass: bool,
+    /// Of a network that takes tokens, how many a sequence has.
+    pub tokens: usize,
     /// Storage type of activations.
     pub dtype: DType,
     /// Divide sums as suits a small batch: sooner done, but a picture's last bits depend on the batch it was made in.
@@ -55,7 +57,7 @@ pub struct SamplerOptions {
 }
 
 impl SamplerOptions {
-    /// For a network of one's own: guided, in f32, with the process's own sampler, v = 0.3 and x̂ kept in [-1, 1].
+    /// For a network of one's own: guided, in f32, of sequences of 77 tokens as CLIP's, with the process's own sampler, v = 0.3 and x̂ kept in [-1, 1].
     pub fn new(batch: usize, steps: usize) -> Self {
         SamplerOptions {
             batch,
@@ -68,6 +70,7 @@ impl SamplerOptions {
             guiders: Guiders::default(),
             uncond: Uncond::Null,
             two_pass: false,
+            tokens: 77,
             dtype: DType::F32,
             fast: false,
             conditions: None,
@@ -96,11 +99,19 @@ impl SamplerOptions {
 pub struct Request {
     /// What it is to be of.
     pub condition: Condition,
+    /// Of a network that takes tokens, those that stand for "nothing", which guidance leads away from: of a negative prompt, or of
+    /// the empty text.
+    pub negative: Option<Sequence>,
     /// The seed of its noise.
     pub seed: u64,
 }
 
 impl Request {
+    /// One picture, guidance leading away from "nothing".
+    pub fn new(condition: impl Into<Condition>, seed: u64) -> Request {
+        Request { condition: condition.into(), negative: None, seed }
+    }
+
     /// As many as a sampler of batches of `n` makes: places that are not asked for repeat the first request, and their
     /// pictures are not read.
     pub(super) fn fill(requests: &[Request], n: usize) -> Result<Vec<Request>> {

@@ -33,6 +33,8 @@ pub struct Sampler {
     gpu: Gpu,
     settled: Settled,
     slots: Slots,
+    /// What is made of tokens, once for a batch of pictures.
+    prepare: Vec<Plan>,
     start: Plan,
     pub(super) all: Plan,
     /// Of guiders, steps that need no more than the condition's evaluation.
@@ -96,7 +98,8 @@ impl Sampler {
     ) -> Result<Sampler> {
         let settled = Settled::new(&networks, &process.into(), options)?;
         let slots = Slots::new(gpu, &networks, &settled)?;
-        let fixed = Fixed::new(gpu, &networks, &settled)?;
+        let mut fixed = Fixed::new(gpu, &networks, &settled, &slots)?;
+        let prepare = std::mem::take(&mut fixed.prepare);
         let recorder = StepRecorder {
             gpu,
             name: "sampler",
@@ -114,7 +117,7 @@ impl Sampler {
             Combine::Guiders(_) => Some(recorder.step(Which::First)?),
             Combine::InStep | Combine::Posterior => None,
         };
-        Ok(Sampler { gpu: gpu.clone(), settled, slots, start, all, first, runs: AtomicU64::new(0) })
+        Ok(Sampler { gpu: gpu.clone(), settled, slots, prepare, start, all, first, runs: AtomicU64::new(0) })
     }
 
     /// Whether a guidance needs a guided sampler: w = 0 and w = -1 need one evaluation a step.
@@ -157,6 +160,10 @@ impl Sampler {
         let write = |slot, bytes: &[u8]| write(&self.gpu, slot, bytes);
         if let Some(rows) = &slots.rows {
             write(rows, bytemuck::cast_slice(&written.rows))?;
+        }
+        if let Some(tokens) = &slots.tokens {
+            write(tokens, bytemuck::cast_slice(&written.tokens))?;
+            self.prepare.iter().try_for_each(Plan::run)?;
         }
         if let Some(vectors) = &slots.vectors {
             write(vectors, bytemuck::cast_slice(&written.vectors))?;

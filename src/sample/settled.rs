@@ -3,7 +3,8 @@
 use crate::diffusion::guiders::{Against, moments};
 use crate::diffusion::{Evaluations, Guidance, Method, Process};
 use crate::error::{Error, Result};
-use crate::model::{Condition, Conditions, KeptVector};
+use crate::model::{Condition, Conditions, KeptVector, Sequence};
+use crate::nn::Takes;
 use crate::ops;
 use crate::shape::Shape;
 
@@ -34,6 +35,8 @@ pub(crate) struct Settled {
     /// The weights that a distilled network was trained for.
     pub distilled: Option<[f64; 2]>,
     has_classes: bool,
+    /// Whether a second, unconditional network is told tokens.
+    unconditional_takes_tokens: bool,
     null_label: u32,
     /// Whether something else than the null class is the unconditional half.
     elsewhere: bool,
@@ -46,6 +49,8 @@ pub(crate) struct Settled {
 pub(crate) struct Written {
     /// `[K·N]`: rows of the class table.
     pub rows: Vec<u32>,
+    /// `[2N, L, D]`: the pictures' tokens, then those that stand for "nothing".
+    pub tokens: Vec<f32>,
     /// `[V·N, D]`: the pictures' vectors, then what stays of each in parts.
     pub vectors: Vec<f32>,
     /// w as the step's kernel reads it, where nothing on the device says it.
@@ -76,8 +81,7 @@ impl Settled {
         crate::sizes::check_batch(options.batch, shape)?;
         // Options of another model say nothing of this network.
         let known = options.conditions.as_ref();
-        let known =
-            known.filter(|c| (c.classes(), c.vector_width()) == (takes.classes(), takes.vector_width()));
+        let known = known.filter(|c| (c.classes(), c.token_width(), c.vector_width()) == takes.widths());
         let conditions = known.cloned().unwrap_or_else(|| Conditions::of_network(takes));
         let (mut others, mut prior) = (Vec::new(), None);
         match (&options.uncond, networks.unconditional) {
@@ -92,11 +96,11 @@ impl Settled {
                 Conditions::of_network(&other.about().takes).check_null("the unconditional half")?;
             }
             _ if guided => {
-                if takes.class.is_none() && takes.vector.is_none() {
+                if takes.class.is_none() && takes.vector.is_none() && takes.tokens.is_none() {
                     conditions.check_guidance("guidance")?;
                 }
                 conditions.check_null("guidance")?;
-                others = vec![Other { class: Some(takes.null_row()), vector: KeptVector::Nothing }];
+                others = vec![Other::nothing(takes)];
             }
             _ => {}
         }
@@ -112,6 +116,9 @@ impl Settled {
             prior,
             distilled: takes.guidance,
             has_classes: takes.class.is_some(),
+            unconditional_takes_tokens: networks
+                .unconditional
+                .is_some_and(|(other, _)| other.about().takes.tokens.is_some()),
             null_label: takes.null_row(),
             elsewhere: networks.unconditional.is_some() || options.guiders.against() != Against::Null,
             by_gradient: networks.guide.is_some(),
@@ -138,6 +145,11 @@ impl Settled {
         let settled = Settled::new(networks, process, SamplerOptions { batch: 1, method, ..options })?;
         check_rows(mixed, &settled.others, most_rows)?;
         Ok(Settled { mixed, ..settled })
+    }
+
+    /// `[2N, L, D]`: the bank of tokens of a network that takes some.
+    pub fn token_bank(&self, takes: &Takes) -> Option<[usize; 3]> {
+        takes.tokens.map(|tokens| [2 * self.options.batch, self.options.tokens, tokens.width])
     }
 
     /// The row of "no class".
@@ -181,7 +193,52 @@ impl Settled {
         let (weight, told) = (self.weight(guidance)?, self.told(guidance)?);
         let given = all.iter().map(|request| request.condition.vector.as_deref());
         let vectors = self.vectors(given, unconditional);
-        Ok(Written { rows, vectors, weight, told, guiders, needs_all })
+        let tokens = self.tokens(all, unconditional)?;
+        Ok(Written { rows, tokens, vectors, weight, told, guiders, needs_all })
+    }
+
+    /// The bank of these pictures' tokens, `[2N, L, D]`; empty of a network that takes none.
+    fn tokens(&self, all: &[Request], unconditional: bool) -> Result<Vec<f32>> {
+        let given = all.iter().map(|request| (request.condition.tokens.as_ref(), request.negative.as_ref()));
+        let pairs = given.map(|(own, nothing)| self.told_tokens(own, nothing, unconditional));
+        let pairs: Vec<[Option<&Sequence>; 2]> = pairs.collect::<Result<_>>()?;
+        let halves = [0, 1].into_iter().flat_map(|half| pairs.iter().map(move |pair| pair[half]));
+        let unread = vec![0.0; self.options.tokens * self.conditions.token_width()];
+        Ok(halves.flat_map(|one| one.map_or(&*unread, Sequence::values)).copied().collect())
+    }
+
+    /// What stands for a picture's own tokens and for "nothing", where anything does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for tokens of a network that takes none, of another width or number, and where what stands for "nothing" is
+    /// needed and did not come.
+    pub fn told_tokens<'a>(
+        &self,
+        own: Option<&'a Sequence>,
+        nothing: Option<&'a Sequence>,
+        unconditional: bool,
+    ) -> Result<[Option<&'a Sequence>; 2]> {
+        let width = self.conditions.token_width();
+        for sequence in [own, nothing].into_iter().flatten() {
+            self.conditions.check_tokens(Some(sequence))?;
+            if sequence.tokens() != self.options.tokens {
+                return Err(Error::Config(format!(
+                    "a sequence of {} tokens; this was recorded for {} (`tokens`)",
+                    sequence.tokens(),
+                    self.options.tokens
+                )));
+            }
+        }
+        let beside = self.others.iter().any(|other| !other.tokens) || self.unconditional_takes_tokens;
+        let lacks = unconditional || own.is_none() || beside;
+        if width > 0 && lacks && nothing.is_none() {
+            return Err(Error::Config(
+                "the network takes tokens, and those that stand for \"nothing\" are needed: give as `negative` what the text \
+                 encoder makes of the empty text, or of a negative prompt"
+                    .into(),
+            ));
+        }
+        Ok([if unconditional { nothing } else { own.or(nothing) }, nothing])
     }
 
     /// The bank of these vectors, `[V·N, D]`: zeros where there is none, or nothing is to be told.

@@ -30,6 +30,8 @@ pub(crate) struct Slots {
     pub moves_of_first: Option<Tensor>,
     /// `[K·N]` u32 where there are classes: rows of the network's own table, the first condition of all latents first.
     pub rows: Option<Tensor>,
+    /// `[2N, L, D]` f32: the pictures' tokens, then those that stand for "nothing", a bank.
+    pub tokens: Option<Tensor>,
     /// `[V·N, D]` f32: the pictures' vectors and what stays of each in parts, a bank.
     pub vectors: Option<Tensor>,
     /// `[N]` u32: the classes asked for; past the last where there is none.
@@ -94,6 +96,10 @@ impl Slots {
         Ok(Slots {
             moves_of_first: walk.has_rows_of_first().then(|| table(gpu, walk, Which::First)).transpose()?,
             rows: some("labels", &[conditions * n], DType::U32, about.takes.class.is_some())?,
+            tokens: settled
+                .token_bank(&about.takes)
+                .map(|bank| empty(gpu, "tokens", &bank, DType::F32))
+                .transpose()?,
             vectors: some("vectors", &vectors, DType::F32, about.takes.vector.is_some())?,
             wanted: some("classes wanted", &[n], DType::U32, by_class)?,
             told: some("guidance weights", &[n], DType::F32, settled.distilled.is_some())?,
@@ -121,6 +127,7 @@ impl Slots {
             moves: table(gpu, walk, Which::All)?,
             moves_of_first: None,
             rows: None,
+            tokens: None,
             vectors: None,
             wanted: None,
             told: None,

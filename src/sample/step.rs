@@ -21,6 +21,8 @@ pub(crate) struct Evaluation<'a> {
     pub of: &'a Network<'a>,
     /// `[K·N]` u32 where there are classes.
     pub rows: Option<Tensor>,
+    /// `[K·N]` u32 where there are tokens: rows of the slot `tokens`.
+    pub token_rows: Option<Tensor>,
     /// `[K·N]` u32 where there are vectors: rows of the slot `vectors`.
     pub vector_rows: Option<Tensor>,
     /// K: the conditions that it evaluates together.
@@ -147,10 +149,14 @@ impl StepRecorder<'_> {
             let rows = evaluation.rows.as_ref().map(|rows| first(rows, conditions * samples));
             let vector_rows = evaluation.vector_rows.as_ref();
             let vector_rows = vector_rows.map(|rows| first(rows, conditions * samples));
+            let token_rows = evaluation.token_rows.as_ref();
+            let token_rows = token_rows.map(|rows| first(rows, conditions * samples));
+            let tokens = token_rows.as_ref().zip(self.slots.tokens.as_ref());
             let vector = vector_rows.as_ref().zip(self.slots.vectors.as_ref());
             let told = Told {
                 conditions,
                 class: rows.as_ref(),
+                tokens: tokens.map(|(rows, values)| Bank { rows, values }),
                 vector: vector.map(|(rows, values)| Bank { rows, values }),
                 ..self.told(evaluation.of, which)
             };

@@ -4,6 +4,7 @@
 use crate::diffusion::guiders::{Guiders, moments};
 use crate::error::Result;
 use crate::gpu::{Buffer, Gpu, Storage};
+use crate::model::Sequence;
 use crate::nn::About;
 use crate::ops::{self, GUIDER_ROW};
 use crate::sample::slots::empty;
@@ -30,6 +31,8 @@ pub(super) struct Conditions {
     pub rows: Vec<u32>,
     /// K weights, of sum 1.
     pub mix: Vec<f32>,
+    /// What is told and what stands for "nothing", where the network takes tokens.
+    pub tokens: [Option<Sequence>; 2],
     /// `[V, D]`, where the network takes a vector: all of it, then what stays of it in parts.
     pub vectors: Vec<f32>,
     /// w, as the step's kernel or a distilled network reads it.
@@ -107,6 +110,10 @@ impl Controls {
                 .has_rows_of_first()
                 .then(|| table(self.moves_of_first, ROW, DType::U32)),
             rows: about.takes.class.map(|_| self.section(ROWS, &[rows], DType::U32)),
+            tokens: settled
+                .token_bank(&about.takes)
+                .map(|bank| empty(gpu, "session tokens", &bank, DType::F32))
+                .transpose()?,
             vectors: about.takes.vector.map(|vector| {
                 let bank = [derived(&settled.others).len(), vector.width];
                 self.section(VECTOR, &bank, DType::F32)
@@ -158,9 +165,37 @@ impl Controls {
         self.copy(encoder, &bytes)
     }
 
+    /// Records the change to other tokens.
+    pub fn tell(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        bank: &Buffer,
+        tokens: &[Option<Sequence>; 2],
+    ) -> Result<()> {
+        let half = bank.bytes() / 2;
+        let mut at = 0;
+        for sequence in tokens {
+            if let Some(sequence) = sequence {
+                self.copy_into(encoder, bank, at, bytemuck::cast_slice(sequence.values()))?;
+            }
+            at += half;
+        }
+        Ok(())
+    }
+
+    fn copy(&self, encoder: &mut wgpu::CommandEncoder, bytes: &[u8]) -> Result<()> {
+        self.copy_into(encoder, &self.buffer, 0, bytes)
+    }
+
     /// A buffer that is filled as it is made, and a copy out of it: the only write that keeps its place among the
     /// commands of an encoder. It is gone when the submission is.
-    fn copy(&self, encoder: &mut wgpu::CommandEncoder, bytes: &[u8]) -> Result<()> {
+    fn copy_into(
+        &self,
+        encoder: &mut wgpu::CommandEncoder,
+        target: &Buffer,
+        offset: u64,
+        bytes: &[u8],
+    ) -> Result<()> {
         let label = "session controls, staged";
         let size = bytes.len().next_multiple_of(4) as u64;
         let staged = self.gpu.scoped(label, size, || {
@@ -178,7 +213,7 @@ impl Controls {
             staged.unmap();
             Ok(staged)
         })?;
-        encoder.copy_buffer_to_buffer(&staged, 0, self.buffer.raw(), 0, size);
+        encoder.copy_buffer_to_buffer(&staged, 0, target.raw(), offset, size);
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What a session is made for, what it is asked, and what it tells.
 
 use crate::diffusion::{Clip, Guidance, Guiders, Method};
-use crate::model::Condition;
+use crate::model::{Condition, Sequence};
 use crate::shape::Extent;
 use crate::tensor::DType;
 
@@ -50,6 +50,8 @@ impl Default for SessionOptions {
 pub struct Request {
     /// What it is to be of.
     pub condition: Condition,
+    /// Tokens that stand for "nothing", as [`sample::Request::negative`](crate::sample::Request::negative).
+    pub negative: Option<Sequence>,
     /// How strongly the condition pulls; w = 1 by default. Not used without a condition, but by guiders.
     pub guidance: Guidance,
     /// The seed of its noise.
@@ -63,7 +65,14 @@ pub struct Request {
 impl Default for Request {
     fn default() -> Self {
         let guidance = Guidance::from_weight(1.0).expect("1 is finite");
-        Request { condition: Condition::default(), guidance, seed: 0, steps: None, variance_exponent: None }
+        Request {
+            condition: Condition::default(),
+            negative: None,
+            guidance,
+            seed: 0,
+            steps: None,
+            variance_exponent: None,
+        }
     }
 }
 

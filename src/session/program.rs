@@ -14,6 +14,10 @@ pub(super) struct Program {
     /// x̃.
     pub picture: Buffer,
     pub counter: Buffer,
+    /// `[2, L, D]` f32, of a network that takes tokens: those wanted, and those that stand for "nothing".
+    pub tokens: Option<Buffer>,
+    /// What is made of them, whenever they change.
+    pub prepare: Vec<Plan>,
     pub start: Plan,
     /// A step of one evaluation for each class of the mix.
     pub single: Plan,
@@ -29,7 +33,8 @@ impl Program {
         controls: &Controls,
     ) -> Result<Program> {
         let (slots, picture) = controls.slots(gpu, networks.network.about(), settled)?;
-        let fixed = Fixed::new(gpu, networks, settled)?;
+        let mut fixed = Fixed::new(gpu, networks, settled, &slots)?;
+        let prepare = std::mem::take(&mut fixed.prepare);
         let evaluations = fixed.evaluations(gpu, settled, &slots)?;
         let recorder = StepRecorder {
             gpu,
@@ -49,6 +54,8 @@ impl Program {
         let [_, height, width, channels] = slots.z.nhwc("session")?;
         let own = |slot| slots::buffer(slot).cloned();
         let (z, picture, counter) = (own(&slots.z)?, own(&picture)?, own(&slots.counter)?);
-        Ok(Program { shape: [height, width, channels], z, picture, counter, start, single, all })
+        let tokens = slots.tokens.as_ref().map(own).transpose()?;
+        let shape = [height, width, channels];
+        Ok(Program { shape, z, picture, counter, tokens, prepare, start, single, all })
     }
 }

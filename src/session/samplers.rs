@@ -55,7 +55,7 @@ fn sampled(model: &Model, weaker: Option<&Model>, options: &SessionOptions, aske
         None if plain => Guidance::from_weight(-1.0).unwrap(),
         _ => asked.guidance,
     };
-    let request = sample::Request { condition: asked.condition.clone(), seed: asked.seed };
+    let request = sample::Request::new(asked.condition.clone(), asked.seed);
     let mut run = sampler.start(&[request], guidance).unwrap();
     (0..sampler.moves()).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()

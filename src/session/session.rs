@@ -3,7 +3,7 @@
 use crate::diffusion::{Evaluations, Guidance, Process};
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::model::{Condition, Model};
+use crate::model::{Condition, Model, Sequence};
 use crate::nn::Denoiser;
 use crate::ops::GUIDER_ROW;
 use crate::sample::{Combine, Networks, SamplerOptions, Settled, Walk, check_weaker};
@@ -37,6 +37,9 @@ struct Wanted {
     guidance: Guidance,
     /// Classes and their parts, of sum 1; empty for no class.
     mix: Vec<(u32, f32)>,
+    tokens: Option<Sequence>,
+    /// What stands for "nothing" where the network takes tokens.
+    negative: Option<Sequence>,
     vector: Option<Vec<f32>>,
 }
 
@@ -137,7 +140,8 @@ impl Session {
         let program = Program::new(&gpu, &networks, &settled, &controls)?;
         let painter = Painter::new(&gpu, program.shape, &program.picture, &program.z)?;
         let pace = Pace::new(&gpu, options.budget_ms, &program)?;
-        let wanted = Wanted { guidance: Request::default().guidance, mix: Vec::new(), vector: None };
+        let guidance = Request::default().guidance;
+        let wanted = Wanted { guidance, mix: Vec::new(), tokens: None, negative: None, vector: None };
         Ok(Session { gpu, process, settled, options, controls, program, painter, pace, wanted, run: None })
     }
 
@@ -166,9 +170,11 @@ impl Session {
                 walk.len()
             )));
         }
-        let Condition { class, vector } = request.condition.clone();
+        let Condition { class, tokens, vector } = request.condition.clone();
+        let negative = request.negative.clone();
         let mix: Vec<(u32, f32)> = class.map(|class| (class, 1.0)).into_iter().collect();
-        self.wanted = self.checked(Wanted { guidance: request.guidance, mix, vector }, &walk)?;
+        self.wanted =
+            self.checked(Wanted { guidance: request.guidance, mix, tokens, negative, vector }, &walk)?;
         self.run = Some(Run {
             seed: request.seed,
             walk,
@@ -214,6 +220,22 @@ impl Session {
         self.change(Wanted { vector, ..self.wanted.clone() })
     }
 
+    /// Changes the tokens from the next step on, what stands for "nothing" staying what it is.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for tokens that the network does not take.
+    pub fn set_tokens(&mut self, tokens: Option<Sequence>) -> Result<()> {
+        self.change(Wanted { tokens, ..self.wanted.clone() })
+    }
+
+    /// Changes the tokens that guidance leads away from, from the next step on.
+    ///
+    /// # Errors
+    /// As [`Session::set_tokens`].
+    pub fn set_negative(&mut self, negative: Option<Sequence>) -> Result<()> {
+        self.change(Wanted { negative, ..self.wanted.clone() })
+    }
+
     fn change(&mut self, wanted: Wanted) -> Result<()> {
         let walk = self.run.as_ref().map_or(&self.settled.walk, |run| &run.walk);
         self.wanted = self.checked(wanted, walk)?;
@@ -246,10 +268,12 @@ impl Session {
     fn checked(&self, wanted: Wanted, walk: &Walk) -> Result<Wanted> {
         let classes = wanted.mix.iter().map(|(class, _)| Some(*class));
         let none = wanted.mix.is_empty().then_some(None);
-        let condition = |class| Condition { class, vector: wanted.vector.clone() };
+        let (tokens, vector) = (&wanted.tokens, &wanted.vector);
+        let condition = |class| Condition { class, tokens: tokens.clone(), vector: vector.clone() };
         let conditions: Vec<Condition> = classes.chain(none).map(condition).collect();
         let guidance = self.guidance(&wanted)?;
         self.settled.check_conditions(conditions.iter(), guidance)?;
+        self.settled.told_tokens(tokens.as_ref(), wanted.negative.as_ref(), self.unconditional(guidance))?;
         self.settled.told(guidance)?;
         self.settled.of_guiders(walk, guidance)?;
         Ok(wanted)
@@ -259,19 +283,26 @@ impl Session {
     /// same.
     fn guidance(&self, wanted: &Wanted) -> Result<Guidance> {
         match self.settled.combine() {
-            Combine::InStep if wanted.mix.is_empty() && wanted.vector.is_none() => {
+            Combine::InStep
+                if wanted.mix.is_empty() && wanted.tokens.is_none() && wanted.vector.is_none() =>
+            {
                 Guidance::from_weight(-1.0)
             }
             _ => Ok(wanted.guidance),
         }
     }
 
+    /// Whether a step evaluates "nothing" alone.
+    fn unconditional(&self, guidance: Guidance) -> bool {
+        let plain = matches!(self.settled.combine(), Combine::InStep);
+        plain && guidance.evaluations() == Evaluations::Unconditional
+    }
+
     /// The numbers of what is wanted in the step of a run that begins, and whether it takes all evaluations.
     fn told(&self, run: &Run) -> Result<(Told, bool)> {
         let (settled, null_label) = (&self.settled, self.settled.null_label());
         let guidance = self.guidance(&self.wanted)?;
-        let plain = matches!(settled.combine(), Combine::InStep);
-        let unconditional = plain && guidance.evaluations() == Evaluations::Unconditional;
+        let unconditional = self.unconditional(guidance);
         let mut rows = vec![null_label; settled.mixed];
         let mut mix = vec![0.0; settled.mixed];
         if unconditional || self.wanted.mix.is_empty() {
@@ -285,6 +316,8 @@ impl Session {
         rows.extend(settled.others.iter().map(|other| other.class.unwrap_or(own)));
         let given = std::iter::once(self.wanted.vector.as_deref());
         let vectors = settled.vectors(given, unconditional);
+        let (own, nothing) = (self.wanted.tokens.as_ref(), self.wanted.negative.as_ref());
+        let tokens = settled.told_tokens(own, nothing, unconditional)?.map(|sequence| sequence.cloned());
         let weight = match settled.distilled {
             Some(_) => settled.told(guidance)?,
             None => guidance.weight() as f32,
@@ -299,7 +332,7 @@ impl Session {
             Some(all) => *all,
             None => guidance.evaluations() == Evaluations::Both,
         };
-        Ok((Told { rows, mix, vectors, weight, guiders }, all))
+        Ok((Told { rows, mix, tokens, vectors, weight, guiders }, all))
     }
 
     /// Records the next denoising step, or the next slice of it that fits the budget: at least one dispatch, at most to the
@@ -336,6 +369,11 @@ impl Session {
     fn begin_step(&mut self, encoder: &mut wgpu::CommandEncoder) -> Result<()> {
         let Some(run) = &self.run else { return Ok(()) };
         let (told, all) = self.told(run)?;
+        let sent = run.sent.as_ref().map(|sent| &sent.tokens);
+        if let Some(bank) = self.program.tokens.as_ref().filter(|_| sent != Some(&told.tokens)) {
+            self.controls.tell(encoder, bank, &told.tokens)?;
+            self.program.prepare.iter().for_each(|plan| plan.encode(encoder, 0..plan.len()));
+        }
         if !run.begun {
             self.controls.begin(encoder, &told, run.seed, &run.walk, &self.settled)?;
             encoder.clear_buffer(self.program.counter.raw(), 0, None);

@@ -86,7 +86,7 @@ fn sampled(model: &Model, class: Option<u32>, w: f64, seed: u64) -> Vec<f32> {
         ..SamplerOptions::of(&model.config, 1).unwrap()
     };
     let sampler = Sampler::of(model.gpu(), model, options).unwrap();
-    let mut run = sampler.start(&[sample::Request { condition: class.into(), seed }], guidance).unwrap();
+    let mut run = sampler.start(&[sample::Request::new(class, seed)], guidance).unwrap();
     (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
     sampler.read(1).unwrap()
 }
@@ -209,12 +209,8 @@ fn f16_and_other_networks_run_too() {
         session.start(&request(1, 1.0, 2)).unwrap();
         let options = SamplerOptions { dtype, ..SamplerOptions::of(&model.config, 1).unwrap() };
         let sampler = Sampler::of(gpu(), &model, options).unwrap();
-        let mut run = sampler
-            .start(
-                &[sample::Request { condition: Some(1).into(), seed: 2 }],
-                Guidance::from_weight(1.0).unwrap(),
-            )
-            .unwrap();
+        let mut run =
+            sampler.start(&[sample::Request::new(Some(1), 2)], Guidance::from_weight(1.0).unwrap()).unwrap();
         (0..model.config.sampling.steps).for_each(|_| run.step().unwrap());
         assert_eq!(finish(&mut session, gpu(), 2).0, sampler.read(1).unwrap());
     }

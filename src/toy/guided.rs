@@ -65,10 +65,21 @@ pub fn sample_guided(
 
     let forms = [STANDARD_DEVIATION, WEAK_DEVIATION].map(ClosedForm::new);
     let (strong, weaker) = (forms[0].network(gpu)?, forms[1].network(gpu)?);
-    let mut evaluations =
-        vec![Evaluation { of: &strong, rows: Some(labels.clone()), vector_rows: None, conditions }];
+    let mut evaluations = vec![Evaluation {
+        of: &strong,
+        rows: Some(labels.clone()),
+        token_rows: None,
+        vector_rows: None,
+        conditions,
+    }];
     if weak {
-        evaluations.push(Evaluation { of: &weaker, rows: Some(labels), vector_rows: None, conditions: 1 });
+        evaluations.push(Evaluation {
+            of: &weaker,
+            rows: Some(labels),
+            token_rows: None,
+            vector_rows: None,
+            conditions: 1,
+        });
     }
     let recorder = StepRecorder {
         gpu,

@@ -71,7 +71,13 @@ impl ToySampler {
         let recorder = StepRecorder {
             gpu,
             name: "toy",
-            evaluations: &[Evaluation { of, rows: Some(rows.clone()), vector_rows: None, conditions }],
+            evaluations: &[Evaluation {
+                of,
+                rows: Some(rows.clone()),
+                token_rows: None,
+                vector_rows: None,
+                conditions,
+            }],
             mixed: 1,
             combine: Combine::InStep,
             guide: None,

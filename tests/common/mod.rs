@@ -53,6 +53,7 @@ pub fn sampler_options(batch: usize, steps: usize) -> SamplerOptions {
         guiders: Guiders::default(),
         uncond: Uncond::Null,
         two_pass: false,
+        tokens: 77,
         dtype: DType::F32,
         fast: false,
         conditions: None,
@@ -67,7 +68,7 @@ pub fn sampler(gpu: &Gpu, model: &Model, options: SamplerOptions) -> Sampler {
 
 /// `seeds` pictures of each of `classes` classes, class by class.
 pub fn requests(classes: u32, seeds: u64) -> Vec<Request> {
-    let of = |class| (0..seeds).map(move |seed| Request { condition: Some(class).into(), seed });
+    let of = |class| (0..seeds).map(move |seed| Request::new(Some(class), seed));
     (0..classes).flat_map(of).collect()
 }
 

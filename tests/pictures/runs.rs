@@ -15,7 +15,7 @@ pub const BATCH: usize = 2;
 
 /// A picture of a class, or without.
 fn request(class: Option<u32>, seed: u64) -> Request {
-    Request { condition: class.into(), seed }
+    Request::new(class, seed)
 }
 
 /// Two pictures, one of a seed above 32 bits.

@@ -139,6 +139,6 @@ pub fn request(class: u32, seed: u64) -> Request {
 pub fn sampled(model: &Model, class: u32, seed: u64) -> Image {
     let options = SamplerOptions { steps: STEPS, ..SamplerOptions::of(&model.config, 1).unwrap() };
     let sampler = Sampler::of(model.gpu(), model, options).unwrap();
-    let request = sample::Request { condition: Some(class).into(), seed };
+    let request = sample::Request::new(Some(class), seed);
     sampler.sample(&[request], Guidance::from_weight(2.0).unwrap(), || Ok(())).unwrap().remove(0)
 }

@@ -62,7 +62,7 @@ mod tests {
             let classes = ClassNames::named(&names);
             let mut seen = HashMap::new();
             for (class, seed) in asked {
-                let request = Request { condition: class.map(|class| class % names.len() as u32).into(), seed };
+                let request = Request::new(class.map(|class| class % names.len() as u32), seed);
                 let file = classes.file(&request);
                 prop_assert!(!file.contains(['/', '\\', '\0']) && file.len() < 200, "{}", file);
                 let before = seen.insert(file.to_lowercase(), request.clone());

@@ -67,8 +67,9 @@ pub fn run(args: &Args, from: &str) -> Result<()> {
     let requests = indices.iter().zip(&given.labels);
     let requests: Vec<Request> = requests
         .map(|(seed, label)| {
-            let condition = Condition { class: class(*label)?, vector: vector.clone() };
-            Ok(Request { condition, seed: *seed })
+            let condition =
+                Condition { class: class(*label)?, vector: vector.clone(), ..Condition::default() };
+            Ok(Request::new(condition, *seed))
         })
         .collect::<Result<_>>()?;
     let conditions = Conditions::of(config);

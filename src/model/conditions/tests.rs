@@ -7,7 +7,7 @@ fn conditions(null: Null, untrained: &[u32]) -> Conditions {
     let names = ["ant", "bee", "cat", "dog"].map(String::from).to_vec();
     let (pieces, untrained) = (Vec::new(), untrained.to_vec());
     let (vector, in_parts, told_weight) = (0, None, false);
-    Conditions { classes: 4, vector, pieces, null, in_parts, untrained, names, told_weight }
+    Conditions { classes: 4, tokens: 0, vector, pieces, null, in_parts, untrained, names, told_weight }
 }
 
 fn refused(result: Result<()>) -> String {

@@ -98,7 +98,7 @@ fn a_student_begins_as_its_teacher_learns_guidance_and_resumes() {
     assert_eq!(student.config.unet.guidance_range, Some([0.0, 4.0]));
     let sampler = Sampler::of(gpu(), &student, SamplerOptions::of(&student.config, 2).unwrap()).unwrap();
     assert!(!sampler.options().guided);
-    let requests = [Some(3), None].map(|class| Request { condition: class.into(), seed: 5 });
+    let requests = [Some(3), None].map(|class| Request::new(class, 5));
     let draw = |w: f64| sampler.sample(&requests, Guidance::from_weight(w).unwrap(), || Ok(()));
     assert_ne!(draw(0.5).unwrap()[0], draw(3.5).unwrap()[0]);
     assert_eq!(draw(-1.0).unwrap()[0].pixels.len(), 64);
@@ -135,6 +135,6 @@ fn steps_halve_after_guidance() {
     assert_eq!((options.steps, options.method.kind), (4, Some(SamplerKind::Halving)));
     let sampler = Sampler::of(gpu(), &halved, options).unwrap();
     assert_eq!(sampler.moves(), 4);
-    let request = Request { condition: Some(1).into(), seed: 0 };
+    let request = Request::new(Some(1), 0);
     sampler.sample(&[request], Guidance::from_weight(1.5).unwrap(), || Ok(())).unwrap();
 }
