@@ -18,6 +18,8 @@ use super::kernel::Elem;
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
     ("attention_coop_parts", crate::wgsl!("attention_coop_parts")),
+    ("attention_params", crate::wgsl!("attention_params")),
+    ("attention_sequence", crate::wgsl!("attention_sequence")),
     ("attention_tile", crate::wgsl!("attention_tile")),
     ("chw", crate::wgsl!("chw")),
     ("conv2d_gather", crate::wgsl!("conv2d_gather")),
@@ -25,6 +27,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("coop_tile", crate::wgsl!("coop_tile")),
     ("coop_write", crate::wgsl!("coop_write")),
     ("eights", crate::wgsl!("eights")),
+    ("gelu_curve", crate::wgsl!("gelu_curve")),
     ("guided", crate::wgsl!("guided")),
     ("index", crate::wgsl!("index")),
     ("multiply_wide", crate::wgsl!("multiply_wide")),

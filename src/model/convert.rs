@@ -136,6 +136,8 @@ pub fn not_in_guided_diffusion(config: &ModelConfig) -> Vec<String> {
     no(unet.in_channels != 3, format!("pictures of {} channels", unet.in_channels));
     no(unet.residual_scaling, "scaled residual sums".into());
     no(unet.condition_from.is_some(), "late condition".into());
+    no(unet.transformer.is_some(), "transformers that read tokens".into());
+    no(unet.beside_channels > 0, "picture beside its samples".into());
     no(unet.vector_width > 0, "vector condition".into());
     no(unet.guidance_range.is_some(), "guidance weight as an input".into());
     let schedule = scheduler.beta_schedule.as_str();

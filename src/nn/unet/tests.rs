@@ -28,6 +28,8 @@ pub(crate) fn small() -> UNetConfig {
         null_class: NullClass::Absent,
         vector_width: 0,
         low_res_channels: 0,
+        beside_channels: 0,
+        transformer: None,
         condition_from: None,
         guidance_range: None,
     }
