@@ -147,8 +147,8 @@ impl Files {
         let bad = |what: String| Error::format(&self.path, what);
         let mut bpe = Bpe::new(unknown);
         let letters = byte_letters();
-        for byte in 0..256 {
-            let token = |end: &str| self.vocabulary.get(&format!("{}{end}", letters[byte])).copied();
+        for (byte, letter) in letters.iter().enumerate() {
+            let token = |end: &str| self.vocabulary.get(&format!("{letter}{end}")).copied();
             bpe.bytes[0][byte] = token("").unwrap_or(unknown);
             bpe.bytes[1][byte] = token(END).unwrap_or(unknown);
         }

@@ -100,6 +100,14 @@ impl TextCheckpoint {
 
     /// Checks that the file has the tensors that are needed, and the tokenizer a row for each of its tokens.
     fn check(&self) -> Result<()> {
+        let names = self.source.names();
+        // Before as many are declared as a configuration makes up.
+        let there = self.root.layers(&names);
+        if there < self.config.layers {
+            let missing = self.root.in_layer(there, "layer_norm1.weight").names()[0].clone();
+            let what = format!("is missing: the configuration says {} layers", self.config.layers);
+            return Err(Error::tensor(self.source.path(), missing, what));
+        }
         let encoder = ClipText::new(&self.config, self.given)
             .map_err(|error| Error::format(&self.file, error.to_string()))?;
         AsClip::new(self.source.as_ref(), &self.root, encoder.parameters())?;
@@ -117,7 +125,6 @@ impl TextCheckpoint {
             );
             return Err(Error::tensor(self.source.path(), table, what));
         }
-        let names = self.source.names();
         if let Some(stranger) = self.root.stranger(&names, self.config.layers) {
             return Err(Error::tensor(self.source.path(), stranger, "is not a part of the text encoder"));
         }

@@ -328,7 +328,7 @@ fn short_texts_projections_and_the_end() {
     assert_eq!((model.family, model.about().pooled), (TextFamily::Alone, Some(PROJECTION)));
     let ids = model.tokenize(TEXTS[0]).ids[..10].to_vec();
     let short = Tokens { used: ids.len(), ids, left_out: None };
-    let got = model.encode_tokens(&[short.clone()]).unwrap();
+    let got = model.encode_tokens(std::slice::from_ref(&short)).unwrap();
     Array::new(&[1, 10, WIDTH], got.states).check_within(
         "gelu.short",
         &Golden::open("clip_text").array("gelu.short"),
@@ -440,6 +440,7 @@ fn what_does_not_fit_is_named() {
         &["position_embedding", "[77, 64]", "[77, 128]"],
     );
     configured(&|config| config["num_hidden_layers"] = 4.into(), &["layers.3.", "is missing"]);
+    configured(&|config| config["num_hidden_layers"] = 1_000_000.into(), &["layers.3.", "1000000 layers"]);
     configured(&|config| config["num_hidden_layers"] = 2.into(), &["layers.2.", "not a part"]);
     configured(&|config| config["layer_norm_eps"] = 0.into(), &["layer norms add 0"]);
 }
