@@ -32,8 +32,10 @@ mod open;
 mod published;
 mod renamed;
 mod sequence;
+mod tensor_file;
 #[cfg(test)]
 mod tests;
+mod text;
 mod trained_rows;
 mod values;
 mod weights_kind;
@@ -52,6 +54,7 @@ pub use locate::{Choice, named_again};
 pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
 pub use sequence::Sequence;
+pub use text::{TextCheckpoint, TextFamily, TextModel, TextStates};
 pub use trained_rows::TrainedRows;
 pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;
