@@ -2,11 +2,11 @@
 
 use freeguide::diffusion::guiders::{Annealing, Moment};
 use freeguide::ops::{
-    AnnealCondition, DropoutSeeds, Pool, Resize, TeacherMove, Window, add, add_per_sample, anneal_condition,
-    annealing_table, average_pool2, cast, concat, dropout, embedding, first_token, mix_classes, mse,
-    normal_noise, patches, pool_tokens, relu, repeat_batch, resize_pictures, scale, scale_per_sample, silu,
-    softmax, stack_batch, teacher_move, timestep_embedding, upsample_bilinear, upsample_nearest2,
-    window_pool,
+    AnnealCondition, DropoutSeeds, Gelu, Pool, Resize, TeacherMove, Window, add, add_per_sample,
+    anneal_condition, annealing_table, average_pool2, cast, concat, dropout, embedding, first_token, geglu,
+    gelu, layer_norm, mix_classes, mse, normal_noise, patches, pool_tokens, relu, repeat_batch,
+    resize_pictures, scale, scale_per_sample, silu, softmax, stack_batch, teacher_move, timestep_embedding,
+    upsample_bilinear, upsample_nearest2, window_pool,
 };
 use freeguide::random::Stream;
 use freeguide::tensor::DType;
@@ -30,6 +30,23 @@ pub fn run(bench: &mut Bench) {
             let y = silu(&mut r.cx, &x)?;
             r.backward_of(&y)
         });
+        for (name, kind) in [("gelu", Gelu::Erf), ("gelu tanh", Gelu::Tanh), ("gelu quick", Gelu::Quick)] {
+            bench.measure("elementwise", name, &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+                let x = r.random(&shape, dtype)?;
+                gelu(&mut r.cx, &x, kind).map(drop)
+            });
+        }
+        bench.measure("elementwise", "geglu", &label, dtype, Work::Bytes(1.5 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            geglu(&mut r.cx, &x).map(drop)
+        });
+        bench.measure("elementwise", "geglu backward", &label, dtype, Work::Bytes(2.5 * bytes), |r| {
+            let x = r.random(&shape, dtype)?;
+            r.cx.watch(&x);
+            let y = geglu(&mut r.cx, &x)?;
+            r.backward_of(&y)
+        });
+        layer_norms(bench, shape, dtype);
         bench.measure("elementwise", "add", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
             let (a, b) = (r.random(&shape, dtype)?, r.random(&shape, dtype)?);
             add(&mut r.cx, &a, &b, 1.0).map(drop)
@@ -168,5 +185,24 @@ pub fn run(bench: &mut Bench) {
     bench.measure("elementwise", "time embedding", "64x768", DType::F32, Work::Bytes(row), |r| {
         let times = r.random(&[64], DType::F32)?;
         timestep_embedding(&mut r.cx, &times, width).map(drop)
+    });
+}
+
+/// Forward: x read and y written once. Backward: x and dy read, dx written once.
+fn layer_norms(bench: &mut Bench, shape: [usize; 4], dtype: DType) {
+    let [n, h, w, c] = shape;
+    let label = format!("{n}x{h}x{w}x{c}");
+    let bytes = (n * h * w * c * dtype.bytes()) as f64;
+    bench.measure("elementwise", "layer norm", &label, dtype, Work::Bytes(2.0 * bytes), |r| {
+        let x = r.random(&shape, dtype)?;
+        let (gamma, beta) = (r.parameter(&[c])?, r.parameter(&[c])?);
+        layer_norm(&mut r.cx, &x, Some(&gamma), Some(&beta), 1e-5).map(drop)
+    });
+    bench.measure("elementwise", "layer norm backward", &label, dtype, Work::Bytes(3.0 * bytes), |r| {
+        let x = r.random(&shape, dtype)?;
+        let (gamma, beta) = (r.parameter(&[c])?, r.parameter(&[c])?);
+        r.cx.watch(&x);
+        let y = layer_norm(&mut r.cx, &x, Some(&gamma), Some(&beta), 1e-5)?;
+        r.backward_of(&y)
     });
 }

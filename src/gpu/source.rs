@@ -25,6 +25,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("coop_tile", crate::wgsl!("coop_tile")),
     ("coop_write", crate::wgsl!("coop_write")),
     ("eights", crate::wgsl!("eights")),
+    ("gelu_curve", crate::wgsl!("gelu_curve")),
     ("guided", crate::wgsl!("guided")),
     ("index", crate::wgsl!("index")),
     ("multiply_wide", crate::wgsl!("multiply_wide")),

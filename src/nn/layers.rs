@@ -80,13 +80,20 @@ impl Conv2d {
 #[derive(Clone, Debug)]
 pub struct Linear {
     weight: ParameterId,
-    bias: ParameterId,
+    bias: Option<ParameterId>,
 }
 
 impl Linear {
     /// From `inputs` to `outputs` channels.
     pub fn new(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
         Self::with(parameters, name, channels, Layout::Linear, false)
+    }
+
+    /// The same without a bias, as the queries, keys and values of transformers have none.
+    pub fn unbiased(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
+        let init = fan_in(channels[0]);
+        let weight = parameters.declare_matrix(format!("{name}.weight"), &channels, Layout::Linear, init);
+        Linear { weight, bias: None }
     }
 
     /// The same, held in files as a 1-d convolution of width 1, as attention layers do; `zero` starts it at zero.
@@ -104,13 +111,14 @@ impl Linear {
         let init = if zero { Init::Zero } else { fan_in(inputs) };
         Linear {
             weight: parameters.declare_matrix(format!("{name}.weight"), &[inputs, outputs], layout, init),
-            bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
+            bias: Some(parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init)),
         }
     }
 
     /// `[..., C]` to `[..., K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        ops::linear(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)))
+        let bias = self.bias.map(|bias| weights.get(bias));
+        ops::linear(cx, x, weights.matrix(self.weight, x.dtype()), bias)
     }
 
     /// The same plus `residual`, of the output's shape.
@@ -121,8 +129,8 @@ impl Linear {
         x: &Tensor,
         residual: &Tensor,
     ) -> Result<Tensor> {
-        let (weight, bias) = (weights.matrix(self.weight, x.dtype()), weights.get(self.bias));
-        ops::linear_add(cx, x, weight, Some(bias), residual)
+        let bias = self.bias.map(|bias| weights.get(bias));
+        ops::linear_add(cx, x, weights.matrix(self.weight, x.dtype()), bias, residual)
     }
 }
 
@@ -186,6 +194,30 @@ impl Norm {
     ) -> Result<Tensor> {
         let (gamma, beta) = (weights.get(self.gamma), weights.get(self.beta));
         ops::group_norm(cx, x, gamma, beta, scale_shift, &self.options)
+    }
+}
+
+/// A layer norm over the last axis with its affine map.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    gamma: ParameterId,
+    beta: ParameterId,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// Over `channels` channels, `eps` added to their variance.
+    pub fn new(parameters: &mut Parameters, name: &str, channels: usize, eps: f32) -> Self {
+        LayerNorm {
+            gamma: parameters.declare(format!("{name}.weight"), &[channels], Layout::Plain, Init::One),
+            beta: parameters.declare(format!("{name}.bias"), &[channels], Layout::Plain, Init::Zero),
+            eps,
+        }
+    }
+
+    /// Normalises x `[.., C]`.
+    pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
+        ops::layer_norm(cx, x, Some(weights.get(self.gamma)), Some(weights.get(self.beta)), self.eps)
     }
 }
 

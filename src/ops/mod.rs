@@ -20,10 +20,13 @@ mod dropout;
 mod dynamic_threshold;
 mod embedding;
 mod first_token;
+mod geglu;
+mod gelu;
 mod group_norm;
 mod group_norm_parts;
 mod guided_step;
 mod guider;
+mod layer_norm;
 mod linear;
 mod linear_rows;
 mod mix_conditions;
@@ -71,6 +74,8 @@ pub use diffusion_loss::{LossInputs, LossWeights, Losses, diffusion_loss};
 pub use dropout::{DropoutSeeds, dropout};
 pub use embedding::embedding;
 pub use first_token::first_token;
+pub use geglu::geglu;
+pub use gelu::{Gelu, gelu};
 pub use group_norm::{GroupNorm, group_norm};
 pub use group_norm_parts::{PartsNorm, parts_norm};
 pub use guided_step::{GuidedStep, guided_step, guided_step_by, step_table};
@@ -78,6 +83,7 @@ pub use guider::{
     GUIDER_ROW, Guided, check_expression, expression_of, guided_eps, guider_table, is_weight_alone,
     outputs_to_eps, put_guided, renoise, step_weight,
 };
+pub use layer_norm::layer_norm;
 pub use linear::{linear, linear_add};
 pub use linear_rows::linear_rows;
 pub use mix_conditions::mix_conditions;
