@@ -20,8 +20,8 @@ enable wgpu_cooperative_matrix;
 
 override WIDTH: u32 = 32u;   // of the images
 override HEIGHT: u32 = 32u;
-override OUT_HEIGHT: u32 = 32u; // of y: its own where x has other rows of padding than one above and one below
-override ABOVE: u32 = 1u;    // rows of padding there
+override OUT_HEIGHT: u32 = 32u; // of y; with other rows of padding than one above and one below not that of x
+override ABOVE: u32 = 1u;    // rows of padding
 override BESIDE: u32 = 1u;   // subgroups of which each has other columns of the tile; DOWN / BESIDE have other rows
 override PAIRS: bool = false;
 override MARGIN: u32 = 2u;   // pixels of a row's margins: 0 with PAIRS
@@ -42,7 +42,6 @@ override W_START: u32 = 3u * HALO;                 // a pixel takes two eights a
 @group(0) @binding(3) var<storage, read> residual: array<vec4<u32>>; // [N, H, W, out_c/8]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;  // [N, H, W, out_c/8], or partial sums
 @group(0) @binding(5) var<uniform> p: Params;
-
 override TILE_SIZE: u32 = 2u * (W_START + 16u * TAPS * N_STRIDE);
 var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
 
@@ -118,7 +117,6 @@ fn halo(
     }
 #end
 #end
-
     // What its subgroup sums: matrices below each other from m on; columns from k on, a matrix's, of every 16·ACROSS.
     let m = subgroup / ACROSS / BESIDE * ROWS * LINE + subgroup / ACROSS % BESIDE * 16u;
     let k = subgroup % ACROSS * 16u;

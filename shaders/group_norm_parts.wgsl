@@ -1,10 +1,10 @@
 #import index
 #import pack
-// Group norm of a picture in several tensors.  See ops/group_norm_parts.rs.
+// Group norm of many pixels, or of a picture in several tensors.  See ops/group_norm/chunks.rs, ops/group_norm_parts.rs.
 //   channels: of each block of 128 pixels of a part, mean and Σ(x - mean)² of every channel
 //   chunks:   those of 64 blocks and the channels of a group together, with their count
-//   groups:   those of all chunks of all parts, and what they make of each channel: mean, gain, bias
-//   apply:    y[to + i] = act((x[from + i] - mean)·gain + bias) of `pixels` pixels
+//   whole:    those of all chunks of all parts, and what they make of each channel: mean, gain, bias
+//   apply:    y[to + i] = act((x[source + i] - mean)·gain + bias) of `pixels` pixels
 // Entries that end in _packed are for channels of whole packs. Differences are from the first of what is summed, so a large
 // mean costs no digits. Neither workgroup memory nor barriers.
 
@@ -18,7 +18,7 @@ struct Params {
     blocks: u32,   // of the part
     chunks: u32,   // of all parts
     first: u32,    // chunk of the part's
-    from: u32,     // pixel of x
+    source: u32,     // pixel of x
     to: u32,       // pixel of y
     silu: u32,
     eps: f32,
@@ -47,7 +47,7 @@ fn channels(
     }
     let block = i / p.channels;
     let count = min(BLOCK, p.pixels - block * BLOCK);
-    let first = block * BLOCK * p.channels + i % p.channels;
+    let first = (p.source + block * BLOCK) * p.channels + i % p.channels;
     let origin = f32(x[first]);
     var sum = 0.0;
     var squares = 0.0;
@@ -72,7 +72,7 @@ fn channels_packed(
     }
     let block = i / packs;
     let count = min(BLOCK, p.pixels - block * BLOCK);
-    let first = block * BLOCK * packs + i % packs;
+    let first = (p.source + block * BLOCK) * packs + i % packs;
     let origin = x_pack[first];
 #unroll v in 0..${vectors}
     let origin${v} = part${v}(origin);
@@ -136,7 +136,7 @@ fn chunks(
 @group(0) @binding(4) var<uniform> q: Params;
 
 @compute @workgroup_size(16)
-fn groups(
+fn whole(
     @builtin(workgroup_id) wid: vec3<u32>,
     @builtin(num_workgroups) groups: vec3<u32>,
     @builtin(local_invocation_index) lane: u32,
@@ -183,7 +183,7 @@ fn apply(
         return;
     }
     let c = i % r.channels;
-    let u = (f32(x[r.from * r.channels + i]) - known[c]) * known[r.channels + c] + known[2u * r.channels + c];
+    let u = (f32(x[r.source * r.channels + i]) - known[c]) * known[r.channels + c] + known[2u * r.channels + c];
     y[r.to * r.channels + i] = elem(select(u, u / (1.0 + exp(-u)), r.silu != 0u));
 }
 
@@ -200,7 +200,7 @@ fn apply_packed(
     }
     let quads = r.channels / 4u;
     let quad = i % packs * (LANES / 4u);
-    let value = x_pack[r.from * packs + i];
+    let value = x_pack[r.source * packs + i];
     var result: pack;
 #unroll v in 0..${vectors}
     let d${v} = part${v}(value) - known4[quad + ${v}u];

@@ -1,11 +1,11 @@
 #import index
 #import pack
-// Sections of tensors:  y[to + i] = x[from + i],  i < count.  The rest of y stays as it is.
+// Sections of tensors:  y[to + i] = x[source + i],  i < count.  The rest of y stays as it is.
 // copy_packed is for counts and places of whole packs, and takes them so.
 
 struct Params {
     count: u32,
-    from: u32,
+    source: u32,
     to: u32,
 }
 
@@ -24,7 +24,7 @@ fn copy(
 ) {
     let i = linear_index(wid, groups, 64u, lane);
     if (i < p.count) {
-        y[p.to + i] = x[p.from + i];
+        y[p.to + i] = x[p.source + i];
     }
 }
 
@@ -36,6 +36,6 @@ fn copy_packed(
 ) {
     let i = linear_index(wid, groups, 256u, lane);
     if (i < p.count) {
-        y_pack[p.to + i] = x_pack[p.from + i];
+        y_pack[p.to + i] = x_pack[p.source + i];
     }
 }

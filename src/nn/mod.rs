@@ -4,6 +4,7 @@
 //! guided-diffusion's `state_dict`, so checkpoints people have can be read.
 
 mod arena;
+pub mod codec;
 mod denoiser;
 pub mod layers;
 pub mod mlp;
@@ -16,6 +17,7 @@ pub mod unet;
 pub mod weights;
 
 pub use arena::Arena;
+pub use codec::{AutoencoderKl, AutoencoderTiny, Codec, CodecAbout, Halves, KlConfig, Latents, TinyConfig};
 pub use denoiser::{About, Denoiser};
 pub use mlp::{Mlp, MlpConfig};
 pub use optimised::{Lesson, Loss, Optimised, RecordedStep, StepRates, StepSettings, half_cosine};

@@ -2,12 +2,10 @@
 //! y = act((x - mean)·gain + bias) of any part of any strip. What it computes is what [`group_norm`](super::group_norm) does,
 //! but for the order of sums.
 //!
-//! Each strip's sums are of blocks of pixels around the block's first pixel, put together block by block (Chan et al. 1983).
 //! For networks that are only run: there is no gradient, and a tape refuses it.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::GroupNorm;
+use super::group_norm::chunks::{Params, chunks_of, sum_chunks};
 use super::pack::choose;
 use crate::error::{Error, Result};
 use crate::gpu::{Access, Kernel};
@@ -16,37 +14,12 @@ use crate::wgsl;
 
 use Access::{Read, Update, Write};
 
-const CHANNELS: Kernel =
-    Kernel::new("group_norm_channels", wgsl!("group_norm_parts"), "channels", &[Read, Write]);
-const CHANNELS_PACKED: Kernel =
-    Kernel::new("group_norm_channels", wgsl!("group_norm_parts"), "channels_packed", &[Read, Write]);
-const CHUNKS: Kernel = Kernel::new("group_norm_chunks", wgsl!("group_norm_parts"), "chunks", &[Read, Update]);
 const GROUPS: Kernel =
-    Kernel::new("group_norm_groups", wgsl!("group_norm_parts"), "groups", &[Read, Read, Read, Write]);
+    Kernel::new("group_norm_groups", wgsl!("group_norm_parts"), "whole", &[Read, Read, Read, Write]);
 const APPLY: Kernel =
     Kernel::new("group_norm_part", wgsl!("group_norm_parts"), "apply", &[Read, Read, Update]);
 const APPLY_PACKED: Kernel =
     Kernel::new("group_norm_part", wgsl!("group_norm_parts"), "apply_packed", &[Read, Read, Update]);
-
-/// Pixels of a block, and blocks of a chunk.
-const BLOCK: usize = 128;
-const CHUNK: usize = 64;
-
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct Params {
-    pixels: u32,
-    channels: u32,
-    groups: u32,
-    blocks: u32,
-    chunks: u32,
-    first: u32,
-    from: u32,
-    to: u32,
-    silu: u32,
-    eps: f32,
-    unused: [u32; 2],
-}
 
 /// The statistics of a picture, as what they make of each channel.
 pub struct PartsNorm {
@@ -67,9 +40,14 @@ pub fn parts_norm(
     options: &GroupNorm,
 ) -> Result<PartsNorm> {
     let channels = check(cx, parts, gamma, beta, options)?;
-    let chunks_of = |part: &Tensor| (part.len() / channels).div_ceil(BLOCK).div_ceil(CHUNK);
-    let chunks = parts.iter().map(chunks_of).sum();
+    let chunks = parts.iter().map(|part| chunks_of(part.len() / channels)).sum();
     let all = cx.output("group_norm chunks", &[chunks, options.groups, 4], DType::F32)?;
+    let mut first = 0;
+    for part in parts {
+        let pixels = part.len() / channels;
+        sum_chunks(cx, (part, 0, pixels), (&all, first))?;
+        first += chunks_of(pixels);
+    }
     let told = Params {
         channels: channels as u32,
         groups: options.groups as u32,
@@ -77,19 +55,6 @@ pub fn parts_norm(
         eps: options.eps,
         ..Params::default()
     };
-    let mut first = 0;
-    for part in parts {
-        let pixels = part.len() / channels;
-        let blocks = pixels.div_ceil(BLOCK);
-        let of_blocks = cx.output("group_norm blocks", &[blocks, channels, 2], DType::F32)?;
-        let told = Params { pixels: pixels as u32, blocks: blocks as u32, first: first as u32, ..told };
-        let chosen = choose(cx, part.dtype(), &[channels], &CHANNELS_PACKED, &CHANNELS);
-        let launch = cx.launch(chosen.kernel).bind(part).bind(&of_blocks).params(&told);
-        launch.variant(chosen.variant("")).over(blocks * channels / chosen.lanes, 64);
-        let launch = cx.launch(&CHUNKS).bind(&of_blocks).bind(&all).params(&told);
-        launch.over(chunks_of(part) * options.groups, 64);
-        first += chunks_of(part);
-    }
     let coefficients = cx.output("group_norm coefficients", &[3, channels], DType::F32)?;
     let launch = cx.launch(&GROUPS).bind(&all).bind(gamma).bind(beta).bind(&coefficients).params(&told);
     launch.over(options.groups, 16);
@@ -124,8 +89,14 @@ impl PartsNorm {
         }
         let [from, to] = [from, to].map(|pixel| pixel as u32);
         let silu = u32::from(self.silu);
-        let params =
-            Params { pixels: pixels as u32, channels: channels as u32, from, to, silu, ..Params::default() };
+        let params = Params {
+            pixels: pixels as u32,
+            channels: channels as u32,
+            source: from,
+            to,
+            silu,
+            ..Params::default()
+        };
         let chosen = choose(cx, x.dtype(), &[channels], &APPLY_PACKED, &APPLY);
         let launch = cx.launch(chosen.kernel).bind(x).bind(&self.coefficients).bind(y);
         let launch = launch.elem(x.dtype()).params(&params).variant(chosen.variant(""));
