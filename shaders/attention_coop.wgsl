@@ -1,26 +1,29 @@
 #import attention_coop_parts
+#import attention_sequence
 #import eights
 enable wgpu_cooperative_matrix;
-// Self-attention forward on cooperative matrices; formulas as in attention.wgsl.
-// qkv [N, T, 3, H, d] or [N, T, H, 3, d] and y [N, T, H, d] in f16, lse [N, H, T] in f32. A subgroup makes 16 queries'
+// Attention forward on cooperative matrices; formulas as in attention.wgsl.
+// q and kv as attention_params.wgsl says and y [N, T, H, d] in f16, lse [N, H, T] in f32. A subgroup makes 16 queries'
 // rows of y, a workgroup those of 16·SUBGROUPS of one head; keys come by 16. Weights are rounded to f16, sums are f32 in
-// the order of keys.
+// the order of keys. A picture whose sequence is not there reads the last, and gets zeros.
 //
 // The softmax is taken relative to a reference that follows a row's maximum only when this outgrows it by HEADROOM
 // octaves: till then weights stay below 2^HEADROOM, and the sums in matrices need not be rescaled. The first keys set it.
 // Each row decides for itself, whatever other rows of its workgroup do.
 //
-// In bounds, for the compiler adds no checks here: rows of qkv are of tokens up to the last of the image, eights of them
-// below d/8; rows of y and lse are tested to be of such tokens; `tile` holds 16 keys, 16 values and 16 rows of 3 eights
-// a subgroup, `stage` 16 rows of 5 fours a subgroup, `grown` a flag for each of up to 16 subgroups.
+// In bounds, for the compiler adds no checks here: rows of q and kv are of tokens up to the last, eights of them below d/8;
+// `rows` is read for pictures that are there; rows of y and lse are tested to be of such tokens; `tile` holds 16 keys,
+// 16 values and 16 rows of 3 eights a subgroup, `stage` 16 rows of 5 fours a subgroup, `grown` a flag for each of up to 16 subgroups.
 
 const NONE = -1e30;   // below any score
 const HEADROOM = 8.0; // in powers of two; of f16's range 2^16 this leaves what sums of weights need
 
-@group(0) @binding(0) var<storage, read> qkv: array<vec4<u32>>;     // [N, T, 3·H·d/8]
-@group(0) @binding(1) var<storage, read_write> y: array<vec4<u32>>; // [N, T, H·d/8]
-@group(0) @binding(2) var<storage, read_write> lse: array<f32>;     // [N, H, T]
-@group(0) @binding(3) var<uniform> p: Params;
+@group(0) @binding(0) var<storage, read> q: array<vec4<u32>>;
+@group(0) @binding(1) var<storage, read> kv: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> rows: array<u32>;          // [N], or unread
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<u32>>; // [N, T, H·d/8]
+@group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [N, H, T]
+@group(0) @binding(5) var<uniform> p: Params;
 
 override VALUES: u32 = BLOCK_SIZE;       // where they start in `tile`: after the keys
 override WEIGHTS: u32 = 2u * BLOCK_SIZE; // [subgroup][row][3 eights], the third unused
@@ -51,31 +54,35 @@ fn forward(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let rows = 16u * SUBGROUPS;
-    let blocks = (p.tokens + rows - 1u) / rows;
+    let down = 16u * SUBGROUPS;
+    let blocks = (p.tokens + down - 1u) / down;
     let group = wid.y * groups.x + wid.x;
     let nh = group / blocks;
     if (nh >= p.batch * p.heads) {
         return;
     }
     let h = nh % p.heads;
-    let image = nh / p.heads * p.tokens;
-    let last = p.tokens - 1u;
-    let step = 3u * p.heads * EIGHTS;
-    let part = p.part_stride * EIGHTS;
-    let queries = image * step + h * p.head_stride * EIGHTS;
+    let n = nh / p.heads;
+    let sequence = sequence_of(n, p.sequences);
+    let there = sequence < p.sequences;
+    let last_query = p.tokens - 1u;
+    let last = p.keys - 1u;
+    let head_at = h * p.head_stride;
+    let step = p.kv_step * EIGHTS;
+    let keys = (min(sequence, p.sequences - 1u) * p.keys * p.kv_step + head_at + p.k_at) * EIGHTS;
+    let part = (p.v_at - p.k_at) * EIGHTS;
     // Two lanes share a row, a half each.
-    let row = group % blocks * rows + subgroup * 16u + lane % 16u;
+    let row = group % blocks * down + subgroup * 16u + lane % 16u;
     let half = lane / 16u;
 
     // The subgroup's queries, by 16 channels through the room of its weights.
     let weights_at = WEIGHTS + subgroup * 48u;
     let my_weights = weights_at + lane % 16u * 3u + half;
-    let query = queries + min(row, last) * step + half;
+    let query = ((n * p.tokens + min(row, last_query)) * p.q_step + head_at) * EIGHTS + half;
 #unroll j in 0..8
     var part${j} = vec4<u32>();
     if (DEPTH > ${j}u) {
-        part${j} = qkv[query + 2u * ${j}u];
+        part${j} = q[query + 2u * ${j}u];
     }
 #end
 #unroll j in 0..8
@@ -92,14 +99,14 @@ fn forward(
 #unroll i in 0..4
     let at${i} = thread + ${i}u * THREADS;
     let token${i} = at${i} / EIGHTS;
-    let from${i} = queries + part + at${i} % EIGHTS;
+    let from${i} = keys + at${i} % EIGHTS;
     let to${i} = token${i} * STRIDE + at${i} % EIGHTS;
     var k${i} = vec4<u32>();
     var v${i} = vec4<u32>();
     if (at${i} < BLOCK) {
-        put(to${i}, qkv[from${i} + min(token${i}, last) * step]);
-        k${i} = qkv[from${i} + min(16u + token${i}, last) * step];
-        v${i} = qkv[from${i} + part + min(token${i}, last) * step];
+        put(to${i}, kv[from${i} + min(token${i}, last) * step]);
+        k${i} = kv[from${i} + min(16u + token${i}, last) * step];
+        v${i} = kv[from${i} + part + min(token${i}, last) * step];
     }
 #end
     if (thread < 4u) {
@@ -115,7 +122,7 @@ fn forward(
     let my_stage = stage_at + lane % 16u * 5u + half * 2u;
     var reference = NONE;
     var total = 0.0;
-    for (var first = 0u; first < p.tokens; first += 16u) {
+    for (var first = 0u; first < p.keys; first += 16u) {
         var s = coop_mat16x16<f32, C>();
 #unroll j in 0..8
         if (DEPTH > ${j}u) {
@@ -133,8 +140,8 @@ fn forward(
             if (${i}u * THREADS + THREADS <= BLOCK || at${i} < BLOCK) {
                 put(to${i}, k${i});
                 put(VALUES + to${i}, v${i});
-                k${i} = qkv[from${i} + min(first + 32u + token${i}, last) * step];
-                v${i} = qkv[from${i} + part + min(first + 16u + token${i}, last) * step];
+                k${i} = kv[from${i} + min(first + 32u + token${i}, last) * step];
+                v${i} = kv[from${i} + part + min(first + 16u + token${i}, last) * step];
             }
         }
 #end
@@ -188,20 +195,20 @@ fn forward(
     }
 
     total += subgroupShuffleXor(total, 16u);
-    let inverse = 1.0 / total;
-    let out = ((image + row) * p.heads + h) * EIGHTS + half;
+    let inverse = select(0.0, 1.0 / total, there);
+    let out = ((n * p.tokens + row) * p.heads + h) * EIGHTS + half;
     let stride = 5u;
 #unroll j in 0..8
     if (DEPTH > ${j}u) {
         coopStoreT(y${j}, &stage[stage_at], stride);
         workgroupBarrier();
-        if (row <= last) {
+        if (row <= last_query) {
             y[out + ${j}u * 2u] = pack(stage[my_stage] * inverse, stage[my_stage + 1u] * inverse);
         }
         workgroupBarrier();
     }
 #end
-    if (row <= last && half == 0u) {
+    if (row <= last_query && half == 0u) {
         lse[nh * p.tokens + row] = (reference + log2(total)) / LOG2_E;
     }
 }

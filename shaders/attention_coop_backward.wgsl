@@ -49,8 +49,8 @@ fn backward(
     @builtin(subgroup_id) subgroup: u32,
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
-    let rows = 16u * SUBGROUPS;
-    let blocks = (p.tokens + rows - 1u) / rows;
+    let down = 16u * SUBGROUPS;
+    let blocks = (p.tokens + down - 1u) / down;
     let group = wid.y * groups.x + wid.x;
     let nh = group / blocks;
     if (nh >= p.batch * p.heads) {
@@ -59,14 +59,14 @@ fn backward(
     let h = nh % p.heads;
     let image = nh / p.heads * p.tokens;
     let last = p.tokens - 1u;
-    let step = 3u * p.heads * EIGHTS;
-    let part = p.part_stride * EIGHTS;
+    let step = p.q_step * EIGHTS;
+    let part = p.k_at * EIGHTS; // from q to k and from k to v
     let queries = image * step + h * p.head_stride * EIGHTS;
     let dy_step = p.heads * EIGHTS;
     let dys = image * dy_step + h * EIGHTS;
     let pair = subgroup / 2u;
     let odd = subgroup % 2u;
-    let pair_row = group % blocks * rows + pair * 32u;
+    let pair_row = group % blocks * down + pair * 32u;
     let row = pair_row + lane;
 
     // The subgroup's rows, by 16 channels through the room of its weights (even) or slopes (odd).

@@ -1,20 +1,10 @@
+#import attention_params
 // What attention on cooperative matrices has in common, forward and backward. Library file.
 //
 // Rows of scores are made against 16 columns at a time. Sums in matrices have no elements to reach, so
 // the scores pass through workgroup memory: there a lane finds a row. They are made transposed and stored by columns,
 // and rows are 4 elements longer than their content (8 in f16): neither the stores, nor the reads by row, nor the loads
 // of matrices meet in a bank.
-
-struct Params {
-    batch: u32,
-    tokens: u32,
-    heads: u32,
-    head: u32,         // d
-    part_stride: u32,  // from q to k to v of one head, in heads
-    head_stride: u32,  // from a head's q to that of the next, in heads
-    accumulate: u32,
-    scale: f32,        // d^-½
-}
 
 override HEAD: u32 = 64u;     // d: a multiple of 16, at most 128
 override SUBGROUPS: u32 = 4u; // of 32 invocations in a workgroup

@@ -1,5 +1,5 @@
-#import index
 #import attention_coop_parts
+#import index
 // What the backward pass on cooperative matrices has to know of every query:
 //   lse[t]·log2 e - log2 range, so that exp2 of a score less this is a weight times the range, and delta[t] = dy[t]·y[t]
 // stats [N, H, 2, tokens rounded up to 16]; queries that are not there get what makes their weights zero.

@@ -1,49 +1,54 @@
+#import attention_sequence
 // What attention in tiles of 64 rows by 64 columns is made of; formulas as in attention.wgsl.  A library: no entry point; who
 // imports it declares `Params` in a binding of its own.
-// qkv [N, T, 3, H, d] or [N, T, H, 3, d], y [N, T, H, d], lse and delta [N, H, T]; d must divide by 4.
+// q and kv as attention_params.wgsl says, y [N, T, H, d], lse and delta [N, H, T]; d must divide by 4.
 // Forward and for dq rows are queries and columns keys; for dk and dv the other way round. A workgroup of 128 makes
 // 64 rows of the output and up to 64 channels of them: larger heads make their scores again for every 64.
 // Of the scores a lane has rows ty + 16r and columns tx + 8j, of the output the same rows and quads tx and tx + 8 of the span.
 // Workgroup memory: exactly WebGPU's 16 KiB.
 //
 // In bounds, for the compiler adds no checks here: rows past the last token are read as the last, quads past a row's end as its
-// last. Indices of `memory` are below 528 where products are made, 1024 where weights and values are shared.
-
-struct Params {
-    batch: u32,
-    tokens: u32,
-    heads: u32,
-    head: u32,         // d
-    part_stride: u32,  // from q to k to v of one head, in heads
-    head_stride: u32,  // from a head's q to that of the next, in heads
-    accumulate: u32,
-    scale: f32,        // d^-½
-}
+// last; a sequence that is not there is read as the last. `rows` is read for pictures that are there, and only if ROWS. Indices
+// of `memory` are below 528 where products are made, 1024 where weights and values are shared.
 
 const SPAN = 16u; // quads of the output that a workgroup makes
 
-@group(0) @binding(0) var<storage, read> qkv4: array<vec4<elem>>; // [N, T, 3·H·d/4]
-@group(0) @binding(1) var<storage, read> dy4: array<vec4<elem>>;  // [N, T, H·d/4]; forward: unread
+@group(0) @binding(0) var<storage, read> q4: array<vec4<elem>>;
+@group(0) @binding(1) var<storage, read> kv4: array<vec4<elem>>;
+@group(0) @binding(2) var<storage, read> rows: array<u32>;       // [N], or unread
+@group(0) @binding(3) var<storage, read> dy4: array<vec4<elem>>; // [N, T, H·d/4]; forward: unread
 
 var<workgroup> memory: array<vec4<f32>, 1024>;
 const COLUMNS = 264u; // where products have their columns: 4 quads of 66 rows come before
 const VALUES = 512u;  // where the values begin: 32 weights of 16 fours of rows come before
 
+// Where rows stand.
+const IN_Q = 0u;
+const IN_KV = 1u;
+const IN_DY = 2u;
+
 // A tile's rows of q, k, v or dy.
 struct Rows {
-    of_dy: bool,
+    place: u32,
     at: u32,     // the first row, in quads
     step: u32,   // from row to row
     last: u32,   // the last row there is, counted from the first; those beyond read this one
     quads: u32,  // of a row; those beyond read the last
 }
 
-fn load(rows: Rows, row: u32, quad: u32) -> vec4<f32> {
-    let at = rows.at + min(row, rows.last) * rows.step + min(quad, rows.quads - 1u);
-    if (rows.of_dy) {
-        return vec4<f32>(dy4[at]);
+fn load(tile: Rows, row: u32, quad: u32) -> vec4<f32> {
+    let at = tile.at + min(row, tile.last) * tile.step + min(quad, tile.quads - 1u);
+    switch (tile.place) {
+        case IN_Q: {
+            return vec4<f32>(q4[at]);
+        }
+        case IN_KV: {
+            return vec4<f32>(kv4[at]);
+        }
+        default: {
+            return vec4<f32>(dy4[at]);
+        }
     }
-    return vec4<f32>(qkv4[at]);
 }
 
 // A lane's four rows of a tile, each at columns tx + 8j: j = 0..3 in `near`, 4..7 in `far`.
@@ -55,7 +60,7 @@ struct Scores {
 }
 
 // Products of 64 rows and 64 columns, over all their quads.
-fn products(rows: Rows, columns: Rows, lane: u32) -> Scores {
+fn products(down: Rows, across: Rows, lane: u32) -> Scores {
     let tx = lane % 8u;
     let ty = lane / 8u;
     // [quad][row] with rows of 66, so that neither the writes nor the reads meet in a bank.
@@ -63,12 +68,12 @@ fn products(rows: Rows, columns: Rows, lane: u32) -> Scores {
     let row = lane / 4u;
     let cell = quad * 66u + row;
     var s: Scores;
-    var a0 = load(rows, row, quad);
-    var a1 = load(rows, row + 32u, quad);
-    var b0 = load(columns, row, quad);
-    var b1 = load(columns, row + 32u, quad);
-    for (var slice = 0u; slice < rows.quads; slice += 4u) {
-        let inside = slice + quad < rows.quads;
+    var a0 = load(down, row, quad);
+    var a1 = load(down, row + 32u, quad);
+    var b0 = load(across, row, quad);
+    var b1 = load(across, row + 32u, quad);
+    for (var slice = 0u; slice < down.quads; slice += 4u) {
+        let inside = slice + quad < down.quads;
         workgroupBarrier();
         memory[cell] = select(vec4<f32>(), a0, inside);
         memory[cell + 32u] = select(vec4<f32>(), a1, inside);
@@ -76,11 +81,11 @@ fn products(rows: Rows, columns: Rows, lane: u32) -> Scores {
         memory[COLUMNS + cell + 32u] = b1;
         workgroupBarrier();
         // The next slice is under way while this one is worked on.
-        if (slice + 4u < rows.quads) {
-            a0 = load(rows, row, slice + 4u + quad);
-            a1 = load(rows, row + 32u, slice + 4u + quad);
-            b0 = load(columns, row, slice + 4u + quad);
-            b1 = load(columns, row + 32u, slice + 4u + quad);
+        if (slice + 4u < down.quads) {
+            a0 = load(down, row, slice + 4u + quad);
+            a1 = load(down, row + 32u, slice + 4u + quad);
+            b0 = load(across, row, slice + 4u + quad);
+            b1 = load(across, row + 32u, slice + 4u + quad);
         }
         for (var i = 0u; i < 4u; i++) {
             let a = i * 66u + ty;

@@ -7,9 +7,9 @@
 
 const NONE = -1e30; // below any score
 
-@group(0) @binding(2) var<storage, read_write> y4: array<vec4<elem>>; // [N, T, H·d/4]
-@group(0) @binding(3) var<storage, read_write> lse: array<f32>;       // [N, H, T]
-@group(0) @binding(4) var<uniform> p: Params;
+@group(0) @binding(4) var<storage, read_write> y4: array<vec4<elem>>; // [N, T, H·d/4]
+@group(0) @binding(5) var<storage, read_write> lse: array<f32>;       // [N, H, T]
+@group(0) @binding(6) var<uniform> p: Params;
 
 fn highest(v: vec4<f32>) -> f32 {
     return max(max(v.x, v.y), max(v.z, v.w));
@@ -38,26 +38,38 @@ fn forward_tiles(
     let span = i / row_tiles % spans;
     let nh = i / (row_tiles * spans);
     let h = nh % p.heads;
-    let image = nh / p.heads * p.tokens;
-    let step = 3u * p.heads * quads;
-    let part = p.part_stride * quads;
-    let q_part = h * p.head_stride * quads;
-    let queries = Rows(false, (image + first_row) * step + q_part, step, p.tokens - 1u - first_row, quads);
+    let n = nh / p.heads;
+    let sequence = sequence_of(n, p.sequences);
+    let there = sequence < p.sequences;
+    let last_row = p.tokens - 1u - first_row;
+    let q_at = ((n * p.tokens + first_row) * p.q_step + h * p.head_stride) * quads;
+    let queries = Rows(IN_Q, q_at, p.q_step * quads, last_row, quads);
+    let step = p.kv_step * quads;
+    let kv_at = min(sequence, p.sequences - 1u) * p.keys * step + h * p.head_stride * quads;
+    var end = select(0u, p.keys, there);
+    if (CAUSAL) {
+        end = min(end, first_row + 64u);
+    }
     let column = vec4<u32>(tx, tx + 8u, tx + 16u, tx + 24u);
 
     var most = vec4<f32>(NONE);
     var total = vec4<f32>(); // over this lane's columns alone until the end
     var sums: Sums;
-    for (var first = 0u; first < p.tokens; first += 64u) {
-        let last = p.tokens - 1u - first;
-        let keys = Rows(false, (image + first) * step + q_part + part, step, last, quads);
-        let values = Rows(false, keys.at + part, step, last, quads);
+    for (var first = 0u; first < end; first += 64u) {
+        let last = p.keys - 1u - first;
+        let keys = Rows(IN_KV, kv_at + first * step + p.k_at * quads, step, last, quads);
+        let values = Rows(IN_KV, kv_at + first * step + p.v_at * quads, step, last, quads);
         var w = products(queries, keys, lane);
         let near = column <= vec4<u32>(last);
         let far = column + 32u <= vec4<u32>(last);
         #unroll r in 0..4
         w.near${r} = select(vec4<f32>(NONE), w.near${r} * p.scale, near);
         w.far${r} = select(vec4<f32>(NONE), w.far${r} * p.scale, far);
+        if (CAUSAL) {
+            let query${r} = vec4<u32>(first_row + ty + 16u * ${r}u);
+            w.near${r} = select(vec4<f32>(NONE), w.near${r}, first + column <= query${r});
+            w.far${r} = select(vec4<f32>(NONE), w.far${r}, first + column + 32u <= query${r});
+        }
         let most${r} = highest(max(w.near${r}, w.far${r}));
         #end
         // The rows' maxima over the eight lanes that share them.
@@ -86,10 +98,12 @@ fn forward_tiles(
     for (var j = 0u; j < 8u; j++) {
         total += memory[j * 16u + ty];
     }
+    total = select(vec4<f32>(1.0), total, there);
+    most = select(vec4<f32>(), most, there);
     #unroll r in 0..4
     let row${r} = first_row + ty + 16u * ${r}u;
     if (row${r} < p.tokens) {
-        let at = ((image + row${r}) * p.heads + h) * quads + span * SPAN + tx;
+        let at = ((n * p.tokens + row${r}) * p.heads + h) * quads + span * SPAN + tx;
         if (span * SPAN + tx < quads) {
             y4[at] = vec4<elem>(sums.low${r} / total[${r}]);
         }

@@ -27,7 +27,8 @@
 //!
 //! The layers, each knowing only those below it: [`train`], [`sample`] and [`session`] (data flows), [`model`] (files of networks),
 //! [`nn`] (parameters, layers, the UNet), [`autograd`], [`ops`] (one file and one shader each), [`tensor`] (handles),
-//! [`gpu`] (device, recording, plan). Beside them [`diffusion`] (formulas in f64), [`random`], [`data`] and [`io`].
+//! [`gpu`] (device, recording, plan). Beside them [`diffusion`] (formulas in f64), [`random`],
+//! [`data`], [`io`] and [`text`] (tokenizers).
 
 pub mod autograd;
 #[cfg(feature = "cli")]
@@ -50,6 +51,7 @@ mod sizes;
 pub mod tensor;
 #[cfg(test)]
 mod testing;
+pub mod text;
 pub mod toy;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod train;

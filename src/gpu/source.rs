@@ -18,6 +18,8 @@ use super::kernel::Elem;
 /// The files that others may import.
 const LIBRARY: &[(&str, &str)] = &[
     ("attention_coop_parts", crate::wgsl!("attention_coop_parts")),
+    ("attention_params", crate::wgsl!("attention_params")),
+    ("attention_sequence", crate::wgsl!("attention_sequence")),
     ("attention_tile", crate::wgsl!("attention_tile")),
     ("chw", crate::wgsl!("chw")),
     ("conv2d_gather", crate::wgsl!("conv2d_gather")),

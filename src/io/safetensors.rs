@@ -12,6 +12,7 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 
 use super::kind_of_file::LOOKED_AT;
 use super::pieces::Pieces;
+use super::tensor_source::places;
 use super::{FileKind, TensorSource, write_atomic};
 use crate::error::{Error, Result};
 
@@ -227,6 +228,12 @@ impl TensorSource for SafetensorsFile {
     fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         self.tensor(name).map(|(_, _, bytes)| bytes)
     }
+
+    fn part(&self, name: &str, elements: Range<usize>) -> Result<Vec<u8>> {
+        let range = places(self, name, elements)?;
+        let first = self.start + self.info(name)?.data_offsets.0 as u64;
+        self.file.read(first + range.start as u64..first + range.end as u64)
+    }
 }
 
 /// A map whose keys come once each.
@@ -298,6 +305,9 @@ mod tests {
         assert_eq!(file.to_f32("b").unwrap(), (vec![], vec![9.0]));
         assert_eq!(file.to_f32("none").unwrap(), (vec![0, 5], vec![]));
         assert!(file.tensor("x").unwrap_err().to_string().contains("`x`"));
+        assert_eq!(file.part("a.half", 1..3).unwrap(), f16s(&[2.0, -1.0]));
+        assert!(file.part("w", 6..6).unwrap().is_empty());
+        assert!(file.part("w", 5..7).unwrap_err().to_string().contains("6 elements"));
         // The published crate reads the very same.
         let bytes = std::fs::read(&one).unwrap();
         assert_eq!(SafeTensors::deserialize(&bytes).unwrap().tensor("w").unwrap().data(), w);

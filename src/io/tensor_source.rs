@@ -1,13 +1,14 @@
 //! What files of tensors have in common, whatever their format.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use super::Dtype;
 use crate::error::{Error, Result};
 
 /// Named tensors in a file, or in several files that belong together. Opening one reads its headers alone.
-pub trait TensorSource {
+pub trait TensorSource: Send + Sync {
     /// What errors name.
     fn path(&self) -> &Path;
 
@@ -31,6 +32,15 @@ pub trait TensorSource {
     /// When there is none of that name, or the file does not hold what its headers promise.
     fn bytes(&self, name: &str) -> Result<Vec<u8>>;
 
+    /// Some of a tensor's elements, by their places row by row: of a large table the rows that are needed.
+    ///
+    /// # Errors
+    /// As [`Self::bytes`], and for places past the tensor's end.
+    fn part(&self, name: &str, elements: Range<usize>) -> Result<Vec<u8>> {
+        let range = places(self, name, elements)?;
+        Ok(self.bytes(name)?[range].to_vec())
+    }
+
     /// Shape and values of a tensor of f32, f16, bf16 or f64.
     ///
     /// # Errors
@@ -43,6 +53,22 @@ pub trait TensorSource {
         })?;
         Ok((shape, values))
     }
+}
+
+/// The bytes of some of a tensor's elements, counted from its first; its rows are whole bytes.
+pub(super) fn places(
+    source: &(impl TensorSource + ?Sized),
+    name: &str,
+    elements: Range<usize>,
+) -> Result<Range<usize>> {
+    let (dtype, shape) = source.about(name)?;
+    let count: usize = shape.iter().product();
+    if elements.start > elements.end || elements.end > count {
+        let what = format!("has {count} elements, and {elements:?} of them are needed");
+        return Err(Error::tensor(source.path(), name, what));
+    }
+    let byte = |element: usize| element * dtype.bitsize() / 8;
+    Ok(byte(elements.start)..byte(elements.end))
 }
 
 /// Little-endian floats of any width as f32; `None` for other types.

@@ -28,8 +28,10 @@ mod model;
 mod network;
 mod open;
 mod published;
+mod tensor_file;
 #[cfg(test)]
 mod tests;
+mod text;
 mod trained_rows;
 mod values;
 mod weights_kind;
@@ -47,6 +49,7 @@ pub use kept::{Kept, KeptVector};
 pub use locate::{Choice, named_again};
 pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
+pub use text::{TextCheckpoint, TextFamily, TextModel, TextStates};
 pub use trained_rows::TrainedRows;
 pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;

@@ -12,6 +12,7 @@ mod optimised;
 pub mod parameters;
 mod pass;
 mod takes;
+pub mod text;
 mod told;
 pub mod unet;
 pub mod weights;
@@ -24,6 +25,7 @@ pub use optimised::{Lesson, Loss, Optimised, RecordedStep, StepRates, StepSettin
 pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
 pub use pass::{Dropout, Pass};
 pub use takes::{ClassIn, NullClass, PictureIn, Takes, TokensIn, VectorIn};
+pub use text::{ClipText, ClipTextConfig, Encoded, Given, Sequences, TextAbout, TextEncoder};
 pub use told::{Bank, Moves, Told};
 pub use unet::{Classifier, UNet, UNetConfig};
 pub use weights::Weights;

@@ -63,7 +63,7 @@ pub use adamw::{AdamW, Arena as OptimizerArena, Controls, EmaWarmup, OptimizerSt
 pub use add::{add, add_into};
 pub use add_per_sample::add_per_sample;
 pub use anneal_condition::{AnnealCondition, anneal_condition, annealing_rows, annealing_table};
-pub use attention::{QkvOrder, attention};
+pub use attention::{QkvOrder, attention, attention_causal, cross_attention};
 pub use cast::cast;
 pub(crate) use cast::cast_constant;
 pub use class_posterior::{Observed, mix_classes, observe_step, prior_rows};

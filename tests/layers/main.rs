@@ -22,7 +22,7 @@ const ROOMS: &[&[&str]] = &[
     &["autograd"],
     &["testing"],
     &["nn"],
-    &["data", "io"],
+    &["data", "io", "text"],
     &["model"],
     &["sample"],
     &["session", "toy", "train"],

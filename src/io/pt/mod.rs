@@ -22,6 +22,7 @@ pub(super) use legacy::accepts as begins_like_one;
 pub use value::Plain;
 
 use super::pieces::Pieces;
+use super::tensor_source::places;
 use super::{Dtype, FileKind, TensorSource};
 use crate::error::{Error, Result};
 use flatten::Entries;
@@ -168,6 +169,17 @@ impl TensorSource for PtFile {
             return Ok(bytes);
         }
         Ok(gathered(&bytes, view, count, width as usize))
+    }
+
+    fn part(&self, name: &str, elements: Range<usize>) -> Result<Vec<u8>> {
+        let part = places(self, name, elements)?;
+        let view = self.view(name)?;
+        if !is_contiguous(view) {
+            return Ok(self.bytes(name)?[part].to_vec());
+        }
+        let (range, _, span) = self.place(name, view)?;
+        let first = range.start + (view.storage.start + span.start) * width(view.storage.dtype);
+        self.file.read(first + part.start as u64..first + part.end as u64)
     }
 }
 

@@ -18,6 +18,10 @@ fn same(pt: &PtFile, golden: &SafetensorsFile, prefix: &str) {
         assert_eq!(pt.about(&name).unwrap().1, shape, "{name}");
         if pt.about(&name).unwrap().0 == dtype {
             assert_eq!(pt.bytes(&name).unwrap(), bytes, "{name}");
+            let count: usize = shape.iter().product();
+            let (part, width) = (count / 3..count, dtype.bitsize() / 8);
+            assert_eq!(pt.part(&name, part.clone()).unwrap(), bytes[part.start * width..], "{name}");
+            assert!(pt.part(&name, 0..count + 1).is_err());
         } else {
             // Golden weights are f16 and exact; a file in f32 holds the same numbers.
             let golden = golden.to_f32(&format!("{prefix}{name}")).unwrap().1;

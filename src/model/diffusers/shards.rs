@@ -1,6 +1,7 @@
 //! A file of weights in a diffusers folder: one, or several behind an index.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -84,5 +85,9 @@ impl TensorSource for Shards {
 
     fn bytes(&self, name: &str) -> Result<Vec<u8>> {
         self.file(name)?.bytes(name)
+    }
+
+    fn part(&self, name: &str, elements: Range<usize>) -> Result<Vec<u8>> {
+        self.file(name)?.part(name, elements)
     }
 }

@@ -9,13 +9,14 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Launch, Tensor};
 use crate::wgsl;
 
-use super::problem::Params;
+use super::problem::{Params, Problem};
 
 use Access::{Read, Update, Write};
 
 // Trusted: the shaders' headers say why no access is out of bounds; every loop counts up to a number of the launch.
-const FORWARD: Kernel =
-    unsafe { Kernel::new("attention", wgsl!("attention_coop"), "forward", &[Read, Write, Write]).trusted() };
+const FORWARD: Kernel = unsafe {
+    Kernel::new("attention", wgsl!("attention_coop"), "forward", &[Read, Read, Read, Write, Write]).trusted()
+};
 const BACKWARD: Kernel = unsafe {
     let access = &[Read, Read, Read, Update];
     Kernel::new("attention_backward", wgsl!("attention_coop_backward"), "backward", access).trusted()
@@ -30,11 +31,14 @@ const MOST_HEAD: u32 = 128;
 const BLOCK: usize = 16;
 
 /// Whether the kernels take these types and head sizes.
-pub(super) fn takes(cx: &Context, qkv: &Tensor, params: &Params) -> bool {
+pub(super) fn takes(cx: &Context, problem: &Problem) -> bool {
+    let params = &problem.params;
     // A rung set by hand does not give a device matrices.
     cx.rung() == Rung::Coop
         && cx.capabilities().rung == Rung::Coop
-        && qkv.dtype() == DType::F16
+        && problem.q.dtype() == DType::F16
+        && params.q_step == params.kv_step
+        && !problem.causal
         && params.head.is_multiple_of(BLOCK as u32)
         && params.head <= MOST_HEAD
 }
@@ -50,43 +54,46 @@ fn backward_subgroups(params: &Params) -> usize {
     if params.head <= 64 { 4 } else { 2 }
 }
 
-fn launch<'a>(launch: Launch<'a>, params: &Params, subgroups: usize) -> Launch<'a> {
+fn launch<'a>(launch: Launch<'a>, params: &Params, others: u32, subgroups: usize) -> Launch<'a> {
     launch
         .params(params)
         .constant("HEAD", params.head.into())
         .constant("SUBGROUPS", subgroups as f64)
-        .constant("TAIL", f64::from(u8::from(!params.tokens.is_multiple_of(BLOCK as u32))))
+        .constant("TAIL", f64::from(u8::from(!others.is_multiple_of(BLOCK as u32))))
 }
 
 /// y and its log-sum-exp.
-pub(super) fn forward(cx: &mut Context, qkv: &Tensor, [y, lse]: [&Tensor; 2], params: &Params) {
+pub(super) fn forward(cx: &mut Context, problem: &Problem, [y, lse]: [&Tensor; 2]) {
+    let params = &problem.params;
     let subgroups = forward_subgroups(params);
     let rows = BLOCK * subgroups;
-    let dispatch = cx.launch(&FORWARD).bind(qkv).bind(y).bind(lse);
-    let dispatch = launch(dispatch, params, subgroups).variant(format_args!("coop {rows}x{BLOCK}"));
-    dispatch.over_groups((params.batch * params.heads) as usize * (params.tokens as usize).div_ceil(rows));
+    let dispatch = problem.launch(cx.launch(&FORWARD)).bind(y).bind(lse);
+    let dispatch =
+        launch(dispatch, params, params.keys, subgroups).variant(format_args!("coop {rows}x{BLOCK}"));
+    dispatch.over_groups(problem.heads() * problem.length(0).div_ceil(rows));
 }
 
-/// dqkv = or += the gradient, from what the forward pass left: all of it, in two launches.
+/// The gradient of a joint projection, from what the forward pass left: all of it, in two launches.
 pub(super) fn backward(
     cx: &mut Context,
-    [qkv, y, dy, lse]: [&Tensor; 4],
-    dqkv: &GradTarget,
-    params: &Params,
+    problem: &Problem,
+    [y, dy, lse]: [&Tensor; 3],
+    target: &GradTarget,
 ) -> Result<()> {
-    let [images, heads, tokens] = [params.batch, params.heads, params.tokens].map(|n| n as usize);
+    let [images, heads, tokens] =
+        [problem.params.batch, problem.params.heads, problem.params.tokens].map(|n| n as usize);
     let blocks = tokens.div_ceil(BLOCK);
     let stats = cx.output("attention stats", &[images, heads, 2, blocks * BLOCK], DType::F32)?;
-    let dispatch = cx.launch(&STATS).bind(y).bind(dy).bind(lse).bind(&stats).params(params);
+    let dispatch = cx.launch(&STATS).bind(y).bind(dy).bind(lse).bind(&stats).params(&problem.params);
     dispatch.over_groups(images * heads * blocks);
 
-    let params = Params { accumulate: dqkv.flag(), ..*params };
+    let params = Params { accumulate: target.flag(), ..problem.params };
     // A pair of subgroups shares 32 rows.
     let subgroups = backward_subgroups(&params);
     let rows = BLOCK * subgroups;
     for (part, name) in ["q", "k v"].into_iter().enumerate() {
-        let dispatch = cx.launch(&BACKWARD).bind(qkv).bind(dy).bind(&stats).bind(&dqkv.tensor);
-        let dispatch = launch(dispatch, &params, subgroups).constant("PART", part as f64);
+        let dispatch = cx.launch(&BACKWARD).bind(&problem.q).bind(dy).bind(&stats).bind(&target.tensor);
+        let dispatch = launch(dispatch, &params, params.tokens, subgroups).constant("PART", part as f64);
         let dispatch = dispatch.variant(format_args!("{name} coop {rows}x{BLOCK}"));
         dispatch.over_groups(images * heads * tokens.div_ceil(rows));
     }

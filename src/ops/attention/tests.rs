@@ -1,6 +1,8 @@
 //! Every rung against golden tensors, against a plain f64 loop, and against itself.
 
+use super::rungs::DELTA;
 use super::*;
+use crate::gpu::Rung;
 use crate::tensor::GradTarget;
 use crate::testing::{Array, Golden, check_gradients, download, dtypes, forward_backward_on, gpu, rungs};
 
@@ -113,16 +115,20 @@ fn checked_tiles_agree_bit_for_bit() {
                 let mut cx = Context::new(gpu());
                 cx.set_rung(Rung::Tiled);
                 let [qkv, dy] = [&qkv, &gy].map(|a| a.upload(&cx, dtype));
-                let params = check(&qkv, heads, QkvOrder::New).unwrap();
+                let params = check("attention", &qkv, heads, QkvOrder::New).unwrap();
+                let [q, kv] = [(); 2].map(|()| qkv.clone());
+                let problem = Problem { op: "attention", q, kv, rows: None, causal: false, params };
                 let y = cx.output("y", &gy.shape, dtype).unwrap();
                 let [lse, delta] =
                     [(); 2].map(|()| cx.output("of rows", &[2, heads, tokens], DType::F32).unwrap());
-                tiled::forward(&mut cx, &qkv, [&y, &lse], &params, checked);
+                tiled::forward(&mut cx, &problem, [&y, &lse], checked);
                 let launch = cx.launch(&DELTA).bind(&y).bind(&dy).bind(&delta).params(&params);
                 launch.over(delta.len(), 64);
                 let tensor = cx.output("dqkv", qkv.shape(), dtype).unwrap();
                 let dqkv = GradTarget { tensor, accumulate: false };
-                tiled::backward(&mut cx, [&qkv, &dy, &lse, &delta], &dqkv, &params, checked);
+                for part in 0..3 {
+                    tiled::backward(&mut cx, &problem, part, [&dy, &lse, &delta], &dqkv, checked);
+                }
                 let kept = [&y, &lse, &dqkv.tensor];
                 kept.iter().for_each(|tensor| cx.keep(tensor));
                 let plan = cx.finish("attention").unwrap();
@@ -217,8 +223,8 @@ fn wrong_shapes_are_told_apart() {
          it must be a multiple of 9"
     );
     assert_eq!(
-        message(&[2, 5, 1536], 1),
-        "attention: qkv has 1536 channels, so each of the 1 heads has 512; at most 256 are supported: \
+        message(&[2, 5, 3072], 1),
+        "attention: qkv has 3072 channels, so each of the 1 heads has 1024; at most 512 are supported: \
          use more heads"
     );
     assert_eq!(

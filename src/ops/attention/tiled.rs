@@ -5,17 +5,22 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::problem::Params;
+use super::problem::{Params, Problem};
+use super::rungs::PARTS;
 
 use Access::{Read, Update, Write};
 
-const CHECKED: Kernel =
-    Kernel::new("attention", wgsl!("attention_tiled"), "forward_tiles", &[Read, Read, Write, Write]);
+const CHECKED: Kernel = Kernel::new(
+    "attention",
+    wgsl!("attention_tiled"),
+    "forward_tiles",
+    &[Read, Read, Read, Read, Write, Write],
+);
 const CHECKED_BACKWARD: Kernel = Kernel::new(
     "attention_backward",
     wgsl!("attention_tiled_backward"),
     "backward_tiles",
-    &[Read, Read, Read, Read, Update],
+    &[Read, Read, Read, Read, Read, Read, Update],
 );
 
 // The shaders' headers say why no access is out of bounds; every loop counts up to a number of the launch.
@@ -23,40 +28,35 @@ const FORWARD: Kernel = unsafe { CHECKED.trusted() };
 const BACKWARD: Kernel = unsafe { CHECKED_BACKWARD.trusted() };
 
 /// Rows of a workgroup, and quads of the output that it makes.
-const ROWS: u32 = 64;
-const SPAN: u32 = 16;
+const ROWS: usize = 64;
+const SPAN: usize = 16;
 
-fn workgroups(params: &Params) -> usize {
-    let tiles = params.tokens.div_ceil(ROWS) * (params.head / 4).div_ceil(SPAN);
-    params.batch as usize * params.heads as usize * tiles as usize
+fn workgroups(problem: &Problem, part: usize) -> usize {
+    let spans = (problem.params.head as usize / 4).div_ceil(SPAN);
+    problem.heads() * problem.length(part).div_ceil(ROWS) * spans
 }
 
-/// y and the log-sum-exps of qkv `[N, T, ..]`; `checked` as a test wants it.
-pub(super) fn forward(
-    cx: &mut Context,
-    qkv: &Tensor,
-    [y, lse]: [&Tensor; 2],
-    params: &Params,
-    checked: bool,
-) {
-    // qkv holds the place of dy, unread.
-    let launch = cx.launch(if checked { &CHECKED } else { &FORWARD }).bind(qkv).bind(qkv).bind(y).bind(lse);
-    launch.params(params).variant("tiled 64x64").over_groups(workgroups(params));
+/// y and the log-sum-exps; `checked` as a test wants it.
+pub(super) fn forward(cx: &mut Context, problem: &Problem, [y, lse]: [&Tensor; 2], checked: bool) {
+    let launch = problem.launch(cx.launch(if checked { &CHECKED } else { &FORWARD }));
+    // q holds the place of dy, unread.
+    let launch = launch.bind(&problem.q).bind(y).bind(lse).params(&problem.params);
+    launch.variant("tiled 64x64").over_groups(workgroups(problem, 0));
 }
 
-/// dqkv, whose parts have a launch each; together they write all of it.
+/// One part of the gradient.
 pub(super) fn backward(
     cx: &mut Context,
-    [qkv, dy, lse, delta]: [&Tensor; 4],
-    dqkv: &GradTarget,
-    params: &Params,
+    problem: &Problem,
+    part: usize,
+    [dy, lse, delta]: [&Tensor; 3],
+    target: &GradTarget,
     checked: bool,
 ) {
-    let params = Params { accumulate: dqkv.flag(), ..*params };
-    let kernel = if checked { &CHECKED_BACKWARD } else { &BACKWARD };
-    for (part, name) in ["q", "k", "v"].into_iter().enumerate() {
-        let launch = cx.launch(kernel).bind(qkv).bind(dy).bind(lse).bind(delta).bind(&dqkv.tensor);
-        let launch = launch.params(&params).constant("PART", part as f64);
-        launch.variant(format_args!("{name} tiled 64x64")).over_groups(workgroups(&params));
-    }
+    let params = Params { accumulate: target.flag(), ..problem.params };
+    let launch = problem.launch(cx.launch(if checked { &CHECKED_BACKWARD } else { &BACKWARD }));
+    let launch = launch.bind(dy).bind(lse).bind(delta).bind(&target.tensor);
+    let launch = launch.params(&params).constant("PART", part as f64);
+    let name = PARTS[part];
+    launch.variant(format_args!("{name} tiled 64x64")).over_groups(workgroups(problem, part));
 }
