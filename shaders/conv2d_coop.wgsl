@@ -46,8 +46,8 @@ fn row_of(index: u32, count: u32) -> Row {
         return Row(0u, 0u);
     }
     // Above or left of the image wraps past any bound.
-    let iy = index / p.out_w % p.out_h * p.step - 1u;
-    let ix = index % p.out_w * p.step - 1u;
+    let iy = index / p.out_w % p.out_h * p.step - p.pad_h;
+    let ix = index % p.out_w * p.step - p.pad;
     let n = index / (p.out_w * p.out_h);
     let rows = select(0u, 7u, iy < p.in_h)
         | select(0u, 56u, iy + 1u < p.in_h)

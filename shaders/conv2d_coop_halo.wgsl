@@ -2,7 +2,7 @@
 enable wgpu_cooperative_matrix;
 #import coop_write
 // 3x3 convolution, stride 1, on cooperative matrices; also the input gradient, with turned weights.
-//   y[n,oy,ox,k] = bias[k] + Σ_{c,ky,kx} x[n, oy+ky-1, ox+kx-1, c]·w[ky,kx,c,k]
+//   y[n,oy,ox,k] = bias[k] + Σ_{c,ky,kx} x[n, oy+ky-ABOVE, ox+kx-1, c]·w[ky,kx,c,k]
 // A workgroup makes TILE_H rows of TILE_W pixels. Of 16 channels at a time it holds their pixels with a margin around
 // them, and all nine taps read from there. A matrix is 16 pixels of a row, a subgroup's matrices lie below each other: so
 // what it has read for one ky serves the two others, a row further up. Weights lie there for the three taps of a kx, or for
@@ -20,6 +20,8 @@ enable wgpu_cooperative_matrix;
 
 override WIDTH: u32 = 32u;   // of the images
 override HEIGHT: u32 = 32u;
+override OUT_HEIGHT: u32 = 32u; // of y; with other rows of padding than one above and one below not that of x
+override ABOVE: u32 = 1u;    // rows of padding
 override BESIDE: u32 = 1u;   // subgroups of which each has other columns of the tile; DOWN / BESIDE have other rows
 override PAIRS: bool = false;
 override MARGIN: u32 = 2u;   // pixels of a row's margins: 0 with PAIRS
@@ -40,7 +42,6 @@ override W_START: u32 = 3u * HALO;                 // a pixel takes two eights a
 @group(0) @binding(3) var<storage, read> residual: array<vec4<u32>>; // [N, H, W, out_c/8]
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;  // [N, H, W, out_c/8], or partial sums
 @group(0) @binding(5) var<uniform> p: Params;
-
 override TILE_SIZE: u32 = 2u * (W_START + 16u * TAPS * N_STRIDE);
 var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
 
@@ -65,7 +66,7 @@ fn halo(
     @builtin(subgroup_invocation_id) lane: u32,
 ) {
     let across = select((WIDTH + TILE_W - 1u) / TILE_W, 1u, PAIRS);
-    let down = (HEIGHT + TILE_H - 1u) / TILE_H;
+    let down = (OUT_HEIGHT + TILE_H - 1u) / TILE_H;
     let together = select(1u, TILE_W / 8u, PAIRS); // images of a tile
     let blocks = (OUT_C + TILE_N - 1u) / TILE_N;
     let tiles = across * down * ((p.batch + together - 1u) / together);
@@ -89,7 +90,7 @@ fn halo(
     let x_at${i} = thread + ${i}u * THREADS;
     let col${i} = x_at${i} / 2u % LINE;
     // Above or left of the image wraps past any bound.
-    let iy${i} = top + x_at${i} / 2u / LINE - 1u;
+    let iy${i} = top + x_at${i} / 2u / LINE - ABOVE;
     let ix${i} = select(left + col${i} - 1u, col${i} % 8u, PAIRS);
     let n${i} = image + select(0u, col${i} / 8u, PAIRS);
     let inside${i} = x_at${i} < X_EIGHTS && n${i} < p.batch && iy${i} < HEIGHT && ix${i} < WIDTH;
@@ -116,7 +117,6 @@ fn halo(
     }
 #end
 #end
-
     // What its subgroup sums: matrices below each other from m on; columns from k on, a matrix's, of every 16·ACROSS.
     let m = subgroup / ACROSS / BESIDE * ROWS * LINE + subgroup / ACROSS % BESIDE * 16u;
     let k = subgroup % ACROSS * 16u;
@@ -220,8 +220,8 @@ fn halo(
         let added = bias_of(k_at);
 #unroll i in 0..4
         let oy${i} = top + m / LINE + ${i}u;
-        let to${i} = (n * HEIGHT + oy${i}) * WIDTH + ox;
-        let store${i} = ROWS > ${i}u && there && n < p.batch && oy${i} < HEIGHT && ox < WIDTH && k_at < OUT_C;
+        let to${i} = (n * OUT_HEIGHT + oy${i}) * WIDTH + ox;
+        let store${i} = ROWS > ${i}u && there && n < p.batch && oy${i} < OUT_HEIGHT && ox < WIDTH && k_at < OUT_C;
         let more${i} = residual_of(store${i}, to${i}, k_at);
 #end
 #unroll i in 0..4

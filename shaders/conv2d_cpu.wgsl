@@ -4,7 +4,7 @@
 // no workgroup memory, no barrier.
 // Pixels come in segments of 4 in a row of the image, two segments an invocation. Products are taken as
 // (4x4 weights) · (4 input channels), which sums 4 channels at once.
-//   rows3: kernel 3x3, step 1, spread 1; the 6 columns that a segment sees are loaded once for 3 taps.
+//   rows3: kernel 3x3, step 1, spread 1, one column of padding; the 6 columns that a segment sees are loaded once for 3 taps.
 //   taps:  any kernel, step and spread.
 // With spread 2 only every other tap meets an input pixel; which ones depends on the parity of the output pixel, its
 // phase: wid.z = (oy % spread)·spread + ox % spread. An invocation's pixels are of one phase.
@@ -24,9 +24,9 @@ override ACCUMULATE: bool = false;
 @group(0) @binding(5) var<storage, read_write> y: array<elem>;  // [N, out_h, out_w, out_c]
 @group(0) @binding(6) var<uniform> p: Params;
 
-// v / spread and v % spread without a division, which is slow here.
+// v / spread and v % spread without a division, which is slow here; of what wraps below zero, too.
 fn quotient(v: u32) -> u32 {
-    return v >> (p.spread - 1u);
+    return u32(i32(v) >> (p.spread - 1u));
 }
 
 fn remainder(v: u32) -> u32 {
@@ -143,8 +143,8 @@ fn rows3(
     var t3a = bias_a; var t3b = bias_b;
     for (var ky = 0u; ky < 3u; ky++) {
         // Above or left of the image wraps past any bound.
-        let sy = s.oy + ky - 1u;
-        let ty = t.oy + ky - 1u;
+        let sy = s.oy + ky - p.pad_h;
+        let ty = t.oy + ky - p.pad_h;
         let sr = (s.n * p.in_h + sy) * p.in_w;
         let tr = (t.n * p.in_h + ty) * p.in_w;
         let s_in = sy < p.in_h;

@@ -30,9 +30,9 @@ override SPLIT: bool = false;
 var<workgroup> tile_x: array<vec4<f32>, TILE_M * 4>;  // [TILE_M pixels, 4 fours of input channels]
 var<workgroup> tile_w: array<vec4<f32>, TILE_N * 4>;  // [16 input channels, TILE_N/4 fours of output channels]
 
-// v / spread and v % spread; spread is 1 or 2.
+// v / spread and v % spread, of what wraps below zero, too; spread is 1 or 2.
 fn quotient(v: u32) -> u32 {
-    return v >> (p.spread - 1u);
+    return u32(i32(v) >> (p.spread - 1u));
 }
 
 fn remainder(v: u32) -> u32 {

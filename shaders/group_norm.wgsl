@@ -20,6 +20,7 @@ struct Params {
 
 @group(0) @binding(0) var<storage, read> x: array<elem>;                  // [N, P, C]
 @group(0) @binding(0) var<storage, read> x4: array<vec4<elem>>;           // [N, P, C/4]
+@group(0) @binding(0) var<storage, read> chunks: array<vec4<f32>>;         // [N, chunks, G]: mean, Σ(x - mean)², count
 @group(0) @binding(1) var<storage, read> gamma: array<f32>;               // [C]
 @group(0) @binding(2) var<storage, read> beta: array<f32>;                // [C]
 @group(0) @binding(3) var<storage, read> scale_shift: array<u32>;         // [N, 2, C] in f32 or f16
@@ -93,6 +94,38 @@ fn whole_groups(
     let rstd = 1.0 / sqrt(total / count + p.eps);
     for (var c = 0u; c < width; c++) {
         write_coefficients(n, (i % p.groups) * width + c, mean, rstd);
+    }
+}
+
+// The same of statistics that were taken chunk by chunk; p.blocks are the chunks of an image.
+@compute @workgroup_size(16)
+fn of_chunks(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    let i = linear_index(wid, groups, 16u, lane);
+    if (i >= p.batch * p.groups) {
+        return;
+    }
+    let n = i / p.groups;
+    let first = n * p.blocks * p.groups + i % p.groups;
+    let origin = chunks[first].x;
+    var sum = 0.0;
+    var squares = 0.0;
+    var count = 0.0;
+    for (var chunk = 0u; chunk < p.blocks; chunk++) {
+        let one = chunks[first + chunk * p.groups];
+        let d = one.x - origin;
+        sum += one.z * d;
+        squares += one.y + one.z * d * d;
+        count += one.z;
+    }
+    let shift = sum / count;
+    let rstd = 1.0 / sqrt(max(squares / count - shift * shift, 0.0) + p.eps);
+    let width = p.channels / p.groups;
+    for (var c = 0u; c < width; c++) {
+        write_coefficients(n, (i % p.groups) * width + c, origin + shift, rstd);
     }
 }
 

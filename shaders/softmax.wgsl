@@ -1,6 +1,6 @@
 #import index
 // Softmax over the last axis.  y = exp(x - max x) / Σ exp(x - max x),  dx = y·(dy - Σ dy·y).
-// x, y, dy, dx [rows, width]; one row an invocation.
+// x, y, dy, dx [rows, width]; one row an invocation, or with forward_wide a workgroup.
 
 struct Params {
     rows: u32,
@@ -38,6 +38,51 @@ fn forward(
     }
     for (var i = 0u; i < p.width; i++) {
         y[first + i] = elem(exp(f32(x[first + i]) - most) / total);
+    }
+}
+
+var<workgroup> parts: array<f32, 256>;
+
+@compute @workgroup_size(256)
+fn forward_wide(
+    @builtin(workgroup_id) wid: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) lane: u32,
+) {
+    // Rows past the last are the last again, and are not stored: all invocations meet the barriers.
+    let row = linear_group(wid, groups);
+    let first = min(row, p.rows - 1u) * p.width;
+    var most = f32(x[first + min(lane, p.width - 1u)]);
+    for (var i = lane; i < p.width; i += 256u) {
+        most = max(most, f32(x[first + i]));
+    }
+    parts[lane] = most;
+    for (var apart = 128u; apart > 0u; apart /= 2u) {
+        workgroupBarrier();
+        if (lane < apart) {
+            parts[lane] = max(parts[lane], parts[lane + apart]);
+        }
+    }
+    workgroupBarrier();
+    most = parts[0];
+    var total = 0.0;
+    for (var i = lane; i < p.width; i += 256u) {
+        total += exp(f32(x[first + i]) - most);
+    }
+    workgroupBarrier();
+    parts[lane] = total;
+    for (var apart = 128u; apart > 0u; apart /= 2u) {
+        workgroupBarrier();
+        if (lane < apart) {
+            parts[lane] += parts[lane + apart];
+        }
+    }
+    workgroupBarrier();
+    total = parts[0];
+    for (var i = lane; i < p.width; i += 256u) {
+        if (row < p.rows) {
+            y[first + i] = elem(exp(f32(x[first + i]) - most) / total);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The layers that networks are built of. Each declares its parameters and records itself.
 
 use crate::error::Result;
-use crate::ops::{self, GroupNorm, QkvOrder};
+use crate::ops::{self, GroupNorm, Padding, PartsNorm, QkvOrder};
 use crate::shape::Extent;
 use crate::tensor::{Context, Tensor};
 
@@ -17,7 +17,7 @@ fn fan_in(inputs: usize) -> Init {
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     weight: ParameterId,
-    bias: ParameterId,
+    bias: Option<ParameterId>,
     stride: usize,
 }
 
@@ -48,9 +48,21 @@ impl Conv2d {
         let shape = [height, width, inputs, outputs];
         Conv2d {
             weight: parameters.declare_matrix(format!("{name}.weight"), &shape, layout, init),
-            bias: parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init),
+            bias: Some(parameters.declare(format!("{name}.bias"), &[outputs], Layout::Plain, init)),
             stride: 1,
         }
+    }
+
+    /// `kernel`x`kernel` without a bias.
+    pub fn unbiased(
+        parameters: &mut Parameters,
+        name: &str,
+        [inputs, outputs]: [usize; 2],
+        kernel: usize,
+    ) -> Self {
+        let (shape, init) = ([kernel, kernel, inputs, outputs], fan_in(inputs * kernel * kernel));
+        let weight = parameters.declare_matrix(format!("{name}.weight"), &shape, Layout::Conv2d, init);
+        Conv2d { weight, bias: None, stride: 1 }
     }
 
     /// The same with a stride.
@@ -60,7 +72,8 @@ impl Conv2d {
 
     /// `[N, H, W, C]` to `[N, ⌈H/stride⌉, ⌈W/stride⌉, K]`.
     pub fn forward(&self, cx: &mut Context, weights: &Weights, x: &Tensor) -> Result<Tensor> {
-        ops::conv2d(cx, x, weights.matrix(self.weight, x.dtype()), Some(weights.get(self.bias)), self.stride)
+        let bias = self.bias.map(|bias| weights.get(bias));
+        ops::conv2d(cx, x, weights.matrix(self.weight, x.dtype()), bias, self.stride)
     }
 
     /// The same plus `residual`, of the output's shape.
@@ -71,8 +84,32 @@ impl Conv2d {
         x: &Tensor,
         residual: &Tensor,
     ) -> Result<Tensor> {
-        let (weight, bias) = (weights.matrix(self.weight, x.dtype()), weights.get(self.bias));
-        ops::conv2d_add(cx, x, weight, Some(bias), self.stride, residual)
+        let bias = self.bias.map(|bias| weights.get(bias));
+        ops::conv2d_add(cx, x, weights.matrix(self.weight, x.dtype()), bias, self.stride, residual)
+    }
+
+    /// The same with any padding, with or without a residual.
+    pub fn forward_padded(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        x: &Tensor,
+        padding: Padding,
+        residual: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let (weight, bias) =
+            (weights.matrix(self.weight, x.dtype()), self.bias.map(|bias| weights.get(bias)));
+        ops::conv2d_padded(cx, x, weight, bias, self.stride, Some(padding), residual)
+    }
+
+    /// Channels that it makes.
+    pub fn outputs(&self, weights: &Weights) -> usize {
+        weights.get(self.weight).shape()[3]
+    }
+
+    /// Pixels from one place to the next.
+    pub fn steps(&self) -> usize {
+        self.stride
     }
 }
 
@@ -192,6 +229,11 @@ impl Norm {
     /// The same with another number added to the variance.
     pub fn eps(self, eps: f32) -> Self {
         Norm { options: GroupNorm { eps, ..self.options }, ..self }
+    }
+
+    /// The statistics of a picture in several tensors.
+    pub fn of_parts(&self, cx: &mut Context, weights: &Weights, parts: &[Tensor]) -> Result<PartsNorm> {
+        ops::parts_norm(cx, parts, weights.get(self.gamma), weights.get(self.beta), &self.options)
     }
 
     /// Normalises; `scale_shift` `[N, 2C]` makes it adaptive (AdaGN).

@@ -4,6 +4,7 @@
 //!
 //! Statistics are f32 and shifted before they are squared. How sums are split depends on the pixels, never on N.
 
+pub(super) mod chunks;
 mod problem;
 mod slab;
 mod tiled;
@@ -14,12 +15,15 @@ use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
 use Access::{Read, Update, Write};
+use chunks::{chunks_of, sum_chunks};
 use problem::Params;
 use slab::Slabs;
 use tiled::Tiles;
 
 const WHOLE_GROUPS: Kernel =
     Kernel::new("group_norm_stats", wgsl!("group_norm"), "whole_groups", &[Read, Read, Read, Read, Write]);
+const OF_CHUNKS: Kernel =
+    Kernel::new("group_norm_stats", wgsl!("group_norm"), "of_chunks", &[Read, Read, Read, Read, Write]);
 const APPLY: Kernel = Kernel::new("group_norm", wgsl!("group_norm"), "apply", &[Read, Read, Write]);
 const APPLY4: Kernel = Kernel::new("group_norm", wgsl!("group_norm"), "apply4", &[Read, Read, Write]);
 
@@ -56,6 +60,10 @@ const SCALE_SHIFT: Kernel = Kernel::new(
 
 /// Pixels that one invocation of an element-wise pass takes, so that it reads its coefficients once.
 const APPLY_PIXELS: usize = 8;
+
+/// What one invocation may sum of a group, for each pixel two turns of loops counted too. Adapters in software leave all loops
+/// of an invocation without a word after 65535 turns together, and the statistics go over a group twice.
+const MOST_SUMMED: usize = 30_000;
 
 /// What a group norm is made of besides its tensors.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,7 +149,7 @@ pub fn group_norm(
     Ok(y)
 }
 
-/// y and the coefficients `[N, 4, C]`; an invocation takes the statistics of a whole group.
+/// y and the coefficients `[N, 4, C]`; an invocation takes the statistics of a whole group, or of what of it is not too much.
 fn forward(
     cx: &mut Context,
     x: &Tensor,
@@ -151,8 +159,20 @@ fn forward(
 ) -> Result<[Tensor; 2]> {
     let (batch, channels) = (params.batch as usize, params.channels as usize);
     let coefficients = cx.output("group_norm coefficients", &[batch, 4, channels], DType::F32)?;
-    let launch = cx.launch(&WHOLE_GROUPS).bind(x).bind(gamma).bind(beta).bind(modulation);
-    launch.bind(&coefficients).params(&params).over(batch * params.groups as usize, 16);
+    let [pixels, groups] = [params.pixels, params.groups].map(|extent| extent as usize);
+    if pixels * (channels / groups + 2) <= MOST_SUMMED {
+        let launch = cx.launch(&WHOLE_GROUPS).bind(x).bind(gamma).bind(beta).bind(modulation);
+        launch.bind(&coefficients).params(&params).over(batch * groups, 16);
+    } else {
+        let chunks = chunks_of(pixels);
+        let all = cx.output("group_norm chunks", &[batch * chunks, groups, 4], DType::F32)?;
+        for n in 0..batch {
+            sum_chunks(cx, (x, n * pixels, pixels), (&all, n * chunks))?;
+        }
+        let launch = cx.launch(&OF_CHUNKS).bind(&all).bind(gamma).bind(beta).bind(modulation);
+        let params = Params { blocks: chunks as u32, ..params };
+        launch.bind(&coefficients).params(&params).variant("of chunks").over(batch * groups, 16);
+    }
     let y = cx.output("group_norm", x.shape(), x.dtype())?;
     if vectors {
         let split = params.blocked(APPLY_PIXELS);

@@ -8,12 +8,20 @@ use crate::tensor::{Context, Tensor};
 use crate::wgsl;
 
 const FORWARD: Kernel = Kernel::new("softmax", wgsl!("softmax"), "forward", &[Access::Read, Access::Write]);
+const FORWARD_WIDE: Kernel =
+    Kernel::new("softmax", wgsl!("softmax"), "forward_wide", &[Access::Read, Access::Write]);
 const BACKWARD: Kernel = Kernel::new(
     "softmax_backward",
     wgsl!("softmax"),
     "backward",
     &[Access::Read, Access::Read, Access::Update],
 );
+
+/// Columns from which on a GPU gives a row a workgroup: with fewer most of its invocations have nothing to do.
+const WIDE: usize = 256;
+/// And from which on all adapters do: those in software leave all loops of an invocation after 65535 turns together, and a row
+/// is gone over three times.
+const TOO_WIDE: usize = 20_000;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -38,7 +46,10 @@ pub fn softmax(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
     let rows = x.len() / width;
     let y = cx.output("softmax", x.shape(), x.dtype())?;
     let params = Params { rows: rows as u32, width: width as u32, accumulate: 0, pad: 0 };
-    cx.launch(&FORWARD).bind(x).bind(&y).params(&params).over(rows, 16);
+    match width >= if cx.rung().is_tiled() { WIDE } else { TOO_WIDE } {
+        true => cx.launch(&FORWARD_WIDE).bind(x).bind(&y).params(&params).variant("wide").over_groups(rows),
+        false => cx.launch(&FORWARD).bind(x).bind(&y).params(&params).over(rows, 16),
+    }
     cx.backward(&y, &[x], {
         let (x, y) = (x.clone(), y.clone());
         move |cx, dy| {
@@ -55,7 +66,10 @@ pub fn softmax(cx: &mut Context, x: &Tensor) -> Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Array, Golden, check_gradients, dtypes, forward_backward, gpu};
+    use crate::tensor::DType;
+    use crate::testing::{
+        Array, Golden, check_gradients, dtypes, forward_backward, forward_backward_on, gpu, rungs,
+    };
 
     #[test]
     fn matches_the_golden_case() {
@@ -72,6 +86,29 @@ mod tests {
     #[test]
     fn gradient_is_that_of_finite_differences() {
         check_gradients(&[Array::random(&[3, 5, 7], 1)], |cx, x| softmax(cx, &x[0]));
+    }
+
+    #[test]
+    fn wide_rows_agree_with_f64_on_every_rung() {
+        for (rung, width) in rungs().into_iter().flat_map(|r| [255, 256, 1023, 30000].map(|width| (r, width)))
+        {
+            let x = Array::random(&[3, width], 1).map(|v| 9.0 * v);
+            let gy = Array::random(&[3, width], 2);
+            let softmax_of = |row: &[f32]| -> Vec<f32> {
+                let most = row.iter().fold(f32::MIN, |m, x| m.max(*x));
+                let e: Vec<f64> = row.iter().map(|x| f64::from(x - most).exp()).collect();
+                let total: f64 = e.iter().sum();
+                e.iter().map(|e| (e / total) as f32).collect()
+            };
+            let want = Array::new(&x.shape, x.data.chunks(width).flat_map(softmax_of).collect());
+            for dtype in dtypes() {
+                let (y, _) = forward_backward_on(rung, dtype, std::slice::from_ref(&x), &gy, |cx, x| {
+                    softmax(cx, &x[0])
+                });
+                let within = if dtype == DType::F16 { 1e-2 } else { 1e-5 };
+                y.check_within(&format!("{rung} {width}"), &want, within);
+            }
+        }
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(super) fn gather(
 
 fn cpu(cx: &mut Context, direction: Direction, tensors: Tensors<'_>, params: Params) {
     let Params { batch, spread, out_c, .. } = params;
-    let rows3 = params.side() == Some(3) && params.step == 1 && spread == 1;
+    let rows3 = params.side() == Some(3) && params.step == 1 && spread == 1 && params.pad == 1;
     let (kernels, variant) = match rows3 {
         true => (&CPU_ROWS3, "cpu 8x8 rows"),
         false => (&CPU_TAPS, "cpu 8x8 taps"),

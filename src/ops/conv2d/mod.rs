@@ -1,4 +1,5 @@
-//! 2-D convolution, 1x1, 3x3, or 1x3 along a line, stride 1 or 2, "same" padding (k-1)/2 along each axis.
+//! 2-D convolution, 1x1, 3x3, or 1x3 along a line, stride 1 or 2, "same" padding (k-1)/2 along each axis unless another is
+//! asked for.
 //!
 //! y[n,oy,ox,k] = bias[k] + Σ_{ky,kx,c} x[n, oy·stride+ky-pad, ox·stride+kx-pad, c]·w[ky,kx,c,k]
 //!
@@ -21,6 +22,7 @@ use crate::tensor::{Context, Tensor};
 use super::add::{add, add_into};
 
 use gather::gather;
+pub use problem::Padding;
 use problem::{Direction, Params};
 pub(super) use weight_gradient::bias_gradient;
 use weight_gradient::weight_gradient;
@@ -37,7 +39,7 @@ pub fn conv2d(
     bias: Option<&Tensor>,
     stride: usize,
 ) -> Result<Tensor> {
-    convolve(cx, x, w, [bias, None], stride)
+    conv2d_padded(cx, x, w, bias, stride, None, None)
 }
 
 /// [`conv2d`] plus `residual`, of the output's shape and type, whose gradient is the output's.
@@ -52,8 +54,26 @@ pub fn conv2d_add(
     stride: usize,
     residual: &Tensor,
 ) -> Result<Tensor> {
-    let params = Params::new(x, w, bias, stride)?;
-    let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
+    conv2d_padded(cx, x, w, bias, stride, None, Some(residual))
+}
+
+/// [`conv2d`] with any padding, by default that which keeps the size at stride 1, and with or without a residual: y is
+/// `[N, Oh, Ow, K]`, O = ⌊(extent + padding - kernel) / stride⌋ + 1.
+///
+/// # Errors
+/// As [`conv2d`], and where the kernel does not fit the padded picture.
+pub fn conv2d_padded(
+    cx: &mut Context,
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: Option<Padding>,
+    residual: Option<&Tensor>,
+) -> Result<Tensor> {
+    let params = Params::padded(x, w, bias, stride, padding)?;
+    let Some(residual) = residual else { return convolve(cx, x, w, [bias, None], params) };
+    let shape = params.out_shape();
     if residual.shape() != shape || residual.dtype() != x.dtype() {
         let what = format!(
             "the residual must be {shape:?} {:?}, as what it is added to, got {:?} {:?}",
@@ -64,9 +84,9 @@ pub fn conv2d_add(
         return Err(Error::shape("conv2d", what));
     }
     if coop::Choice::best(cx, x, &params.flattened()).is_some() {
-        return convolve(cx, x, w, [bias, Some(residual)], stride);
+        return convolve(cx, x, w, [bias, Some(residual)], params);
     }
-    let y = conv2d(cx, x, w, bias, stride)?;
+    let y = convolve(cx, x, w, [bias, None], params)?;
     add(cx, residual, &y, 1.0)
 }
 
@@ -75,11 +95,9 @@ fn convolve(
     x: &Tensor,
     w: &Tensor,
     [bias, residual]: [Option<&Tensor>; 2],
-    stride: usize,
+    params: Params,
 ) -> Result<Tensor> {
-    let params = Params::new(x, w, bias, stride)?;
-    let shape = [params.batch, params.out_h, params.out_w, params.out_c].map(|extent| extent as usize);
-    let y = cx.output("conv2d", &shape, x.dtype())?;
+    let y = cx.output("conv2d", &params.out_shape(), x.dtype())?;
     let params = Params { has_residual: u32::from(residual.is_some()), ..params.flattened() };
     gather(cx, Direction::Forward, [x, w, &y], [bias, residual], params)?;
     cx.count_flops(params.flops());
@@ -118,5 +136,7 @@ fn convolve(
 mod coop_tests;
 #[cfg(test)]
 mod line_tests;
+#[cfg(test)]
+mod padding_tests;
 #[cfg(test)]
 pub(super) mod tests;

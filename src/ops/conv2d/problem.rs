@@ -18,6 +18,37 @@ pub(super) const TWICE: &[Access] =
 const REDUCE: Kernel =
     Kernel::new("conv2d_reduce", wgsl!("conv2d_weight"), "reduce", &[Access::Read, Access::Update]);
 
+/// Zeros around a picture that a convolution reads: rows above and below, columns left and right; each fewer than the
+/// kernel's extent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Padding {
+    /// Above and below.
+    pub rows: [usize; 2],
+    /// Left and right.
+    pub columns: [usize; 2],
+}
+
+impl Padding {
+    /// One row below and one column to the right: how autoencoders of latent diffusion halve their pictures, by a 3x3 of stride
+    /// 2.
+    pub const BEHIND: Padding = Padding { rows: [0, 1], columns: [0, 1] };
+
+    /// What lets a convolution of stride 1 keep the size, of a kernel of this extent.
+    pub(super) fn same([height, width]: [usize; 2]) -> Padding {
+        let around = |extent: usize| [(extent - 1) / 2; 2];
+        Padding { rows: around(height), columns: around(width) }
+    }
+
+    /// Places of a kernel over a picture, down and across; `None` where there is none or the padding reaches past the kernel.
+    fn places(self, size: [usize; 2], kernel: [usize; 2], stride: usize) -> Option<[usize; 2]> {
+        let along = |size: usize, kernel: usize, [before, behind]: [usize; 2]| {
+            let room = (size + before + behind).checked_sub(kernel)?;
+            (before < kernel && behind < kernel).then_some(room / stride + 1)
+        };
+        Some([along(size[0], kernel[0], self.rows)?, along(size[1], kernel[1], self.columns)?])
+    }
+}
+
 /// What every kernel of this family is told: `in` is what is read, `out` what is written (or, for weight
 /// gradients, x and dy).
 #[repr(C)]
@@ -48,30 +79,60 @@ pub(super) struct Params {
 
 impl Params {
     /// Those of the forward pass, having checked the shapes.
+    #[cfg(test)]
     pub fn new(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, stride: usize) -> Result<Self> {
+        Params::padded(x, w, bias, stride, None)
+    }
+
+    /// The same of any padding; none is what keeps the size at stride 1.
+    pub fn padded(
+        x: &Tensor,
+        w: &Tensor,
+        bias: Option<&Tensor>,
+        stride: usize,
+        padding: Option<Padding>,
+    ) -> Result<Self> {
         let [batch, height, width, channels] = x.nhwc("conv2d")?;
         let ([kernel_h, kernel], filters) = check(x, w, bias, stride)?;
+        let padding = padding.unwrap_or(Padding::same([kernel_h, kernel]));
+        let places = padding.places([height, width], [kernel_h, kernel], stride);
+        let [out_h, out_w] = places.ok_or_else(|| {
+            let what =
+                format!("a kernel of {kernel_h}x{kernel} with {padding:?} does not fit x {:?}", x.shape());
+            Error::shape("conv2d", what)
+        })?;
         Ok(Params {
             batch: batch as u32,
             in_h: height as u32,
             in_w: width as u32,
             in_c: channels as u32,
-            out_h: height.div_ceil(stride) as u32,
-            out_w: width.div_ceil(stride) as u32,
+            out_h: out_h as u32,
+            out_w: out_w as u32,
             out_c: filters as u32,
             kernel: kernel as u32,
             step: stride as u32,
             spread: 1,
-            pad: (kernel as u32 - 1) / 2,
+            pad: padding.columns[0] as u32,
             accumulate: 0,
             has_bias: u32::from(bias.is_some()),
             chunk: 0,
             splits: 0,
             has_residual: 0,
             kernel_h: kernel_h as u32,
-            pad_h: (kernel_h as u32 - 1) / 2,
+            pad_h: padding.rows[0] as u32,
             unused: [0; 2],
         })
+    }
+
+    /// `[N, out_h, out_w, out_c]`.
+    pub fn out_shape(&self) -> [usize; 4] {
+        [self.batch, self.out_h, self.out_w, self.out_c].map(|extent| extent as usize)
+    }
+
+    /// Whether its padding is what keeps the size at stride 1.
+    pub fn is_same(&self) -> bool {
+        [self.pad_h, self.pad] == [self.kernel_h, self.kernel].map(|extent| (extent - 1) / 2)
+            && [self.out_h, self.out_w] == [self.in_h, self.in_w].map(|extent| extent.div_ceil(self.step))
     }
 
     /// Taps of the kernel.
@@ -86,7 +147,7 @@ impl Params {
 
     /// The pixels of a 1x1 convolution do not see each other: as one row they fill tiles best.
     pub fn flattened(self) -> Self {
-        if self.taps() != 1 || self.step != 1 {
+        if self.taps() != 1 || self.step != 1 || !self.is_same() {
             return self;
         }
         let pixels = self.batch * self.in_h * self.in_w;
@@ -104,6 +165,8 @@ impl Params {
             out_c: self.in_c,
             step: 1,
             spread: self.step,
+            pad: self.kernel - 1 - self.pad,
+            pad_h: self.kernel_h - 1 - self.pad_h,
             has_bias: 0,
             ..self
         }

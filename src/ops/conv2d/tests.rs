@@ -66,6 +66,11 @@ pub(super) fn random(
 
 /// The formulas in f64, scattered from every (output element, tap) pair: y, dx, dw, db.
 pub(super) fn reference(case: &Case, stride: usize) -> [Array; 4] {
+    reference_behind(case, stride, [0, 1].map(|axis| (case.w.shape[axis] - 1) / 2))
+}
+
+/// The same behind so many rows and columns of padding; what `gy` is for is all that there is of y.
+pub(super) fn reference_behind(case: &Case, stride: usize, [above, left]: [usize; 2]) -> [Array; 4] {
     let &[batch, height, width, channels] = &case.x.shape[..] else { panic!() };
     let &[_, out_h, out_w, filters] = &case.gy.shape[..] else { panic!() };
     let ([kernel_h, kernel], bias) = ([case.w.shape[0], case.w.shape[1]], case.bias.as_ref().unwrap());
@@ -80,8 +85,8 @@ pub(super) fn reference(case: &Case, stride: usize) -> [Array; 4] {
             y[out] += f64::from(bias.data[k]);
             *db += f64::from(case.gy.data[out]);
             for tap in 0..kernel_h * kernel {
-                let iy = (oy * stride + tap / kernel).wrapping_sub((kernel_h - 1) / 2);
-                let ix = (ox * stride + tap % kernel).wrapping_sub((kernel - 1) / 2);
+                let iy = (oy * stride + tap / kernel).wrapping_sub(above);
+                let ix = (ox * stride + tap % kernel).wrapping_sub(left);
                 if iy >= height || ix >= width {
                     continue;
                 }

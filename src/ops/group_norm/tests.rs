@@ -203,6 +203,27 @@ fn a_large_mean_costs_few_digits() {
     }
 }
 
+/// Adapters in software leave all loops of an invocation without a word after 65535 turns together.
+#[test]
+fn groups_of_many_numbers_are_summed_to_their_end() {
+    for (shape, groups) in [([2, 90, 101, 12], 2), ([1, 92, 100, 8], 4), ([2, 70, 80, 33], 1)] {
+        let mut inputs = inputs(&shape, true);
+        // What the first part of the numbers says of all of them is wrong.
+        let last = inputs[0].data.len();
+        inputs[0].data[last - last / 4..].iter_mut().for_each(|v| *v = 3.0 - *v);
+        let options = GroupNorm { groups, eps: 1e-6, silu: true };
+        let (want, _) = reference(&inputs, &Array::random(&shape, 5), &options);
+        for (rung, dtype) in rungs().into_iter().flat_map(|r| dtypes().into_iter().map(move |d| (r, d))) {
+            let mut cx = Context::new(gpu());
+            cx.set_rung(rung);
+            let types = [dtype, DType::F32, DType::F32, dtype];
+            let x: Vec<Tensor> = inputs.iter().zip(types).map(|(a, dtype)| a.upload(&cx, dtype)).collect();
+            let y = group_norm(&mut cx, &x[0], &x[1], &x[2], x.get(3), &options).unwrap();
+            forward(&x, cx, &y).check(&format!("{rung} {shape:?}"), &want, dtype);
+        }
+    }
+}
+
 #[test]
 fn wrong_shapes_are_told_apart() {
     let mut cx = Context::new(gpu());

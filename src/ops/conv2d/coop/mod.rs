@@ -105,7 +105,7 @@ pub(super) fn gather(
         Kind::Halo(halo) => {
             let [down, across, _] = halo.tiles(&params);
             let [width, height] = [halo.width(), halo.height()];
-            (in_c / 16, [params.in_w, params.in_h, width, height, across, down, halo.together(&params)])
+            (in_c / 16, [params.in_w, params.out_h, width, height, across, down, halo.together(&params)])
         }
         Kind::Product(_) => ((taps * in_c).div_ceil(32), [pixels, 1, pixels, 1, 1, 1, 1]),
     };
@@ -136,6 +136,8 @@ pub(super) fn gather(
         Kind::Halo(halo) => {
             let launch = halo.stage(&params).expect("it was checked to fit").set(launch);
             let launch = launch.constant("WIDTH", params.in_w.into()).constant("HEIGHT", params.in_h.into());
+            let launch =
+                launch.constant("OUT_HEIGHT", params.out_h.into()).constant("ABOVE", params.pad_h.into());
             let launch = launch.constant("PAIRS", flag(Halo::pairs(&params)));
             let launch = launch.constant("MARGIN", Halo::margin(&params).into());
             let launch = launch.constant("BESIDE", halo.beside.into()).constant("TAPS", halo.taps.into());
@@ -240,7 +242,8 @@ const PRODUCTS_PER_SECOND: f64 = 1.2e12;
 pub(super) fn weight_choices(cx: &Context, x: &Tensor, params: &Params) -> Vec<(Tile, Splits)> {
     // Of pictures' few channels too little is left of a tile: on an H200 16x64x64x3 to 192 takes 210 us, tiled 161.
     let wasted = params.in_c < 16 && params.out_c.is_multiple_of(16);
-    if !takes(cx, x) || params.side().is_none() || wasted || (params.kernel == 1 && params.step != 1) {
+    let other = params.side().is_none() || !params.is_same();
+    if !takes(cx, x) || other || wasted || (params.kernel == 1 && params.step != 1) {
         return Vec::new();
     }
     let pixels = params.pixels();

@@ -99,7 +99,9 @@ impl Halo {
     /// Whether rows of 16 pixels waste little: else the product's tiles of any pixels do better.
     fn suits(params: &Params) -> bool {
         let padded = params.in_w.next_multiple_of(16);
-        params.kernel == 3 && params.step == 1 && (params.in_w == 8 || padded * 4 <= params.in_w * 5)
+        let beside = (params.pad, params.out_w) == (1, params.in_w);
+        let narrow = params.in_w == 8 || padded * 4 <= params.in_w * 5;
+        params.kernel == 3 && params.step == 1 && beside && narrow
     }
 
     /// Whether two images share a matrix.
@@ -127,7 +129,7 @@ impl Halo {
     /// Tiles down, across, and of images.
     pub(super) fn tiles(self, params: &Params) -> [u32; 3] {
         let across = if Self::pairs(params) { 1 } else { params.in_w.div_ceil(self.width()) };
-        [params.in_h.div_ceil(self.height()), across, params.batch.div_ceil(self.together(params))]
+        [params.out_h.div_ceil(self.height()), across, params.batch.div_ceil(self.together(params))]
     }
 
     fn pixels_held(self, params: &Params) -> u32 {
@@ -254,7 +256,7 @@ impl Choice {
         if !takes(cx, x)
             || params.side().is_none()
             || params.spread != 1
-            || (params.kernel == 1 && params.step != 1)
+            || (params.kernel == 1 && (params.step != 1 || !params.is_same()))
         {
             return Vec::new();
         }

@@ -70,6 +70,7 @@ struct Tiles {
 pub(in super::super) fn fits(cx: &Context, x: &Tensor, params: &Params) -> bool {
     takes(cx, x)
         && (params.side(), params.step, params.spread) == (Some(3), 1, 1)
+        && params.is_same()
         && params.in_h.is_multiple_of(4)
         && params.in_w.is_multiple_of(4)
         && params.in_c.is_multiple_of(64)
