@@ -431,7 +431,7 @@ mod tests {
             ("flip_sin_to_cos", serde_json::json!(false), "flip_sin_to_cos"),
             ("norm_eps", serde_json::json!(1e-6), "norm_eps"),
             ("down_block_types", serde_json::json!(["DownBlock2D", "CrossAttn"]), "DownBlock2D"),
-            ("_class_name", serde_json::json!("UNet2DConditionModel"), "UNet2DConditionModel"),
+            ("_class_name", serde_json::json!("UNet3DConditionModel"), "UNet3DConditionModel"),
             ("sample_size", serde_json::json!(null), "sample_size"),
         ] {
             let mut changed: serde_json::Value = serde_json::from_str(&text).unwrap();

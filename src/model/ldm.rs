@@ -66,7 +66,7 @@ const SPREAD_OF_V: f64 = 0.09;
 const TELLTALE: &str = "output_blocks.11.1.transformer_blocks.0.norm1.bias";
 
 /// Where a file keeps the parameter `name` of a network under `prefix`; none where it is called the same.
-fn place(prefix: &str, name: &str) -> Option<Place> {
+pub(super) fn place(prefix: &str, name: &str) -> Option<Place> {
     let (module, leaf) = name.rsplit_once('.')?;
     for (joint, parts) in [("qkv", &["q", "k", "v"][..]), ("kv", &["k", "v"])] {
         if let Some(module) = module.strip_suffix(&format!(".to_{joint}")) {
@@ -294,3 +294,6 @@ fn marked(source: &dyn TensorSource, prefix: &str, marker: &str) -> bool {
     let root = [RAW, NAMED_AVERAGE].iter().find_map(|network| prefix.strip_suffix(network)).unwrap_or("");
     source.names().binary_search(&format!("{root}{marker}")).is_ok()
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,12 +265,15 @@ impl UNet2DCondition {
                 "`attention_head_dim`, the number of heads, is {heads:?}: they do not divide the channels"
             ));
         }
-        if used.iter().all(|(heads, _)| *heads == count) {
-            return Ok((None, Some(count)));
-        }
         let dim = width / count;
-        if used.iter().all(|(heads, width)| width / heads == dim) {
-            return Ok((Some(dim), None));
+        let of_dim = used.iter().all(|(heads, width)| width / heads == dim);
+        let of_count = used.iter().all(|(heads, _)| *heads == count);
+        // Where one level attends both are true of it, and the others' numbers say which is meant.
+        let same = heads.iter().all(|heads| *heads == count);
+        match (of_count, of_dim) {
+            (true, _) if same || !of_dim => return Ok((None, Some(count))),
+            (_, true) => return Ok((Some(dim), None)),
+            _ => {}
         }
         Err(format!(
             "`attention_head_dim`, the number of heads, is {heads:?}: neither their number nor their size is the same at all levels"

@@ -24,7 +24,7 @@ use crate::nn::unet::QkvLayout;
 use crate::nn::{Layout, UNet, UNetConfig};
 use conditional::UNet2DCondition;
 use config::UNet2D;
-use names::place;
+pub(super) use names::place;
 pub(super) use qkv_order::reorder_qkv;
 use scheduler::Scheduler;
 pub(super) use shards::STEM;

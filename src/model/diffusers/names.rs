@@ -5,7 +5,7 @@ use crate::model::renamed::Place;
 use crate::nn::UNetConfig;
 
 /// The place of the parameter `name` of a network of this configuration; `None` for a name that no UNet has.
-pub(super) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
+pub(in crate::model) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
     let (module, leaf) = name.rsplit_once('.')?;
     let fixed = match module {
         "time_embed.0" => Some("time_embedding.linear_1"),

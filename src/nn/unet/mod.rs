@@ -398,3 +398,5 @@ impl Denoiser for UNet {
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod token_tests;
