@@ -62,7 +62,12 @@ fn unet_a_matches_the_reference_forward_and_backward() {
     let wanted: Vec<Array> = unet.parameters().specs().iter().map(|s| expected.array(&s.name)).collect();
     let floor = 4e-7 * wanted.iter().map(largest).fold(0f32, f32::max);
     for ((spec, values), want) in unet.parameters().specs().iter().zip(values).zip(&wanted) {
-        let got = Array::new(&spec.file_shape(), spec.to_file(&values));
+        // Of the large ones the fixture has every third number.
+        let (shape, got) = (spec.file_shape(), spec.to_file(&values));
+        let got = match want.shape == shape {
+            true => Array::new(&shape, got),
+            false => Array::new(&want.shape, got.into_iter().step_by(3).collect()),
+        };
         got.check_absolute(&spec.name, want, (1e-4 * largest(want)).max(floor));
     }
 }
