@@ -30,6 +30,7 @@ const LIBRARY: &[(&str, &str)] = &[
     ("gelu_curve", crate::wgsl!("gelu_curve")),
     ("guided", crate::wgsl!("guided")),
     ("index", crate::wgsl!("index")),
+    ("layer_norm_parts", crate::wgsl!("layer_norm_parts")),
     ("multiply_wide", crate::wgsl!("multiply_wide")),
     ("multiply_wide_int64", crate::wgsl!("multiply_wide_int64")),
     ("norm_affine", crate::wgsl!("norm_affine")),

@@ -17,13 +17,26 @@ const ROWS: Kernel =
     Kernel::new("layer_norm", wgsl!("layer_norm"), "rows", &[Read, Read, Read, Write, Write]);
 const TEAMS: Kernel =
     Kernel::new("layer_norm", wgsl!("layer_norm"), "teams", &[Read, Read, Read, Write, Write]);
-const INPUT_ROWS: Kernel =
-    Kernel::new("layer_norm_backward", wgsl!("layer_norm"), "input_rows", &[Read, Read, Read, Read, Update]);
-const INPUT_TEAMS: Kernel =
-    Kernel::new("layer_norm_backward", wgsl!("layer_norm"), "input_teams", &[Read, Read, Read, Read, Update]);
-const AFFINE_BLOCKS: Kernel =
-    Kernel::new("layer_norm_blocks", wgsl!("layer_norm"), "affine_blocks", &[Read, Read, Read, Write]);
-const AFFINE: Kernel = Kernel::new("layer_norm_affine", wgsl!("layer_norm"), "affine", &[Read, Update]);
+const INPUT_ROWS: Kernel = Kernel::new(
+    "layer_norm_backward",
+    wgsl!("layer_norm_backward"),
+    "input_rows",
+    &[Read, Read, Read, Read, Update],
+);
+const INPUT_TEAMS: Kernel = Kernel::new(
+    "layer_norm_backward",
+    wgsl!("layer_norm_backward"),
+    "input_teams",
+    &[Read, Read, Read, Read, Update],
+);
+const AFFINE_BLOCKS: Kernel = Kernel::new(
+    "layer_norm_blocks",
+    wgsl!("layer_norm_backward"),
+    "affine_blocks",
+    &[Read, Read, Read, Write],
+);
+const AFFINE: Kernel =
+    Kernel::new("layer_norm_affine", wgsl!("layer_norm_backward"), "affine", &[Read, Update]);
 
 /// Invocations of a workgroup of the kernels where several share a row.
 const WORKGROUP: usize = 256;

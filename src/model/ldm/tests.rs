@@ -289,3 +289,45 @@ fn a_part_that_is_missing_or_misshapen_is_named_as_the_file_has_it() {
     assert!(message.contains("to_q.bias") && message.contains("not a part"), "{message}");
     SafetensorsFile::from_bytes("x", bytes(&more)).unwrap();
 }
+
+#[test]
+fn tensors_of_other_types_and_other_networks_do_no_harm() {
+    // As a pickle names its state, matrices in bf16, the rest in f16; beside the network f64, i64 and another's tensors.
+    let config = small(768);
+    let narrow = |name: &str, values: &[f32]| -> (Dtype, Vec<u8>) {
+        match name.ends_with("weight") {
+            true => {
+                (Dtype::BF16, values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect())
+            }
+            false => {
+                (Dtype::F16, values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect())
+            }
+        }
+    };
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = file(&config, 0.0625)
+        .into_iter()
+        .map(|(name, (shape, values))| {
+            let (dtype, bytes) = narrow(&name, &values);
+            (format!("state_dict/{name}"), dtype, shape, bytes)
+        })
+        .collect();
+    let ids = "state_dict/cond_stage_model.transformer.text_model.embeddings.position_ids";
+    tensors.push(("state_dict/alphas_cumprod".into(), Dtype::F64, vec![1], 0.5f64.to_le_bytes().into()));
+    tensors.push((ids.into(), Dtype::I64, vec![1, 1], 0i64.to_le_bytes().into()));
+    tensors.push(("state_dict/v_pred".into(), Dtype::F32, vec![], 1f32.to_le_bytes().into()));
+    tensors.push(("global_step".into(), Dtype::I64, vec![], 875_000i64.to_le_bytes().into()));
+    let views: Vec<TensorBytes<'_>> = tensors
+        .iter()
+        .map(|(name, dtype, shape, bytes)| TensorBytes { name, dtype: *dtype, shape, bytes })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.safetensors");
+    crate::io::write_safetensors(&path, &views, &BTreeMap::new()).unwrap();
+    let found = Checkpoint::open(&path, None).unwrap();
+    assert_eq!(found.prefix, "state_dict/model.diffusion_model.");
+    assert_eq!(found.config.scheduler.prediction_type, "v_prediction");
+    let network = UNet::new(&found.config.unet).unwrap();
+    let values =
+        crate::model::load_values(found.source.as_ref(), network.parameters(), &found.prefix).unwrap();
+    assert!(values.concat().iter().all(|value| value.abs() == 0.0625));
+}

@@ -228,15 +228,15 @@ impl UNet {
             let flat = bank.values.reshape(&[rows, length * width])?;
             let own = ops::embedding(cx, &flat, bank.rows)?;
             let own = own.reshape(&[bank.rows.len(), length, width])?;
-            let values = self.prepare(cx, weights, &own, pass)?.into_iter();
-            return Ok(Keys { values, rows: None });
+            let values = self.prepare(cx, weights, &own, pass)?;
+            return Ok(Keys::new(values, None));
         }
         let layers: usize = self.transformers().map(Transformer::len).sum();
         if told.prepared.len() != layers {
             let count = told.prepared.len();
             return fail(format!("keys and values of {count} layers were prepared, and there are {layers}"));
         }
-        Ok(Keys { values: told.prepared.to_vec().into_iter(), rows: Some(bank.rows.clone()) })
+        Ok(Keys::new(told.prepared.to_vec(), Some(bank.rows)))
     }
 
     /// The embedding of the time and the guidance weight, `[N, 4·channels]`.

@@ -154,6 +154,22 @@ fn gradients_through_transformers_are_those_of_finite_differences() {
     }
 }
 
+#[test]
+fn the_work_that_is_told_without_a_device_is_what_is_recorded() {
+    let unet = UNet::new(&small_latent()).unwrap();
+    let weights = noise(&unet).weights(unet.parameters(), 0);
+    let mut cx = Context::new(gpu());
+    let [z, time, rows, bank] = latents(&cx, unet.config(), 1, &[0]);
+    let pass = Pass::inference(DType::F32);
+    let prepared = unet.prepare(&mut cx, &weights, &bank, &pass).unwrap();
+    let before = cx.flops();
+    let told =
+        Told { tokens: Some(Bank { rows: &rows, values: &bank }), prepared: &prepared, ..Told::default() };
+    unet.record(&mut cx, &weights, &z, &time, told, &pass).unwrap();
+    let share = unet.work().all / (cx.flops() - before);
+    assert!((0.95..=1.0).contains(&share), "all but what is done with tokens: {share}");
+}
+
 /// Compares the gradient of parameter number `found` along a direction with central differences of the loss.
 fn differences(unet: &UNet, arena: &Arena, found: usize) {
     let values = arena.read(gpu(), unet.parameters(), 0).unwrap();

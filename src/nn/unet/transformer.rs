@@ -63,15 +63,20 @@ impl TransformerConfig {
 /// Keys and values of the tokens, for the layers of all transformers in their order.
 pub(super) struct Keys {
     /// `[R, L, 2·channels]`, one for each layer.
-    pub values: std::vec::IntoIter<Tensor>,
+    values: std::vec::IntoIter<Tensor>,
     /// `[K·N]` u32: whose keys and values a sample reads; none where sample n reads those of row n.
-    pub rows: Option<Tensor>,
+    rows: Option<Tensor>,
 }
 
 impl Keys {
+    /// Those of every layer, which samples read by rows, or each its own.
+    pub fn new(values: Vec<Tensor>, rows: Option<&Tensor>) -> Self {
+        Keys { values: values.into_iter(), rows: rows.cloned() }
+    }
+
     /// Of a network that reads no tokens.
     pub fn none() -> Self {
-        Keys { values: Vec::new().into_iter(), rows: None }
+        Keys::new(Vec::new(), None)
     }
 }
 
