@@ -6,6 +6,7 @@ mod class_names;
 mod latents;
 mod output;
 mod parameters;
+mod text;
 
 use std::collections::HashSet;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,9 @@ use output::{Output, contact_sheet};
 use parameters::{Made, of_one, parameters};
 
 pub fn run(args: &Args) -> Result<()> {
+    if !args.prompt.is_empty() {
+        return text::run(args);
+    }
     if let Some(from) = &args.from {
         return latents::run(args, from);
     }

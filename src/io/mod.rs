@@ -25,6 +25,7 @@ pub mod kind_of_file;
 mod legend;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod lock;
+pub mod npy;
 pub mod npz;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod panels;
@@ -51,6 +52,7 @@ pub use grid::grid;
 pub use kind_of_file::FileKind;
 #[cfg(not(target_arch = "wasm32"))]
 pub use lock::FolderLock;
+pub use npy::{read_npy, write_npy};
 pub use npz::{NpzImages, NpzWriter, read_npz_images, read_npz_text};
 #[cfg(not(target_arch = "wasm32"))]
 pub use panels::{Panel, panels, small_panels};

@@ -12,6 +12,8 @@ mod guide;
 mod network;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
+mod noise;
+#[cfg(not(target_arch = "wasm32"))]
 mod nll;
 mod options;
 mod other;
@@ -30,6 +32,8 @@ pub use guide::{ClassifierGuide, Guide, GuideInput, log_likelihood_gradient};
 pub(crate) use network::Network;
 pub(crate) use networks::Fixed;
 pub use networks::Networks;
+#[cfg(not(target_arch = "wasm32"))]
+pub use noise::noise_of;
 #[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
 pub use options::{Request, SamplerOptions, Uncond};

@@ -14,6 +14,7 @@ const EXAMPLES: &str = "\
 Examples:
   freeguide sample --model out/digits --class 7 --w 2 --seeds 0-15
   freeguide sample --model out/digits --sampler ddim --steps 25 --out samples.npz
+  freeguide sample --model sd15.safetensors --prompt \"a red fox\" --guidance-scale 7.5 --size 512x512 --seeds 1
   freeguide sample --model out/digits --guider 'interval(lo=-2,hi=6)+rescale(0.7)' --force";
 
 /// Make pictures with a model.
@@ -28,6 +29,36 @@ pub struct Args {
     /// The class by number or name, `none` for no condition, `all` for every class.
     #[arg(long, value_name = "N|name|none|all", default_value = "all")]
     pub(super) class: String,
+    /// What a text-to-image model is to draw; given several times, several pictures of each seed.
+    #[arg(long, value_name = "TEXT", help_heading = "Text", conflicts_with_all = ["class", "attributes"])]
+    pub(super) prompt: Vec<String>,
+    /// What guidance leads away from instead of the empty text.
+    #[arg(long, value_name = "TEXT", requires = "prompt", help_heading = "Text")]
+    pub(super) negative: Option<String>,
+    /// Which layer of the text encoder is read: 1 is its last, 2 the last but one [default: the model's].
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "prompt",
+        value_parser = number::count(1..=64),
+        help_heading = "Text"
+    )]
+    pub(super) clip_skip: Option<usize>,
+    /// The text encoder, where the model does not bring its own.
+    #[arg(long, value_name = "DIR|FILE", requires = "prompt", help_heading = "Text")]
+    pub(super) text_encoder: Option<PathBuf>,
+    /// The autoencoder that makes pictures of latents, where it is not to be the model's own.
+    #[arg(long, value_name = "DIR|FILE", requires = "prompt", help_heading = "Text")]
+    pub(super) vae: Option<PathBuf>,
+    /// Begin with this noise instead of the seeds': a float32 .npy of [N,H,W,C].
+    #[arg(long, value_name = "FILE.npy", help_heading = "Text", requires = "prompt")]
+    pub(super) noise: Option<PathBuf>,
+    /// Write the noise that the pictures begin with.
+    #[arg(long, value_name = "FILE.npy", help_heading = "Text", requires = "prompt")]
+    pub(super) save_noise: Option<PathBuf>,
+    /// Write to the .npz what comes out before it is rounded to bytes: float32, in 0..1.
+    #[arg(long, help_heading = "Text", requires = "prompt")]
+    pub(super) float: bool,
     /// What else the picture is to be, of a model trained with --attributes: thickness=2,slant=0.3; what is not named is left
     /// open.
     #[arg(long, value_name = "NAME=VALUE,…")]

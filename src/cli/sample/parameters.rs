@@ -31,6 +31,14 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
         opening,
         class,
         attributes,
+        prompt,
+        negative,
+        clip_skip,
+        text_encoder,
+        vae,
+        noise,
+        save_noise: _,
+        float: _,
         w: _,
         guidance_scale: _,
         guider: _,
@@ -64,7 +72,15 @@ pub(super) fn parameters(args: &Args, made: &Made<'_>) -> Notes {
     notes.extend(of_model("model", named, made.model));
     notes.push(note("file", &made.model.name));
     notes.extend(opening.notes());
-    notes.push(note("class", class));
+    if prompt.is_empty() {
+        notes.push(note("class", class));
+    }
+    notes.extend(prompt.iter().map(|prompt| note("prompt", prompt)));
+    notes.extend(negative.iter().map(|negative| note("negative", negative)));
+    notes.extend(clip_skip.iter().map(|skip| note("clip_skip", skip)));
+    notes.extend(text_encoder.iter().map(|path| note("text_encoder", file_name(path))));
+    notes.extend(vae.iter().map(|path| note("vae", file_name(path))));
+    notes.extend(noise.iter().map(|path| note("noise", file_name(path))));
     notes.extend(attributes.iter().map(|attributes| note("attributes", attributes)));
     notes.push(note("seeds", seeds));
     notes.extend(from.iter().map(|from| note("from", file_name(from.as_ref()))));

@@ -116,7 +116,8 @@ fn fixed() -> Vec<(&'static str, Value)> {
 
 /// Settings that are not looked at. Whether projections are linear is said by the tensors; the softmax is in f32 in any case;
 /// how the numbers of the vector are made is the affair of who makes them.
-const NOT_LOOKED_AT: [&str; 3] = ["use_linear_projection", "upcast_attention", "addition_time_embed_dim"];
+const NOT_LOOKED_AT: [
+    "addition_embed_type_num_heads",&str; 3] = ["use_linear_projection", "upcast_attention", "addition_time_embed_dim"];
 
 /// Whether a value of a setting that is none of [`fixed`] says that something is not there.
 fn says_nothing(value: &Value) -> bool {

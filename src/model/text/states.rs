@@ -1,6 +1,7 @@
 //! What text encoders made of texts, on the host.
 
 use crate::error::{Error, Result};
+use crate::model::sequence::Sequence;
 
 /// The states of several texts.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,15 @@ pub struct TextStates {
 }
 
 impl TextStates {
+    /// Each text's, as networks are told them.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a state that is no number.
+    pub fn sequences(&self) -> Result<Vec<Sequence>> {
+        let one = |states: &[f32]| Sequence::new(self.width, states.to_vec());
+        self.states.chunks_exact(self.tokens * self.width).map(one).collect()
+    }
+
     /// Two encoders' states of the same texts side by side, `[R, L, D + D']`, as SDXL is told them, and the pooled vector of
     /// that one which gives one (of both, the second's).
     ///
