@@ -58,9 +58,23 @@ pub fn to_u8(values: &[f32]) -> Vec<u8> {
     values.iter().map(|x| ((x + 1.0) * 127.5).clamp(0.0, 255.0) as u8).collect()
 }
 
+/// Values in [-1, 1] as bytes: (x + 1)·127.5, clamped to 0..255 and rounded to the nearest, halves to even, as latent diffusion's
+/// pictures are.
+pub fn to_nearest_u8(values: &[f32]) -> Vec<u8> {
+    values.iter().map(|x| ((x + 1.0) * 127.5).clamp(0.0, 255.0).round_ties_even() as u8).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of a decoder's pictures some lie past the ends, and must not wrap round.
+    #[test]
+    fn what_lies_past_the_ends_is_clamped() {
+        let values = [1.02, -1.02, 0.0, 1.0, -1.0, -0.5, 0.25, f32::INFINITY];
+        assert_eq!(to_nearest_u8(&values), [255, 0, 128, 255, 0, 64, 159, 255]);
+        assert_eq!(to_u8(&values), [255, 0, 127, 255, 0, 63, 159, 255]);
+    }
 
     #[test]
     fn counts_are_checked() {

@@ -32,7 +32,7 @@ pub mod transform;
 mod tree;
 mod whole;
 
-pub use self::image::{Image, to_u8};
+pub use self::image::{Image, to_nearest_u8, to_u8};
 pub use attributes::{Attribute, AttributeValues, vector_of, vector_pieces, vector_width};
 pub use dataset::Dataset;
 pub use loader::{Batch, Crop, Loader, LoaderOptions};

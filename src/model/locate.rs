@@ -255,7 +255,7 @@ fn name(path: &Path) -> String {
 
 /// The files of weights in `folder` that are called `stem`, by variant; the plain one's is "". Of each variant the kind
 /// that goes first stands first: one file, an index of several, a pickle.
-fn variants(folder: &Path, stem: &str) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+pub(super) fn variants(folder: &Path, stem: &str) -> Result<BTreeMap<String, Vec<PathBuf>>> {
     let mut found: BTreeMap<String, Vec<(u8, PathBuf)>> = BTreeMap::new();
     let entries = match std::fs::read_dir(folder) {
         Ok(entries) => entries,

@@ -17,7 +17,10 @@ impl Latents {
     /// # Errors
     /// [`Error::Config`] for a factor that is 0 or not finite.
     pub fn scaled(factor: f64, shift: f64) -> Result<Latents> {
-        Latents { mean: vec![shift], factor: vec![factor] }.checked()
+        match (factor, shift) {
+            (1.0, 0.0) => Ok(Latents::default()),
+            _ => Latents { mean: vec![shift], factor: vec![factor] }.checked(),
+        }
     }
 
     /// (raw - mean)·factor/std: diffusers' `latents_mean` and `latents_std` beside a `scaling_factor`. EDM2's latents are so,
