@@ -4,40 +4,26 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use npyz::{Order, WriterBuilder};
+use npyz::WriterBuilder;
 
+use super::npz::{Array, read_entry};
 use super::write_atomic;
 use crate::error::{Error, Result};
 
-/// Numbers of a file at most: 4 GiB.
-const MOST: u64 = 1 << 30;
-
-/// Reads float32 or float64 (narrowed), of any shape, rows one behind the other: sizes, slowest first, and elements.
+/// Reads float32, or float64 narrowed, of any shape: sizes, slowest first, and elements in C order.
 ///
 /// # Errors
-/// When it cannot be read, is no `.npy`, of another type or order, damaged, or holds a number that is none.
+/// When it cannot be read, is no `.npy`, of another type, damaged, or holds a number that is none.
 pub fn read_npy(path: &Path) -> Result<(Vec<usize>, Vec<f32>)> {
-    let bad = |what: String| Error::format(path, what);
     let file = File::open(path).map_err(Error::io(path))?;
-    let array = npyz::NpyFile::new(BufReader::new(file))
-        .map_err(|error| bad(format!("is no .npy, or a damaged one: {error}")))?;
-    let shape: Vec<usize> = array.shape().iter().map(|side| usize::try_from(*side).unwrap_or(usize::MAX)).collect();
-    let count = array.shape().iter().try_fold(1u64, |count, side| count.checked_mul(*side));
-    if count.is_none_or(|count| count > MOST) {
-        return Err(bad(format!("holds an array of {shape:?}, which is more than is read")));
-    }
-    if array.order() != Order::C {
-        return Err(bad("holds its array in Fortran order: write it in C order (np.ascontiguousarray)".into()));
-    }
-    let dtype = array.dtype().descr();
-    let damaged = |error: std::io::Error| bad(format!("is damaged: {error}"));
-    let values: Vec<f32> = match dtype.trim_matches('\'') {
-        "<f4" => array.into_vec::<f32>().map_err(damaged)?,
-        "<f8" => array.into_vec::<f64>().map_err(damaged)?.into_iter().map(|x| x as f32).collect(),
-        other => return Err(bad(format!("holds numbers of type {other}, where float32 is expected"))),
+    let Array { shape, dtype, bytes } =
+        read_entry(path, "its array", &mut BufReader::new(file), &["<f4", "<f8"])?;
+    let values: Vec<f32> = match dtype {
+        "<f8" => bytes.as_chunks::<8>().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        _ => bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
     };
     match values.iter().position(|x| !x.is_finite()) {
-        Some(at) => Err(bad(format!("holds {} at element {at}", values[at]))),
+        Some(at) => Err(Error::format(path, format!("holds {} at element {at}", values[at]))),
         None => Ok((shape, values)),
     }
 }
@@ -54,7 +40,8 @@ pub fn write_npy(path: &Path, shape: &[usize], values: &[f32]) -> Result<()> {
     write_atomic(path, |writer| {
         let failed = Error::io(path);
         let write = || -> std::io::Result<()> {
-            let mut npy = npyz::WriteOptions::new().default_dtype().shape(&shape).writer(writer).begin_nd()?;
+            let mut npy =
+                npyz::WriteOptions::new().default_dtype().shape(&shape).writer(writer).begin_nd()?;
             npy.extend(values.iter().copied())?;
             npy.finish()
         };
@@ -81,8 +68,8 @@ mod tests {
             std::fs::write(&path, bytes).unwrap();
             read_npy(&path).unwrap_err().to_string()
         };
-        assert!(refused(&bytes[..100]).contains("damaged"));
-        assert!(refused(b"no array").contains("no .npy"));
+        assert!(refused(&bytes[..100]).contains("its array"));
+        assert!(refused(b"no array at all").contains("no .npy"));
         let mut other = bytes.clone();
         let at = other.windows(3).position(|three| three == b"<f4").unwrap();
         other[at..at + 3].copy_from_slice(b"<i4");

@@ -243,8 +243,18 @@ pub(super) fn read_array<R: Read + Seek>(
     let bad = |what: String| Error::format(path, format!("{name} {what}"));
     let Some(index) = zip.index_for_name(name) else { return Ok(None) };
     let mut entry = zip.by_index(index).map_err(|error| bad(format!("cannot be read: {error}")))?;
+    read_entry(path, name, &mut entry, dtypes).map(Some)
+}
 
-    let parsed = read_header(path, name, &mut entry)?;
+/// The array that `entry` begins, of one of these types, brought to C order and little-endian; `name` is what errors call it.
+pub(super) fn read_entry(
+    path: &Path,
+    name: &str,
+    entry: &mut impl Read,
+    dtypes: &[&'static str],
+) -> Result<Array> {
+    let bad = |what: String| Error::format(path, format!("{name} {what}"));
+    let parsed = read_header(path, name, entry)?;
     let found = parsed.dtype().descr();
     let found = found.trim_matches('\'');
     // The other byte order is the same type.
@@ -271,7 +281,7 @@ pub(super) fn read_array<R: Read + Seek>(
     if parsed.order() == npyz::Order::Fortran {
         bytes = to_c_order(&bytes, &shape, width as usize);
     }
-    Ok(Some(Array { shape, dtype, bytes }))
+    Ok(Array { shape, dtype, bytes })
 }
 
 /// The elements of an array whose first index runs fastest, in the order in which the last one does.

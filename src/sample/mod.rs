@@ -12,9 +12,9 @@ mod guide;
 mod network;
 mod networks;
 #[cfg(not(target_arch = "wasm32"))]
-mod noise;
-#[cfg(not(target_arch = "wasm32"))]
 mod nll;
+#[cfg(not(target_arch = "wasm32"))]
+mod noise;
 mod options;
 mod other;
 mod run;
@@ -33,9 +33,9 @@ pub(crate) use network::Network;
 pub(crate) use networks::Fixed;
 pub use networks::Networks;
 #[cfg(not(target_arch = "wasm32"))]
-pub use noise::noise_of;
-#[cfg(not(target_arch = "wasm32"))]
 pub use nll::{Nll, NllOptions, NllReport};
+#[cfg(not(target_arch = "wasm32"))]
+pub use noise::noise_of;
 pub use options::{Request, SamplerOptions, Uncond};
 pub(crate) use other::derived;
 pub use run::Run;

@@ -11,7 +11,7 @@ use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::{NpzValues, NpzWriter, read_npy, write_npy, write_npz_arrays_with};
 use crate::model::{
-    CodecChoice, CodecModel, Condition, Model, Sequence, TextCheckpoint, TextModel, check_latents,
+    CodecChoice, CodecModel, Condition, Model, Sequence, TextCheckpoint, TextModel, check_prompted,
 };
 use crate::sample::{Networks, Request, Sampler, SamplerOptions, check_weaker, noise_of, to_u8};
 use crate::shape::Shape;
@@ -39,14 +39,18 @@ pub fn run(args: &Args) -> Result<()> {
     }
     outputs::prove(&args.save_noise, args.force.force)?;
     if args.float && kind != Output::Npz {
-        return Err(Error::Config("--float: only a .npz (--out X.npz) takes numbers that are no bytes".into()));
+        return Err(Error::Config(
+            "--float: only a .npz (--out X.npz) takes numbers that are no bytes".into(),
+        ));
     }
     let guidance = guidance(args, &guiders)?;
     let seeds = ranges::seeds(&args.seeds)?;
     let count = args.prompt.len().saturating_mul(seeds.len());
     if count > number::MOST_COUNT {
         let most = number::MOST_COUNT;
-        return Err(Error::Config(format!("{count} pictures are more than the {most} that can be asked for at once")));
+        return Err(Error::Config(format!(
+            "{count} pictures are more than the {most} that can be asked for at once"
+        )));
     }
     let precision = args.precision.read()?;
     let stop = interrupt::flag();
@@ -55,9 +59,10 @@ pub fn run(args: &Args) -> Result<()> {
 
     // What is wrong with one of the parts is told before the largest of them is loaded.
     let checkpoint = args.opening.checkpoint(&args.model)?;
-    check_latents(&checkpoint.config)?;
+    check_prompted(&checkpoint.config)?;
     let (told, nothing, texts) = encoded(args, &gpu, dtype)?;
-    let codec = CodecModel::open(&gpu, args.vae.as_deref().unwrap_or(&args.model), dtype, &CodecChoice::default())?;
+    let codec =
+        CodecModel::open(&gpu, args.vae.as_deref().unwrap_or(&args.model), dtype, &CodecChoice::default())?;
     codec.notes().iter().for_each(|note| eprintln!("vae: {note}"));
     let config = checkpoint.config.clone();
     let own = config.unet.shape();
@@ -78,9 +83,9 @@ pub fn run(args: &Args) -> Result<()> {
             seed: *seed,
         }));
     }
-    let batch = args.batch.unwrap_or_else(|| {
-        default_batch(&gpu).min(PIXELS_AT_ONCE / picture.extent.places().max(1)).max(1)
-    });
+    let batch = args
+        .batch
+        .unwrap_or_else(|| default_batch(&gpu).min(PIXELS_AT_ONCE / picture.extent.places().max(1)).max(1));
     let batch = batch.min(requests.len()).max(1);
     let defaults = SamplerOptions::of(&config, batch)?;
     let options = SamplerOptions {
@@ -159,7 +164,10 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let said = |request: &Request, at: usize| {
         let prompt = &args.prompt[at / seeds.len()];
-        with_text(of_one(&notes, request.seed, ""), &Said { args, prompt, seed: request.seed, made: &made, picture })
+        with_text(
+            of_one(&notes, request.seed, ""),
+            &Said { args, prompt, seed: request.seed, made: &made, picture },
+        )
     };
     for (i, chunk) in requests.chunks(batch).enumerate() {
         let first = i * batch;
@@ -168,7 +176,8 @@ pub fn run(args: &Args) -> Result<()> {
         match kind {
             Output::Npz if args.float => values.extend(drawn.iter().map(|x| (x / 2.0 + 0.5).clamp(0.0, 1.0))),
             Output::Npz => {
-                let labels: Vec<u32> = (first..first + chunk.len()).map(|at| (at / seeds.len()) as u32).collect();
+                let labels: Vec<u32> =
+                    (first..first + chunk.len()).map(|at| (at / seeds.len()) as u32).collect();
                 if let Some(writer) = &mut writer {
                     writer.push(&to_u8(&drawn), channels, &labels)?;
                 }
@@ -236,7 +245,9 @@ fn guidance(args: &Args, guiders: &Guiders) -> Result<Guidance> {
     };
     guiders.check_weight_is_read()?;
     if asked.weight() < 0.0 {
-        eprintln!("note: a guidance scale below 1 is the prompt alone, without guidance, as for every text-to-image model");
+        eprintln!(
+            "note: a guidance scale below 1 is the prompt alone, without guidance, as for every text-to-image model"
+        );
         return Guidance::from_weight(0.0);
     }
     Ok(asked)
@@ -249,14 +260,21 @@ fn encoded(args: &Args, gpu: &Gpu, dtype: DType) -> Result<(Vec<Sequence>, Seque
     if let Some(skip) = args.clip_skip {
         checkpoints.iter_mut().try_for_each(|checkpoint| checkpoint.skip(skip))?;
     }
-    let texts: Vec<&str> =
-        args.prompt.iter().map(String::as_str).chain([args.negative.as_deref().unwrap_or_default()]).collect();
+    let texts: Vec<&str> = args
+        .prompt
+        .iter()
+        .map(String::as_str)
+        .chain([args.negative.as_deref().unwrap_or_default()])
+        .collect();
     let mut notes = Notes::new();
     let mut states = None;
     for checkpoint in &checkpoints {
         let model = TextModel::of(gpu, checkpoint, dtype)?;
         if states.is_none() {
-            texts.iter().filter_map(|text| model.tokenize(text).warning()).for_each(|cut| eprintln!("warning: {cut}"));
+            texts
+                .iter()
+                .filter_map(|text| model.tokenize(text).warning())
+                .for_each(|cut| eprintln!("warning: {cut}"));
         }
         let made = model.encode(&texts)?;
         notes.push(note("text_encoder_weights", weights(model.checksum())));
@@ -265,7 +283,8 @@ fn encoded(args: &Args, gpu: &Gpu, dtype: DType) -> Result<(Vec<Sequence>, Seque
             Some(before) => made.beside(&before)?,
         });
     }
-    let states = states.ok_or_else(|| Error::Config("the model brings no text encoder (--text-encoder)".into()))?;
+    let states =
+        states.ok_or_else(|| Error::Config("the model brings no text encoder (--text-encoder)".into()))?;
     let mut all = states.sequences()?;
     let nothing = all.pop().expect("the negative is the last text");
     Ok((all, nothing, notes))
@@ -277,7 +296,10 @@ fn given_noise(path: &Path, latent: Shape, count: usize) -> Result<Vec<f32>> {
     let expected = latent.nhwc(count);
     match shape == expected {
         true => Ok(values),
-        false => Err(Error::format(path, format!("holds noise of {shape:?}; these pictures begin with {expected:?}"))),
+        false => Err(Error::format(
+            path,
+            format!("holds noise of {shape:?}; these pictures begin with {expected:?}"),
+        )),
     }
 }
 
@@ -289,7 +311,11 @@ fn sheet(prompts: &[String], seeds: usize, images: Vec<Image>) -> Result<Image> 
     let columns = if prompts.len() == 1 { (images.len() as f64).sqrt().ceil() as usize } else { seeds };
     let rows: Vec<Vec<Vec<Image>>> =
         images.chunks(columns).map(|row| row.iter().map(|image| vec![image.clone()]).collect()).collect();
-    let labels = if prompts.len() == 1 { Vec::new() } else { prompts.iter().map(|text| brief(text).to_string()).collect() };
+    let labels = if prompts.len() == 1 {
+        Vec::new()
+    } else {
+        prompts.iter().map(|text| brief(text).to_string()).collect()
+    };
     pictures::sheet(&rows, &labels, &[])
 }
 
@@ -317,7 +343,9 @@ fn with_text(mut notes: Notes, said: &Said<'_>) -> Notes {
         made.guidance.scale(),
         picture.extent.width(),
         picture.extent.height(),
-        Path::new(&made.model.name).file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
+        Path::new(&made.model.name)
+            .file_stem()
+            .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned()),
     );
     notes.insert(0, note("parameters", text));
     notes

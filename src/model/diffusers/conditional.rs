@@ -116,8 +116,8 @@ fn fixed() -> Vec<(&'static str, Value)> {
 
 /// Settings that are not looked at. Whether projections are linear is said by the tensors; the softmax is in f32 in any case;
 /// how the numbers of the vector are made is the affair of who makes them.
-const NOT_LOOKED_AT: [
-    "addition_embed_type_num_heads",&str; 3] = ["use_linear_projection", "upcast_attention", "addition_time_embed_dim"];
+const NOT_LOOKED_AT: [&str; 4] =
+    ["use_linear_projection", "upcast_attention", "addition_time_embed_dim", "addition_embed_type_num_heads"];
 
 /// Whether a value of a setting that is none of [`fixed`] says that something is not there.
 fn says_nothing(value: &Value) -> bool {
@@ -219,6 +219,8 @@ impl UNet2DCondition {
         for (name, value) in &self.others {
             let needed = fixed.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| value);
             let fits = match needed {
+                // What is false may be written as nothing.
+                Some(needed) if needed == false && value.is_null() => true,
                 Some(needed) => same(value, needed) || (name == "act_fn" && value == "swish"),
                 None => {
                     name.starts_with('_') || NOT_LOOKED_AT.contains(&name.as_str()) || says_nothing(value)
