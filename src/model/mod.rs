@@ -49,7 +49,7 @@ pub use kept::{Kept, KeptVector};
 pub use locate::{Choice, named_again};
 pub use model::{ClassifierModel, Model};
 pub use published::{Heads, PUBLISHED, Published};
-pub use text::{TextCheckpoint, TextFamily, TextModel, TextStates};
+pub use text::{SentenceModel, TextCheckpoint, TextFamily, TextModel, TextStates};
 pub use trained_rows::TrainedRows;
 pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;
