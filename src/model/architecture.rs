@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use crate::io::TensorSource;
-use crate::nn::unet::{Resample, TimeScaleShift};
+use crate::nn::unet::{Resample, TimeScaleShift, TransformerConfig};
 
 /// Shapes by name, as guided-diffusion writes them.
 pub type Shapes = BTreeMap<String, Vec<usize>>;
@@ -43,6 +43,8 @@ pub struct Architecture {
     pub in_channels: usize,
     /// Channels of the small picture of an upsampler.
     pub low_res_channels: usize,
+    /// Channels of the picture of its samples' own extent that is given beside them.
+    pub beside_channels: usize,
     /// Channels of its output, or a classifier's classes.
     pub out_channels: usize,
     /// The base width.
@@ -59,6 +61,10 @@ pub struct Architecture {
     pub time_scale_shift: TimeScaleShift,
     /// Rows of the class embedding.
     pub num_classes: Option<usize>,
+    /// Numbers of the vector that it is told.
+    pub vector_width: usize,
+    /// The transformers of a network that reads tokens.
+    pub transformer: Option<TransformerConfig>,
     /// Height and width of what a classifier pools.
     pub pool_side: Option<usize>,
 }
@@ -83,13 +89,6 @@ pub fn infer(shapes: &Shapes, layers: Option<usize>) -> Result<Architecture, Str
     }
 
     let stem = get(shapes, "input_blocks.0.0.weight", 4)?;
-    let (in_channels, low_res_channels) = match stem[1] {
-        channels @ (1 | 3) => (channels, 0),
-        2 | 6 if kind == Kind::UNet => (stem[1] / 2, stem[1] / 2),
-        other => {
-            return Err(format!("`input_blocks.0.0.weight` takes {other} channels; pictures have 1 or 3"));
-        }
-    };
     let (out_channels, pool_side) = match kind {
         Kind::UNet => (get(shapes, "out.2.weight", 4)?[0], None),
         Kind::Classifier => {
@@ -99,6 +98,17 @@ pub fn infer(shapes: &Shapes, layers: Option<usize>) -> Result<Architecture, Str
                 return Err(format!("`out.2.positional_embedding` has {places} places, no square and one"));
             }
             (get(shapes, "out.2.c_proj.weight", 3)?[0], Some(side))
+        }
+    };
+
+    let reads_tokens = kind == Kind::UNet && reads_tokens(shapes);
+    let (in_channels, low_res_channels, beside_channels) = match stem[1] {
+        // Of latents: what comes in beyond what goes out comes beside it.
+        all if reads_tokens && all >= out_channels => (out_channels, 0, all - out_channels),
+        channels @ (1 | 3) => (channels, 0, 0),
+        2 | 6 if kind == Kind::UNet => (stem[1] / 2, stem[1] / 2, 0),
+        other => {
+            return Err(format!("`input_blocks.0.0.weight` takes {other} channels; pictures have 1 or 3"));
         }
     };
 
@@ -112,8 +122,14 @@ pub fn infer(shapes: &Shapes, layers: Option<usize>) -> Result<Architecture, Str
         let width = get(shapes, &format!("input_blocks.{}.0.out_layers.3.weight", first(level)), 4)?[0];
         channel_mult.push(width as f64 / model_channels as f64);
     }
-    let attends =
-        |level: &usize| shapes.contains_key(&format!("input_blocks.{}.1.qkv.weight", first(*level)));
+    let transformer = match reads_tokens {
+        true => Some(transformers(shapes, (0..levels).map(first))?),
+        false => None,
+    };
+    let attends = |level: &usize| match &transformer {
+        Some(of) => of.layers[*level] > 0,
+        None => shapes.contains_key(&format!("input_blocks.{}.1.qkv.weight", first(*level))),
+    };
     let embedding = get(shapes, "input_blocks.1.0.emb_layers.1.weight", 2)?[0];
     let width = get(shapes, "input_blocks.1.0.out_layers.3.weight", 4)?[0];
     let resample = if levels > 1 && shapes.contains_key(&format!("input_blocks.{}.0.op.weight", first(1) - 1))
@@ -126,6 +142,7 @@ pub fn infer(shapes: &Shapes, layers: Option<usize>) -> Result<Architecture, Str
         kind,
         in_channels,
         low_res_channels,
+        beside_channels,
         out_channels,
         model_channels,
         channel_mult,
@@ -141,7 +158,34 @@ pub fn infer(shapes: &Shapes, layers: Option<usize>) -> Result<Architecture, Str
             true => Some(get(shapes, "label_emb.weight", 2)?[0]),
             false => None,
         },
+        vector_width: match shapes.contains_key(OF_VECTOR) {
+            true => get(shapes, OF_VECTOR, 2)?[1],
+            false => 0,
+        },
+        transformer,
         pool_side,
+    })
+}
+
+/// What takes the vector of latent diffusion's networks in.
+const OF_VECTOR: &str = "label_emb.0.0.weight";
+
+/// Whether the network has transformers where it attends: the middle always does.
+pub fn reads_tokens(shapes: &Shapes) -> bool {
+    has(shapes, "middle_block.1.transformer_blocks.0.")
+}
+
+/// The transformers of a network whose levels begin with the input blocks `firsts`.
+fn transformers(shapes: &Shapes, firsts: impl Iterator<Item = usize>) -> Result<TransformerConfig, String> {
+    let layers = |block: &str| {
+        let layer = |i: &usize| has(shapes, &format!("{block}.1.transformer_blocks.{i}."));
+        (0..MOST_BLOCKS).take_while(layer).count()
+    };
+    let keys = get(shapes, "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)?;
+    Ok(TransformerConfig {
+        context_width: keys[1],
+        layers: firsts.map(|first| layers(&format!("input_blocks.{first}"))).collect(),
+        middle_layers: layers("middle_block"),
     })
 }
 

@@ -136,6 +136,8 @@ pub fn not_in_guided_diffusion(config: &ModelConfig) -> Vec<String> {
     no(unet.in_channels != 3, format!("pictures of {} channels", unet.in_channels));
     no(unet.residual_scaling, "scaled residual sums".into());
     no(unet.condition_from.is_some(), "late condition".into());
+    no(unet.transformer.is_some(), "transformers that read tokens".into());
+    no(unet.beside_channels > 0, "picture beside its samples".into());
     no(unet.vector_width > 0, "vector condition".into());
     no(unet.guidance_range.is_some(), "guidance weight as an input".into());
     let schedule = scheduler.beta_schedule.as_str();
@@ -429,7 +431,7 @@ mod tests {
             ("flip_sin_to_cos", serde_json::json!(false), "flip_sin_to_cos"),
             ("norm_eps", serde_json::json!(1e-6), "norm_eps"),
             ("down_block_types", serde_json::json!(["DownBlock2D", "CrossAttn"]), "DownBlock2D"),
-            ("_class_name", serde_json::json!("UNet2DConditionModel"), "UNet2DConditionModel"),
+            ("_class_name", serde_json::json!("UNet3DConditionModel"), "UNet3DConditionModel"),
             ("sample_size", serde_json::json!(null), "sample_size"),
         ] {
             let mut changed: serde_json::Value = serde_json::from_str(&text).unwrap();

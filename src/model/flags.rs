@@ -33,6 +33,10 @@ pub struct Flags {
     pub diffusion_steps: Option<usize>,
     /// The network predicts x instead of the noise.
     pub predict_xstart: Option<bool>,
+    /// What is predicted, in other words: `epsilon`, `sample` or `v_prediction`.
+    pub prediction_type: Option<String>,
+    /// Of latent diffusion's networks: β are rescaled so that the first level is noise alone.
+    pub rescale_betas_zero_snr: Option<bool>,
     /// β̃ instead of β, where variances are not learned.
     pub sigma_small: Option<bool>,
     /// The network is told t·1000/T.
@@ -135,6 +139,8 @@ impl Flags {
             noise_schedule,
             diffusion_steps,
             predict_xstart,
+            prediction_type,
+            rescale_betas_zero_snr,
             sigma_small,
             rescale_timesteps,
             dropout,
@@ -235,12 +241,16 @@ pub fn configure(
             null_class: NullClass::Absent,
             vector_width: 0,
             low_res_channels: found.low_res_channels,
+            beside_channels: 0,
+            transformer: None,
             condition_from: None,
             guidance_range: None,
         },
         scheduler: SchedulerConfig {
             beta_schedule: schedule,
-            prediction_type: if flags.predict_xstart == Some(true) { "sample" } else { "epsilon" }.into(),
+            prediction_type: flags.prediction_type.clone().unwrap_or_else(|| {
+                if flags.predict_xstart == Some(true) { "sample" } else { "epsilon" }.into()
+            }),
             num_train_timesteps: Some(flags.diffusion_steps.unwrap_or(1000)),
             variance_type: Some(
                 match (learned, flags.sigma_small) {
@@ -251,6 +261,7 @@ pub fn configure(
                 .into(),
             ),
             rescale_timesteps: flags.rescale_timesteps.unwrap_or(false),
+            rescale_betas_zero_snr: flags.rescale_betas_zero_snr.unwrap_or(false),
             ..SchedulerConfig::continuous(0.0, 0.0)
         },
         sampling: SamplingDefaults {

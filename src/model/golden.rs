@@ -13,6 +13,8 @@ use crate::testing::{Array, Golden, download, gpu};
 
 use super::load_values;
 
+mod latent;
+
 /// The golden network and its weights on the device.
 pub(crate) fn golden_network() -> (UNet, Arena) {
     let unet = UNet::new(&small()).unwrap();

@@ -2,7 +2,8 @@
 //!
 //! A folder with `model.safetensors` (guided-diffusion's names and layouts) and `config.json` (all a sampler needs), or
 //! what others publish: `.pt` files and `.safetensors` of guided-diffusion's networks, whose configuration is read off
-//! their tensors and a table, and diffusers' folders of `UNet2DModel`.
+//! their tensors and a table, latent diffusion's files, whose networks have the same names, and diffusers' folders of
+//! `UNet2DModel` and `UNet2DConditionModel`.
 //!
 //! Invariants: this layer knows networks and files; it never trains and never samples.
 
@@ -22,12 +23,14 @@ mod flags;
 pub(crate) mod golden;
 mod imagenet;
 mod kept;
+mod ldm;
 mod locate;
 #[expect(clippy::module_inception, reason = "the module of the one type that the folder is for")]
 mod model;
 mod network;
 mod open;
 mod published;
+mod renamed;
 mod tensor_file;
 #[cfg(test)]
 mod tests;

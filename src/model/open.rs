@@ -11,12 +11,13 @@ use crate::error::{Error, Result};
 use crate::io::{FileKind, PtFile, SafetensorsFile, TensorSource};
 
 use super::agreement::{differences, told};
-use super::architecture;
+use super::architecture::{self, Shapes};
 use super::average;
 use super::checkpoint::{Checkpoint, Found};
 use super::config::{CLASSIFIER, ModelConfig, UNET, parse_config, read_config};
 use super::diffusers;
 use super::flags::{self, Flags};
+use super::ldm;
 use super::locate::{self, Choice, Place};
 use super::network::{self, Network};
 use super::published;
@@ -156,6 +157,7 @@ fn of_diffusers(weights: Weights, place: Place, choice: &Choice) -> Result<Check
 fn of_guided_diffusion(weights: Weights, place: Place, choice: &Choice) -> Result<Checkpoint> {
     let Weights { source, notes: carried, safetensors } = weights;
     let file = place.file;
+    let source = ldm::with_dots(source)?;
     let network = network::choose(source.as_ref(), place.network.as_deref())?;
     let mut notes = place.notes;
     notes.extend(network.as_ref().and_then(|network| network.note.clone()));
@@ -183,6 +185,8 @@ fn of_guided_diffusion(weights: Weights, place: Place, choice: &Choice) -> Resul
             (prefix.clone(), inferred.config, inferred.from)
         }
     };
+
+    let source = ldm::joined(source, &config.unet, &prefix)?;
 
     // What `config.json` says of an average is said of the model; a file of another name says it for itself.
     let is_models =
@@ -273,6 +277,9 @@ fn infer(path: &Path, source: &dyn TensorSource, prefix: &str, flags: Option<&Pa
     let shapes = architecture::shapes(source, prefix)?;
     let given = flags.map(Flags::read).transpose()?.unwrap_or_default();
 
+    if architecture::reads_tokens(&shapes) {
+        return of_latents(path, source, prefix, (&shapes, &given, flags));
+    }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     let published = published::recognise(&shapes, &stem);
     let from_table = published.map(Flags::of).unwrap_or_default();
@@ -301,6 +308,29 @@ fn infer(path: &Path, source: &dyn TensorSource, prefix: &str, flags: Option<&Pa
     let found = architecture::infer(&shapes, all.classifier_depth).map_err(bad)?;
     let config = flags::configure(&found, &all, published).map_err(bad)?;
     config.unet.check().map_err(|error| bad(error.to_string()))?;
+    Ok(Inferred { config, from: from.join(", "), notes })
+}
+
+/// As [`infer`], of a network that reads tokens: of latent diffusion.
+fn of_latents(
+    path: &Path,
+    source: &dyn TensorSource,
+    prefix: &str,
+    (shapes, given, flags): (&Shapes, &Flags, Option<&Path>),
+) -> Result<Inferred> {
+    let bad = |what: String| Error::format(path, what);
+    let found = architecture::infer(shapes, None).map_err(bad)?;
+    let (config, mut notes) = ldm::configure(source, prefix, &found, given)?;
+    config.unet.check().map_err(|error| bad(error.to_string()))?;
+    let mut from = vec!["its tensors and what is known of their family".to_owned()];
+    if let Some(flags) = flags {
+        notes.push(format!("flags from {}", flags.display()));
+        from.push(format!("the flags in {}", flags.display()));
+    }
+    let outside = source.names().len() - shapes.len();
+    if outside > 0 {
+        notes.push(format!("the network is under `{prefix}`; {outside} other tensors are not read"));
+    }
     Ok(Inferred { config, from: from.join(", "), notes })
 }
 

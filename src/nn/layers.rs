@@ -89,6 +89,11 @@ impl Linear {
         Self::with(parameters, name, channels, Layout::Linear, false)
     }
 
+    /// The same, its output zero at the start.
+    pub fn zero(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
+        Self::with(parameters, name, channels, Layout::Linear, true)
+    }
+
     /// The same without a bias, as the queries, keys and values of transformers have none.
     pub fn unbiased(parameters: &mut Parameters, name: &str, channels: [usize; 2]) -> Self {
         let init = fan_in(channels[0]);
@@ -182,6 +187,11 @@ impl Norm {
             beta: parameters.declare(format!("{name}.bias"), &[channels], Layout::Plain, Init::Zero),
             options: GroupNorm { groups, eps: 1e-5, silu },
         }
+    }
+
+    /// The same with another number added to the variance.
+    pub fn eps(self, eps: f32) -> Self {
+        Norm { options: GroupNorm { eps, ..self.options }, ..self }
     }
 
     /// Normalises; `scale_shift` `[N, 2C]` makes it adaptive (AdaGN).

@@ -22,7 +22,7 @@ pub use mlp::{Mlp, MlpConfig};
 pub use optimised::{Lesson, Loss, Optimised, RecordedStep, StepRates, StepSettings, half_cosine};
 pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
 pub use pass::{Dropout, Pass};
-pub use takes::{ClassIn, NullClass, PictureIn, Takes, TokensIn, VectorIn};
+pub use takes::{ClassIn, NullClass, PictureIn, PictureKind, Takes, TokensIn, VectorIn};
 pub use text::{
     BertConfig, BertText, ClipText, ClipTextConfig, Encoded, Given, Sequences, TextAbout, TextEncoder,
 };

@@ -25,7 +25,7 @@ pub struct Takes {
     pub tokens: Option<TokensIn>,
     /// A vector of numbers.
     pub vector: Option<VectorIn>,
-    /// A picture beside the latent: the small one that an upsampler enlarges.
+    /// A picture beside the latent, such as the small one that an upsampler enlarges.
     pub picture: Option<PictureIn>,
     /// Of a distilled network, which is told the guidance weight w: the least and the largest that it was trained for.
     pub guidance: Option<[f64; 2]>,
@@ -60,11 +60,22 @@ pub struct VectorIn {
     pub width: usize,
 }
 
-/// A picture `[N, H', W', C']` whose whole multiple the sample's height and width are.
+/// A picture `[N, H', W', C']` that is concatenated behind the sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PictureIn {
     /// C'.
     pub channels: usize,
+    /// Which extent it has.
+    pub kind: PictureKind,
+}
+
+/// How a picture beside the latent goes with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PictureKind {
+    /// A small one, a whole fraction of the sample's height and width: an upsampler's.
+    Small,
+    /// One of the sample's own extent: of inpainting the mask (1 where something is to be made) and the masked latents.
+    Beside,
 }
 
 impl ClassIn {

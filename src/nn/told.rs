@@ -17,7 +17,8 @@ pub struct Told<'a> {
     pub prepared: &'a [Tensor],
     /// Vectors, `[K·N]` rows of `[R, D]`.
     pub vector: Option<Bank<'a>>,
-    /// `[N, H', W', C']` f32 in [-1, 1]: the small pictures of an upsampler, the same under every condition.
+    /// `[N, H', W', C']` f32, the same under every condition: the small pictures of an upsampler in [-1, 1], or what a network
+    /// takes beside its samples.
     pub picture: Option<&'a Tensor>,
     /// `[N]` f32: w, of a distilled network.
     pub guidance: Option<&'a Tensor>,

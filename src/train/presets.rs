@@ -200,6 +200,8 @@ impl Preset {
                 null_class: NullClass::Learned,
                 vector_width: vector_width(dataset.attributes()),
                 low_res_channels: 0,
+                beside_channels: 0,
+                transformer: None,
                 condition_from: None,
                 guidance_range: None,
             },

@@ -100,8 +100,9 @@ impl UNet2D {
     pub fn ours(&self) -> Result<UNetConfig, String> {
         if self.class_name != CLASS_NAME {
             return Err(format!(
-                "`_class_name` is {:?}; of diffusers' networks {CLASS_NAME} is read",
-                brief(&self.class_name)
+                "`_class_name` is {:?}; of diffusers' networks {CLASS_NAME} and {} are read",
+                brief(&self.class_name),
+                super::conditional::CLASS_NAME
             ));
         }
         let base = self.block_out_channels.first().copied().unwrap_or(0);
@@ -209,6 +210,8 @@ impl UNet2D {
             null_class: NullClass::Absent,
             vector_width: 0,
             low_res_channels: 0,
+            beside_channels: 0,
+            transformer: None,
             condition_from: None,
             guidance_range: None,
         })
@@ -221,8 +224,13 @@ impl UNet2D {
     pub fn of(config: &UNetConfig) -> Result<UNet2D, String> {
         let widths = config.widths();
         let refuse = |what: &str| Err(format!("diffusers' {CLASS_NAME} has no {what}"));
-        if config.low_res_channels > 0 {
-            return refuse("input for a small picture");
+        if config.transformer.is_some() {
+            return refuse(
+                "transformers that read tokens; such networks are read of its folders, and not written",
+            );
+        }
+        if config.low_res_channels > 0 || config.beside_channels > 0 {
+            return refuse("input for a small picture or one beside its samples");
         }
         if config.sample_size.is_line() {
             return refuse("samples along a line");

@@ -1,11 +1,12 @@
-//! diffusers' folders of `UNet2DModel`: `model_index.json`, `unet/config.json`, weights in one file or several, and the
-//! scheduler's settings.
+//! diffusers' folders of `UNet2DModel` and `UNet2DConditionModel`: `model_index.json`, `unet/config.json`, weights in one file or
+//! several, and the scheduler's settings.
 
+mod conditional;
 mod config;
 mod names;
+mod qkv_order;
 mod scheduler;
 mod shards;
-mod source;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -16,16 +17,17 @@ use serde::de::DeserializeOwned;
 use super::agreement::{Difference, differences, told};
 use super::checkpoint::Checkpoint;
 use super::config::{ModelConfig, UNET, read_config};
+use super::renamed::{Place, Renamed};
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
 use crate::nn::unet::QkvLayout;
-use crate::nn::{Layout, UNet};
+use crate::nn::{Layout, UNet, UNetConfig};
+use conditional::UNet2DCondition;
 use config::UNet2D;
-use names::{Place, place};
+pub(super) use names::place;
+pub(super) use qkv_order::reorder_qkv;
 use scheduler::Scheduler;
 pub(super) use shards::STEM;
-use source::AsGuidedDiffusion;
-pub(super) use source::reorder_qkv;
 
 /// Our own configuration, kept beside diffusers': what theirs cannot say.
 const OURS: &str = "freeguide.json";
@@ -40,7 +42,7 @@ pub(super) struct Opened {
     pub notes: Vec<String>,
 }
 
-/// Whether a file has the names of a `UNet2DModel`'s tensors.
+/// Whether a file has the names of the tensors of one of diffusers' networks.
 pub(super) fn are_names(source: &dyn TensorSource) -> bool {
     let names = source.names();
     let any = |prefix: &str| names.iter().any(|name| name.starts_with(prefix));
@@ -61,11 +63,11 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
         return Err(Error::format(weights, what));
     }
     let bad = |what: String| Error::format(&path, what);
-    let theirs: UNet2D = read(&path)?;
+    let theirs = Theirs::read(&path)?;
     let config = theirs.ours().map_err(bad)?;
     config.check().map_err(|error| bad(error.to_string()))?;
 
-    let mut notes = vec![format!("a diffusers folder of {}", theirs.class_name)];
+    let mut notes = vec![format!("a diffusers folder of {}", theirs.class_name())];
     let top = unet.parent().unwrap_or(Path::new("."));
     let settings = settings(top, unet)?;
     let ours = [unet.join(OURS), top.join(OURS)].into_iter().find(|path| path.exists());
@@ -74,7 +76,13 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
             let mut ours = read_config(&kept)?;
             // The channels of qkv lie apart here, whatever their order was.
             ours.unet.qkv_order = QkvLayout::New;
-            agree(&kept, &ours, (&path, &theirs), settings.as_ref())?;
+            match &theirs {
+                Theirs::Plain(theirs) => agree(&kept, &ours, (&path, theirs), settings.as_ref())?,
+                Theirs::Conditional(_) => {
+                    let what = format!("is not read beside a {}: take it away", conditional::CLASS_NAME);
+                    return Err(Error::format(&kept, what));
+                }
+            }
             let beside = match settings {
                 Some(_) => "config.json and scheduler_config.json say",
                 None => "config.json says",
@@ -110,8 +118,40 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
         }
     };
     let network = UNet::new(&config.unet)?;
-    let source = AsGuidedDiffusion::new(source, network.config(), network.parameters())?;
+    let source = Renamed::new(source, network.parameters(), "", |name| place(network.config(), name))?;
     Ok(Opened { source: Box::new(source), config, configuration, notes })
+}
+
+/// The configuration of one of diffusers' networks.
+enum Theirs {
+    Plain(Box<UNet2D>),
+    Conditional(Box<UNet2DCondition>),
+}
+
+impl Theirs {
+    /// By its class; of another than is known as the plain one, which says so.
+    fn read(path: &PathBuf) -> Result<Theirs> {
+        let value: serde_json::Value = read(path)?;
+        let bad = |error: serde_json::Error| Error::format(path, error.to_string());
+        Ok(match value["_class_name"] == conditional::CLASS_NAME {
+            true => Theirs::Conditional(Box::new(serde_json::from_value(value).map_err(bad)?)),
+            false => Theirs::Plain(Box::new(serde_json::from_value(value).map_err(bad)?)),
+        })
+    }
+
+    fn class_name(&self) -> &str {
+        match self {
+            Theirs::Plain(theirs) => &theirs.class_name,
+            Theirs::Conditional(_) => conditional::CLASS_NAME,
+        }
+    }
+
+    fn ours(&self) -> Result<UNetConfig, String> {
+        match self {
+            Theirs::Plain(theirs) => theirs.ours(),
+            Theirs::Conditional(theirs) => theirs.ours(),
+        }
+    }
 }
 
 /// A scheduler's settings as they stand in a file, and what they say in our words.
@@ -220,7 +260,7 @@ pub(super) fn write(checkpoint: &Checkpoint, folder: &Path) -> Result<()> {
         }
         match place(&config.unet, &spec.name).expect("every parameter of a UNet has a place") {
             Place::One(name) => tensors.push((name, dtype, shape, bytes)),
-            Place::Qkv(names) => {
+            Place::Joined(names) => {
                 shape[0] /= 3;
                 if config.unet.qkv_order == QkvLayout::Legacy {
                     bytes = reorder_qkv(&bytes, config.unet.heads(shape[0]), true);

@@ -1,32 +1,18 @@
-//! The tensors of guided-diffusion's UNet under the names of diffusers' `UNet2DModel`.
+//! The tensors of guided-diffusion's UNet under the names of diffusers' `UNet2DModel`, those of latent diffusion's under the
+//! names of `UNet2DConditionModel`.
 
+use crate::model::renamed::Place;
 use crate::nn::UNetConfig;
 
-/// Where diffusers keeps what guided-diffusion has in one tensor.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// The same tensor; a 1-d convolution of width 1 is a matrix there.
-    One(String),
-    /// The thirds of a joint projection, in the new order of its channels.
-    Qkv([String; 3]),
-}
-
-impl Place {
-    pub fn names(&self) -> &[String] {
-        match self {
-            Place::One(name) => std::slice::from_ref(name),
-            Place::Qkv(names) => names,
-        }
-    }
-}
-
 /// The place of the parameter `name` of a network of this configuration; `None` for a name that no UNet has.
-pub(super) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
+pub(in crate::model) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
     let (module, leaf) = name.rsplit_once('.')?;
     let fixed = match module {
         "time_embed.0" => Some("time_embedding.linear_1"),
         "time_embed.2" => Some("time_embedding.linear_2"),
         "label_emb" => Some("class_embedding"),
+        "vector_embed.0" => Some("add_embedding.linear_1"),
+        "vector_embed.2" => Some("add_embedding.linear_2"),
         "input_blocks.0.0" => Some("conv_in"),
         "out.0" => Some("conv_norm_out"),
         "out.2" => Some("conv_out"),
@@ -42,7 +28,7 @@ pub(super) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
     if group == "middle_block" {
         let rest: Vec<&str> = parts.collect();
         let base = ["mid_block.resnets.0", "mid_block.attentions.0", "mid_block.resnets.1"].get(block)?;
-        return inside(base, &rest.join("."), leaf);
+        return inside(config, base, &rest.join("."), leaf);
     }
     let part: usize = parts.next()?.parse().ok()?;
     let rest = parts.next()?;
@@ -68,11 +54,14 @@ pub(super) fn place(config: &UNetConfig, name: &str) -> Option<Place> {
         }
         _ => return None,
     };
-    inside(&base, rest, leaf)
+    inside(config, &base, rest, leaf)
 }
 
 /// The tensors of one block.
-fn inside(base: &str, module: &str, leaf: &str) -> Option<Place> {
+fn inside(config: &UNetConfig, base: &str, module: &str, leaf: &str) -> Option<Place> {
+    if base.contains(".attentions.") && config.transformer.is_some() {
+        return Some(of_transformer(base, module, leaf));
+    }
     let module = match module {
         "in_layers.0" => "norm1",
         "in_layers.2" => "conv1",
@@ -84,8 +73,20 @@ fn inside(base: &str, module: &str, leaf: &str) -> Option<Place> {
         "proj_out" => "to_out.0",
         // A convolution that changes resolution by itself.
         "op" | "conv" => "conv",
-        "qkv" => return Some(Place::Qkv(["q", "k", "v"].map(|part| format!("{base}.to_{part}.{leaf}")))),
+        "qkv" => return Some(Place::joined(["q", "k", "v"], |part| format!("{base}.to_{part}.{leaf}"))),
         _ => return None,
     };
     Some(Place::One(format!("{base}.{module}.{leaf}")))
+}
+
+/// Those of a transformer, which are called as in latent diffusion's files.
+fn of_transformer(base: &str, module: &str, leaf: &str) -> Place {
+    let apart = |joint: &str, part: &str| {
+        format!("{base}.{}.to_{part}.{leaf}", module.trim_end_matches(joint).trim_end_matches('.'))
+    };
+    match module.rsplit('.').next() {
+        Some(joint @ "to_qkv") => Place::joined(["q", "k", "v"], |part| apart(joint, part)),
+        Some(joint @ "to_kv") => Place::joined(["k", "v"], |part| apart(joint, part)),
+        _ => Place::One(format!("{base}.{module}.{leaf}")),
+    }
 }

@@ -9,6 +9,7 @@ use crate::ops;
 use crate::tensor::{Context, Tensor};
 
 use super::config::{TimeScaleShift, UNetConfig};
+use super::transformer::{Keys, Transformer};
 
 /// What a residual block does to the resolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,20 +132,32 @@ impl ResBlock {
     }
 }
 
-/// What the residual blocks among `blocks` are told, in their order, each with the SiLU of the embedding that it takes: all of
-/// them one after the other, for they depend on nothing else. Together they keep a GPU busy that each alone leaves idle.
-pub(super) fn tell_all<'a>(
-    cx: &mut Context,
-    weights: &Weights,
-    blocks: impl Iterator<Item = (&'a Block, &'a Tensor)>,
-) -> Result<std::vec::IntoIter<Tensor>> {
-    let mut told = Vec::new();
-    for (block, emb) in blocks {
-        if let Block::Res(block) = block {
-            told.push(block.tell(cx, weights, emb)?);
+/// What the blocks of a network are told, each its own share.
+pub(super) struct Shares {
+    /// Of the embedding: those of the residual blocks in their order.
+    embedding: std::vec::IntoIter<Tensor>,
+    /// Of the tokens.
+    keys: Keys,
+}
+
+impl Shares {
+    /// What the residual blocks among `blocks` are told, in their order, each with the SiLU of the embedding that it takes: all
+    /// of them one after the other, for they depend on nothing else. Together they keep a GPU busy that each alone leaves idle.
+    /// `keys` are those of the tokens, for all transformers.
+    pub fn new<'a>(
+        cx: &mut Context,
+        weights: &Weights,
+        blocks: impl Iterator<Item = (&'a Block, &'a Tensor)>,
+        keys: Keys,
+    ) -> Result<Shares> {
+        let mut told = Vec::new();
+        for (block, emb) in blocks {
+            if let Block::Res(block) = block {
+                told.push(block.tell(cx, weights, emb)?);
+            }
         }
+        Ok(Shares { embedding: told.into_iter(), keys })
     }
-    Ok(told.into_iter())
 }
 
 /// One step of the way down or up.
@@ -152,6 +165,7 @@ pub(super) fn tell_all<'a>(
 pub(super) enum Block {
     Res(Box<ResBlock>),
     Attention(Box<crate::nn::layers::Attention>),
+    Transformer(Box<Transformer>),
     /// The stem, or IDDPM's stride-2 convolution down.
     Conv(Conv2d),
     /// IDDPM's way up: nearest, by these factors of height and width, then a convolution.
@@ -159,21 +173,22 @@ pub(super) enum Block {
 }
 
 impl Block {
-    /// `told` are the residual blocks' shares of the embedding, this block's the next where it is one.
+    /// Takes its own of `shares`, the next of its kind.
     pub fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
         x: &Tensor,
-        told: &mut impl Iterator<Item = Tensor>,
+        shares: &mut Shares,
         pass: &Pass<'_>,
     ) -> Result<Tensor> {
         match self {
             Block::Res(block) => {
-                let emb = told.next().expect("every residual block was told its share");
+                let emb = shares.embedding.next().expect("every residual block was told its share");
                 block.forward(cx, weights, x, &emb, pass)
             }
             Block::Attention(block) => block.forward(cx, weights, x),
+            Block::Transformer(block) => block.forward(cx, weights, x, &mut shares.keys),
             Block::Conv(conv) => conv.forward(cx, weights, x),
             Block::UpConv(factors, conv) => {
                 let x = ops::upsample_nearest(cx, x, *factors)?;

@@ -9,9 +9,10 @@ use crate::ops::{self, QkvOrder};
 use crate::shape::Extent;
 use crate::tensor::{Context, DType, Tensor};
 
-use super::blocks::tell_all;
+use super::blocks::Shares;
 use super::config::UNetConfig;
 use super::late::Late;
+use super::transformer::Keys;
 use super::trunk::{Builder, Trunk, check_input, embed_time};
 
 /// A classifier of noisy pictures. Its configuration is a UNet's whose `out_channels` are the classes.
@@ -34,6 +35,9 @@ impl Classifier {
         config.check()?;
         if config.out_channels == 0 {
             return Err(Error::Config("a classifier of 0 classes".into()));
+        }
+        if config.transformer.is_some() {
+            return Err(Error::Config("a classifier reads no tokens, and has no transformers".into()));
         }
         let mut parameters = Parameters::default();
         let mut builder = Builder::new(&mut parameters, config);
@@ -82,7 +86,7 @@ impl Classifier {
         let emb = ops::silu(cx, &emb)?;
         let told = Late::all(emb);
         let blocks = self.trunk.blocks().map(|(i, block)| (block, told.of(i)));
-        let mut shares = tell_all(cx, weights, blocks)?;
+        let mut shares = Shares::new(cx, weights, blocks, Keys::none())?;
         let (h, _) = self.trunk.forward(cx, weights, z, &told, &mut shares, pass)?;
         let h = ops::cast(cx, &h, DType::F32)?;
         let h = self.norm.forward(cx, weights, &h, None)?;

@@ -4,9 +4,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result, brief};
 use crate::nn::denoiser::About;
-use crate::nn::takes::{ClassIn, NullClass, PictureIn, Takes, VectorIn};
+use crate::nn::takes::{ClassIn, NullClass, PictureIn, PictureKind, Takes, TokensIn, VectorIn};
 use crate::shape::{Extent, Shape};
 use crate::sizes::most_along;
+
+use super::transformer::TransformerConfig;
 
 /// How a level changes resolution.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +50,7 @@ pub struct UNetConfig {
     /// The extent of the samples it was made for. A network is told which levels attend by it; it evaluates any extent of
     /// the same kind that [`divides`](Self::divides) divides.
     pub sample_size: Extent,
-    /// Channels of the pictures: 1 or 3.
+    /// Channels of the samples: 1 or 3 of pictures, those of a codec's latents.
     pub in_channels: usize,
     /// Channels of the output: `in_channels`, or twice that with learned variances.
     pub out_channels: usize,
@@ -88,6 +90,13 @@ pub struct UNetConfig {
     /// Channels of the small picture that an upsampler is given behind its own; 0 for any other network.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub low_res_channels: usize,
+    /// Channels of the picture of the sample's own extent that is given behind it, such as the mask and the masked latents of
+    /// inpainting; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub beside_channels: usize,
+    /// Where it attends, transformers that read tokens instead of plain attention, as latent diffusion has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transformer: Option<TransformerConfig>,
     /// The first block that is told the condition, by its name in files (`middle_block`, `output_blocks.3`): late
     /// conditioning. None where all blocks are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -153,12 +162,14 @@ impl UNetConfig {
     /// What such a network takes of a condition.
     pub fn takes(&self) -> Takes {
         let null = self.null_class;
-        let small = Some(self.low_res_channels).filter(|channels| *channels > 0);
+        let kinds =
+            [(self.low_res_channels, PictureKind::Small), (self.beside_channels, PictureKind::Beside)];
+        let picture = kinds.into_iter().find(|(channels, _)| *channels > 0);
         Takes {
             class: self.num_classes.map(|classes| ClassIn { classes, null, anneals: true }),
-            tokens: None,
+            tokens: self.transformer.as_ref().map(|of| TokensIn { width: of.context_width }),
             vector: Some(self.vector_width).filter(|width| *width > 0).map(|width| VectorIn { width }),
-            picture: small.map(|channels| PictureIn { channels }),
+            picture: picture.map(|(channels, kind)| PictureIn { channels, kind }),
             guidance: self.guidance_range,
             moves: false,
         }
@@ -243,6 +254,11 @@ impl UNetConfig {
         if extent.is_line() && self.low_res_channels > 0 {
             return refuse(format!("an upsampler enlarges pictures, and its samples are {extent}"));
         }
+        if self.low_res_channels > 0 && self.beside_channels > 0 {
+            return refuse(
+                "a network takes one picture: one to enlarge or one beside its sample, not both".into(),
+            );
+        }
         // Far beyond any network, and small enough that no size overflows.
         let most =
             self.channel_mult.iter().fold(0.0, |m: f64, x| if x.is_nan() { f64::NAN } else { m.max(*x) });
@@ -251,6 +267,7 @@ impl UNetConfig {
             self.out_channels,
             self.in_channels,
             self.low_res_channels,
+            self.beside_channels,
             self.vector_width,
         ];
         if self.model_channels > 1 << 14
@@ -263,7 +280,7 @@ impl UNetConfig {
         {
             return refuse(format!(
                 "a UNet of {} channels times up to {most}, {} blocks a level, pictures of {}, and {:?} classes, output, \
-                 input and low-resolution channels and numbers of a vector is beyond what can be built",
+                 input and low-resolution channels, those of a picture beside, and numbers of a vector is beyond what can be built",
                 self.model_channels, self.layers_per_block, extent, counts
             ));
         }
@@ -309,6 +326,16 @@ impl UNetConfig {
                 ));
             }
         }
+        if let Some(transformer) = &self.transformer {
+            let attends: Vec<bool> = (0..levels).map(|level| self.attends(level)).collect();
+            transformer.check(&attends)?;
+            if self.condition_from.is_some() {
+                return refuse(
+                    "--condition-from is not for networks that read tokens: they are told in every block"
+                        .into(),
+                );
+            }
+        }
         self.condition_block()?;
         if self.condition_from.is_some() && self.num_classes.is_none() && self.vector_width == 0 {
             return refuse("--condition-from is for networks that have classes, or a vector".into());
@@ -340,95 +367,4 @@ fn halvings(extent: Extent, levels: usize) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nn::unet::tests::small;
-
-    #[test]
-    fn sizes_that_cannot_be_halved_are_refused_with_the_numbers() {
-        let config = UNetConfig {
-            sample_size: Extent::square(30),
-            channel_mult: vec![1.0, 1.0, 1.0],
-            attention_resolutions: vec![],
-            ..small()
-        };
-        let message = config.check().unwrap_err().to_string();
-        assert!(message.contains("30 -> 15 -> 7.5") && message.contains("multiple of 4"), "{message}");
-        let fits = UNetConfig { sample_size: Extent::square(28), ..config };
-        fits.check().unwrap();
-        assert_eq!(fits.sizes(), [28, 14, 7]);
-    }
-
-    #[test]
-    fn both_axes_are_halved_and_the_longer_one_names_the_level() {
-        let config = UNetConfig {
-            sample_size: Extent::Plane { height: 24, width: 40 },
-            channel_mult: vec![1.0; 4],
-            attention_resolutions: vec![20, 5],
-            ..small()
-        };
-        config.check().unwrap();
-        assert_eq!((config.sizes(), config.divides()), (vec![40, 20, 10, 5], 8));
-        let attends: Vec<bool> = (0..4).map(|level| config.attends(level)).collect();
-        assert_eq!(attends, [false, true, false, true]);
-        let narrow = UNetConfig { sample_size: Extent::Plane { height: 12, width: 40 }, ..config.clone() };
-        let message = narrow.check().unwrap_err().to_string();
-        assert!(
-            message.contains("12x40 -> 6x20 -> 3x10 -> 1.5x5") && message.contains("multiple of 8"),
-            "{message}"
-        );
-        // A size that only the shorter side has is no level's.
-        let shorter = UNetConfig { attention_resolutions: vec![12], ..config };
-        assert!(shorter.check().unwrap_err().to_string().contains("--attention 12"));
-    }
-
-    #[test]
-    fn extents_of_a_request_are_taken_where_every_level_stays_whole() {
-        let config = UNetConfig { channel_mult: vec![1.0; 4], attention_resolutions: vec![], ..small() };
-        let about = config.about();
-        for (height, width) in [(16, 16), (8, 96), (96, 64)] {
-            about.check_extent(Extent::Plane { height, width }).unwrap();
-        }
-        let refused = |extent| about.check_extent(extent).unwrap_err().to_string();
-        let message = refused(Extent::Plane { height: 96, width: 60 });
-        for part in ["96x60", "multiples of 8", "96x56 or 96x64"] {
-            assert!(message.contains(part), "{part} is not in: {message}");
-        }
-        assert!(refused(Extent::square(3)).ends_with("as in 8x8"), "{}", refused(Extent::square(3)));
-        assert!(refused(Extent::Line(64)).contains("network of planes, made for 16x16"));
-        assert!(refused(Extent::square(1 << 20)).contains("between 1 and 16384"));
-        assert!(refused(Extent::Plane { height: 0, width: 8 }).contains("between 1"));
-    }
-
-    #[test]
-    fn what_divides_is_proposed() {
-        let config =
-            UNetConfig { model_channels: 16, norm_num_groups: 32, channel_mult: vec![1.0, 1.5], ..small() };
-        let config = UNetConfig { sample_size: Extent::square(8), attention_resolutions: vec![], ..config };
-        let message = config.check().unwrap_err().to_string();
-        for part in
-            ["level 0 has 16 channels", "32 norm groups", "--norm-groups 8 ", "--channels 64 suits 32 groups"]
-        {
-            assert!(message.contains(part), "{part} is not in: {message}");
-        }
-        UNetConfig { norm_num_groups: 8, ..config.clone() }.check().unwrap();
-        UNetConfig { model_channels: 64, ..config.clone() }.check().unwrap();
-        let none = UNetConfig { norm_num_groups: 0, ..config }.check().unwrap_err().to_string();
-        assert!(none.contains("--norm-groups"), "{none}");
-    }
-
-    #[test]
-    fn what_does_not_divide_is_refused() {
-        for config in [
-            UNetConfig { norm_num_groups: 5, ..small() },
-            UNetConfig { num_attention_heads: Some(3), ..small() },
-            UNetConfig { attention_resolutions: vec![5], ..small() },
-            UNetConfig { dropout: 1.0, ..small() },
-            UNetConfig { channel_mult: vec![], ..small() },
-            UNetConfig { channel_mult: vec![1.0; 70], ..small() },
-            UNetConfig { attention_head_dim: None, model_channels: 512, ..small() },
-        ] {
-            assert!(config.check().is_err(), "{config:?}");
-        }
-    }
-}
+mod tests;

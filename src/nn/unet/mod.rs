@@ -4,6 +4,7 @@ mod blocks;
 mod classifier;
 mod config;
 mod late;
+mod transformer;
 mod trunk;
 mod work;
 
@@ -11,6 +12,7 @@ pub use super::pass::{Dropout, Pass};
 pub use super::takes::NullClass;
 pub use classifier::Classifier;
 pub use config::{QkvLayout, Resample, TimeScaleShift, UNetConfig};
+pub use transformer::TransformerConfig;
 pub use work::Work;
 
 use crate::error::{Error, Result};
@@ -22,8 +24,9 @@ use super::layers::{Conv2d, Embedding, Norm, RowLinear};
 use super::parameters::Parameters;
 use super::told::Told;
 use super::weights::Weights;
-use blocks::{Block, Scale, tell_all};
+use blocks::{Block, Scale, Shares};
 use late::Late;
+use transformer::{Keys, Transformer};
 use trunk::{Builder, Trunk, check_input, embed_guidance, embed_time};
 
 /// A UNet: its configuration, its parameters and its blocks.
@@ -68,7 +71,7 @@ impl UNet {
                     vec![builder.res(&format!("{name}.0"), [channels + skip, width], Scale::Same)];
                 channels = width;
                 if config.attends(level) {
-                    blocks.push(builder.attention(&format!("{name}.1"), channels));
+                    blocks.push(builder.attention(&format!("{name}.1"), channels, Some(level)));
                 }
                 if level > 0 && i == config.layers_per_block {
                     let name = format!("{name}.{}", blocks.len());
@@ -144,9 +147,12 @@ impl UNet {
         self.record(cx, weights, z, time, Told { class: labels, ..Told::default() }, pass)
     }
 
-    /// What the first block sees: `z` `[N, H, W, C]`, of an upsampler with the small picture `[N, H/F, W/F, C']` behind it,
-    /// brought to the same size bilinearly. Both f32.
+    /// What the first block sees: `z` `[N, H, W, C]`, and behind it what comes beside it, of an upsampler the small picture
+    /// `[N, H/F, W/F, C']`, brought to the same size bilinearly. All f32.
     fn input(&self, cx: &mut Context, z: &Tensor, picture: Option<&Tensor>) -> Result<Tensor> {
+        if self.config.beside_channels > 0 {
+            return self.with_beside(cx, z, picture);
+        }
         let want = self.config.low_res_channels;
         let small = match (want, picture) {
             (0, None) => return Ok(z.clone()),
@@ -168,6 +174,69 @@ impl UNet {
         }
         let large = ops::upsample_bilinear(cx, small, factor)?;
         ops::concat(cx, z, &large)
+    }
+
+    /// `z` `[N, H, W, C]` and behind it the picture `[N, H, W, C']` that comes beside it.
+    fn with_beside(&self, cx: &mut Context, z: &Tensor, picture: Option<&Tensor>) -> Result<Tensor> {
+        let channels = self.config.beside_channels;
+        let Some(picture) = picture else {
+            let what = format!(
+                "the network takes a picture of {channels} channels beside its samples, but none came"
+            );
+            return Err(Error::shape("unet", what));
+        };
+        let [n, h, w, _] = z.nhwc("unet")?;
+        if picture.shape() != [n, h, w, channels] {
+            let (z, got) = (z.shape(), picture.shape());
+            let what =
+                format!("beside z {z:?} comes a picture {got:?}, expected [{n}, {h}, {w}, {channels}]");
+            return Err(Error::shape("unet", what));
+        }
+        ops::concat(cx, z, picture)
+    }
+
+    /// All blocks in their order, each with its number: input blocks from 0, the middle, output blocks.
+    fn blocks(&self) -> impl Iterator<Item = (usize, &Block)> {
+        let first = self.config.block_counts().0 + 1;
+        let up = self.output_blocks.iter().enumerate();
+        let up = up.flat_map(move |(i, blocks)| blocks.iter().map(move |block| (first + i, block)));
+        self.trunk.blocks().chain(up)
+    }
+
+    /// The transformers among them.
+    fn transformers(&self) -> impl Iterator<Item = &Transformer> {
+        self.blocks().filter_map(|(_, block)| match block {
+            Block::Transformer(block) => Some(&**block),
+            _ => None,
+        })
+    }
+
+    /// Keys and values of the tokens: what was prepared, or those of each sample's own, gathered first, so that in a training
+    /// no gradient is scattered.
+    fn keys(&self, cx: &mut Context, weights: &Weights, told: Told<'_>, pass: &Pass<'_>) -> Result<Keys> {
+        let fail = |what: String| Err(Error::shape("unet", what));
+        let bank = match (&self.config.transformer, told.tokens) {
+            (Some(_), Some(bank)) => bank,
+            (None, None) => return Ok(Keys::none()),
+            (Some(_), None) => return fail("the network reads tokens, but none came".into()),
+            (None, Some(_)) => return fail("tokens came, but the network reads none".into()),
+        };
+        if told.prepared.is_empty() {
+            let &[rows, length, width] = bank.values.shape() else {
+                return fail(format!("expected tokens [R, L, D], got {:?}", bank.values.shape()));
+            };
+            let flat = bank.values.reshape(&[rows, length * width])?;
+            let own = ops::embedding(cx, &flat, bank.rows)?;
+            let own = own.reshape(&[bank.rows.len(), length, width])?;
+            let values = self.prepare(cx, weights, &own, pass)?.into_iter();
+            return Ok(Keys { values, rows: None });
+        }
+        let layers: usize = self.transformers().map(Transformer::len).sum();
+        if told.prepared.len() != layers {
+            let count = told.prepared.len();
+            return fail(format!("keys and values of {count} layers were prepared, and there are {layers}"));
+        }
+        Ok(Keys { values: told.prepared.to_vec().into_iter(), rows: Some(bank.rows.clone()) })
     }
 
     /// The embedding of the time and the guidance weight, `[N, 4·channels]`.
@@ -257,6 +326,7 @@ impl Denoiser for UNet {
         let conditions = told.conditions;
         check_input(&self.config, z, time)?;
         weights.check_serve(pass.dtype)?;
+        let keys = self.keys(cx, weights, told, pass)?;
         let late = self.config.condition_block()?;
         let at_once = if late == 0 { conditions } else { 1 };
         let z = self.input(cx, z, told.picture)?;
@@ -276,15 +346,13 @@ impl Denoiser for UNet {
             Some(before) => Late::from(late, before, emb, conditions),
         };
 
-        // What of the embedding each residual block takes.
-        let first = self.config.block_counts().0 + 1;
-        let up = self.output_blocks.iter().enumerate();
-        let up = up.flat_map(|(i, blocks)| blocks.iter().map(move |block| (first + i, block)));
-        let blocks = self.trunk.blocks().chain(up).map(|(i, block)| (block, told.of(i)));
-        let mut shares = tell_all(cx, weights, blocks)?;
+        // What of the condition each block takes.
+        let blocks = self.blocks().map(|(i, block)| (block, told.of(i)));
+        let mut shares = Shares::new(cx, weights, blocks, keys)?;
 
         // Down, middle, up.
         let (mut h, mut skips) = self.trunk.forward(cx, weights, &z, &told, &mut shares, pass)?;
+        let first = self.config.block_counts().0 + 1;
         for (i, blocks) in self.output_blocks.iter().enumerate() {
             h = told.enter(cx, first + i, h)?;
             let skip = skips.pop().expect("one skip for each block on the way up");
@@ -301,7 +369,34 @@ impl Denoiser for UNet {
         let h = conv.forward(cx, weights, &h)?;
         ops::cast(cx, &h, DType::F32)
     }
+
+    /// Keys and values `[R, L, 2·channels]` of every cross-attention, in the order of its transformers' layers.
+    fn prepare(
+        &self,
+        cx: &mut Context,
+        weights: &Weights,
+        tokens: &Tensor,
+        pass: &Pass<'_>,
+    ) -> Result<Vec<Tensor>> {
+        let Some(of) = &self.config.transformer else { return Ok(Vec::new()) };
+        weights.check_serve(pass.dtype)?;
+        let (shape, width) = (tokens.shape(), of.context_width);
+        if shape.len() != 3 || shape[2] != width {
+            let what = format!(
+                "tokens are {shape:?}, expected [R, L, {width}]: the network reads tokens of {width} numbers"
+            );
+            return Err(Error::shape("unet", what));
+        }
+        let tokens = ops::cast(cx, tokens, pass.dtype)?;
+        let mut keys = Vec::new();
+        for transformer in self.transformers() {
+            keys.extend(transformer.keys(cx, weights, &tokens)?);
+        }
+        Ok(keys)
+    }
 }
 
 #[cfg(test)]
 pub(crate) mod tests;
+#[cfg(test)]
+pub(crate) mod token_tests;

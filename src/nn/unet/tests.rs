@@ -28,6 +28,8 @@ pub(crate) fn small() -> UNetConfig {
         null_class: NullClass::Absent,
         vector_width: 0,
         low_res_channels: 0,
+        beside_channels: 0,
+        transformer: None,
         condition_from: None,
         guidance_range: None,
     }
@@ -96,7 +98,7 @@ fn smaller() -> UNetConfig {
 }
 
 /// Weights that are zero nowhere: layers that start at zero hide what is before them.
-fn noise(unet: &UNet) -> Arena {
+pub(super) fn noise(unet: &UNet) -> Arena {
     let arena = unet.parameters().arena(gpu(), "weights", 1).unwrap();
     let specs = unet.parameters().specs().iter().enumerate();
     let values: Vec<Vec<f32>> =

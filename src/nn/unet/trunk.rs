@@ -9,9 +9,10 @@ use crate::ops::{self, QkvOrder};
 use crate::shape::Extent;
 use crate::tensor::{Context, Tensor};
 
-use super::blocks::{Block, ResBlock, Scale};
+use super::blocks::{Block, ResBlock, Scale, Shares};
 use super::config::{QkvLayout, Resample, UNetConfig};
 use super::late::Late;
+use super::transformer::Transformer;
 
 /// Declares blocks, and counts those that have dropout.
 pub(super) struct Builder<'a> {
@@ -44,12 +45,19 @@ impl<'a> Builder<'a> {
         Conv2d::over(self.parameters, name, channels, self.config.sample_size, 3, zero)
     }
 
-    pub fn attention(&mut self, name: &str, channels: usize) -> Block {
+    /// The attention of a level, or of the middle where there is none: plain, or a transformer.
+    pub fn attention(&mut self, name: &str, channels: usize, level: Option<usize>) -> Block {
+        let (groups, heads) = (self.config.norm_num_groups, self.config.heads(channels));
+        if let Some(of) = &self.config.transformer {
+            let layers = level.map_or(of.middle_layers, |level| of.layers[level]);
+            let sizes = [layers, of.context_width];
+            let transformer = Transformer::new(self.parameters, name, channels, [groups, heads], sizes);
+            return Block::Transformer(Box::new(transformer));
+        }
         let order = match self.config.qkv_order {
             QkvLayout::New => QkvOrder::New,
             QkvLayout::Legacy => QkvOrder::Legacy,
         };
-        let (groups, heads) = (self.config.norm_num_groups, self.config.heads(channels));
         Block::Attention(Box::new(Attention::new(self.parameters, name, channels, groups, heads, order)))
     }
 
@@ -57,7 +65,7 @@ impl<'a> Builder<'a> {
     pub fn trunk(&mut self) -> Trunk {
         let config = self.config;
         let widths = config.widths();
-        let inputs = config.in_channels + config.low_res_channels;
+        let inputs = config.in_channels + config.low_res_channels + config.beside_channels;
         let stem = self.conv("input_blocks.0.0", [inputs, widths[0]], false);
         let mut input_blocks = vec![vec![Block::Conv(stem)]];
         let mut channels = widths[0];
@@ -68,7 +76,7 @@ impl<'a> Builder<'a> {
                 let mut blocks = vec![self.res(&format!("{name}.0"), [channels, width], Scale::Same)];
                 channels = width;
                 if config.attends(level) {
-                    blocks.push(self.attention(&format!("{name}.1"), channels));
+                    blocks.push(self.attention(&format!("{name}.1"), channels, Some(level)));
                 }
                 input_blocks.push(blocks);
                 skips.push(channels);
@@ -87,7 +95,7 @@ impl<'a> Builder<'a> {
         }
         let middle_block = vec![
             self.res("middle_block.0", [channels, channels], Scale::Same),
-            self.attention("middle_block.1", channels),
+            self.attention("middle_block.1", channels, None),
             self.res("middle_block.2", [channels, channels], Scale::Same),
         ];
         Trunk { input_blocks, middle_block, skips, channels }
@@ -112,15 +120,15 @@ impl Trunk {
         all.enumerate().flat_map(|(i, blocks)| blocks.iter().map(move |block| (i, block)))
     }
 
-    /// What comes out of the middle, and what each input block made. `z` becomes `pass.dtype`. `shares` are those of the
-    /// embedding that residual blocks take, in their order; `told` says where the condition enters.
+    /// What comes out of the middle, and what each input block made. `z` becomes `pass.dtype`. `shares` are what the blocks are
+    /// told; `told` says where the condition enters.
     pub fn forward(
         &self,
         cx: &mut Context,
         weights: &Weights,
         z: &Tensor,
         told: &Late,
-        shares: &mut impl Iterator<Item = Tensor>,
+        shares: &mut Shares,
         pass: &Pass<'_>,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let mut skips = Vec::with_capacity(self.input_blocks.len());

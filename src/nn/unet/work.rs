@@ -4,7 +4,8 @@ use super::UNet;
 use crate::nn::Layout;
 use crate::shape::Extent;
 
-/// Multiplications and additions of one evaluation of one picture, by convolutions and attention.
+/// Multiplications and additions of one evaluation of one picture, by convolutions and attention. What is done with tokens is
+/// not counted: how many there are is theirs to say, and it is little.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Work {
     /// Of all blocks.
@@ -20,6 +21,12 @@ impl Work {
     }
 }
 
+/// Whether a linear layer is one of a transformer's over the pixels.
+fn of_transformer(name: &str) -> bool {
+    let parts = ["transformer_blocks", "proj_in", "proj_out"];
+    name.split('.').any(|part| parts.contains(&part)) && !name.ends_with("attn2.to_kv.weight")
+}
+
 impl UNet {
     /// The work of an evaluation.
     pub fn work(&self) -> Work {
@@ -27,14 +34,20 @@ impl UNet {
         let (condition, extent) = (config.condition_block().unwrap_or(0), config.sample_size);
         let (mut all, mut before_condition) = (0.0, 0.0);
         for spec in self.parameters().specs() {
-            if !matches!(spec.layout, Layout::Conv2d | Layout::Conv1d | Layout::ConvLine) {
+            let over_pixels = match spec.layout {
+                Layout::Conv2d | Layout::Conv1d | Layout::ConvLine => true,
+                Layout::Linear => of_transformer(&spec.name),
+                Layout::Plain => false,
+            };
+            if !over_pixels {
                 continue;
             }
             let (block, level) = self.place(&spec.name);
             let pixels = extent.halved(level).map_or(0, Extent::places) as f64;
             // A weight is used once for each pixel that comes out; attention multiplies pixels by pixels twice.
             let mut work = 2.0 * spec.len() as f64 * pixels;
-            if spec.name.ends_with("proj_out.weight") {
+            let plain = spec.layout == Layout::Conv1d && spec.name.ends_with("proj_out.weight");
+            if plain || spec.name.ends_with("attn1.to_out.0.weight") {
                 work += 4.0 * pixels * pixels * spec.shape[0] as f64;
             }
             all += work;

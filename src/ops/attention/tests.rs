@@ -36,6 +36,10 @@ fn matches_the_golden_cases() {
 
 /// The output and the gradient in f64, for qkv in the new order.
 fn reference(qkv: &Array, gy: &Array, heads: usize) -> (Array, Array) {
+    reference_of(qkv, gy, heads, false)
+}
+
+fn reference_of(qkv: &Array, gy: &Array, heads: usize, causal: bool) -> (Array, Array) {
     let (batch, channels) = (qkv.shape[0], qkv.shape[qkv.shape.len() - 1]);
     let tokens = qkv.data.len() / (batch * channels);
     let d = channels / (3 * heads);
@@ -48,16 +52,17 @@ fn reference(qkv: &Array, gy: &Array, heads: usize) -> (Array, Array) {
     let mut dqkv = vec![0f64; qkv.data.len()];
     for (n, h) in (0..batch).flat_map(|n| (0..heads).map(move |h| (n, h))) {
         for t in 0..tokens {
+            let seen = if causal { t + 1 } else { tokens };
             let scores: Vec<f64> =
-                (0..tokens).map(|s| scale * dot(row(at(n, t, 0, h)), row(at(n, s, 1, h)))).collect();
+                (0..seen).map(|s| scale * dot(row(at(n, t, 0, h)), row(at(n, s, 1, h)))).collect();
             let most = scores.iter().copied().fold(f64::MIN, f64::max);
             let total: f64 = scores.iter().map(|s| (s - most).exp()).sum();
             let weights: Vec<f64> = scores.iter().map(|s| (s - most).exp() / total).collect();
             let y_at = ((n * tokens + t) * heads + h) * d;
             let g = &gy.data[y_at..y_at + d];
-            let products: Vec<f64> = (0..tokens).map(|s| dot(g, row(at(n, s, 2, h)))).collect();
+            let products: Vec<f64> = (0..seen).map(|s| dot(g, row(at(n, s, 2, h)))).collect();
             let delta: f64 = weights.iter().zip(&products).map(|(w, p)| w * p).sum();
-            for s in 0..tokens {
+            for s in 0..seen {
                 let slope = scale * weights[s] * (products[s] - delta);
                 for i in 0..d {
                     y[y_at + i] += weights[s] * f64::from(row(at(n, s, 2, h))[i]);
@@ -89,6 +94,11 @@ fn matches_the_reference_on_every_rung() {
         [150, 2, 64],
         [49, 1, 48],
         [33, 1, 128],
+        [70, 2, 40],
+        [35, 1, 72],
+        [40, 1, 80],
+        [33, 1, 160],
+        [9, 1, 512],
     ];
     for [tokens, heads, d] in cases {
         let qkv = Array::random(&[2, tokens, 3 * heads * d], 1).map(|x| 2.0 * x);
@@ -102,6 +112,49 @@ fn matches_the_reference_on_every_rung() {
             y.check(&format!("{rung} T {tokens} d {d} y"), &want, dtype);
             dqkv.check(&format!("{rung} T {tokens} d {d} dqkv"), &want_grad, dtype);
         }
+    }
+}
+
+#[test]
+fn causal_attention_matches_the_reference_on_every_rung() {
+    for [tokens, heads, d] in [[77, 2, 64], [17, 3, 16], [130, 1, 32], [70, 1, 12], [19, 2, 7], [1, 2, 4]] {
+        let qkv = Array::random(&[2, tokens, 3 * heads * d], 1).map(|x| 2.0 * x);
+        let gy = Array::random(&[2, tokens, heads * d], 2);
+        let (want, want_grad) = reference_of(&qkv, &gy, heads, true);
+        for (rung, dtype) in rungs_and_dtypes() {
+            if rung == Rung::Naive && tokens * d > 1000 {
+                continue;
+            }
+            let inputs = std::slice::from_ref(&qkv);
+            let (y, grads) = forward_backward_on(rung, dtype, inputs, &gy, |cx, x| {
+                attention_causal(cx, &x[0], heads, QkvOrder::New)
+            });
+            y.check(&format!("{rung} T {tokens} d {d} y"), &want, dtype);
+            grads[0].check(&format!("{rung} T {tokens} d {d} dqkv"), &want_grad, dtype);
+        }
+    }
+}
+
+/// What comes later is never looked at, whatever its size.
+#[test]
+fn a_token_does_not_depend_on_those_after_it() {
+    let tokens = 90;
+    let short = Array::random(&[1, tokens, 96], 1);
+    let mut other = short.clone();
+    let cut = 45 * 96;
+    other.data[cut..].iter_mut().for_each(|x| *x = 1000.0 - 512.0 * *x);
+    let mut gy = Array::random(&[1, tokens, 32], 2);
+    gy.data[45 * 32..].fill(0.0);
+    for (rung, dtype) in rungs_and_dtypes() {
+        let [(y, dqkv), (y_other, dqkv_other)] = [&short, &other].map(|qkv| {
+            let (y, mut grads) = forward_backward_on(rung, dtype, std::slice::from_ref(qkv), &gy, |cx, x| {
+                attention_causal(cx, &x[0], 2, QkvOrder::Legacy)
+            });
+            (y, grads.remove(0))
+        });
+        assert_eq!(y.data[..45 * 32], y_other.data[..45 * 32], "{rung} {dtype:?}");
+        assert_eq!(dqkv.data[..cut], dqkv_other.data[..cut], "{rung} {dtype:?}");
+        assert!(dqkv_other.data[cut..].iter().all(|&g| g == 0.0), "{rung} {dtype:?}");
     }
 }
 
@@ -143,6 +196,8 @@ fn checked_tiles_agree_bit_for_bit() {
 #[test]
 fn gradient_is_that_of_finite_differences() {
     check_gradients(&[Array::random(&[2, 3, 3, 48], 1)], |cx, x| attention(cx, &x[0], 2, QkvOrder::Legacy));
+    let qkv = Array::random(&[2, 7, 48], 1);
+    check_gradients(&[qkv], |cx, x| attention_causal(cx, &x[0], 2, QkvOrder::New));
 }
 
 #[test]
