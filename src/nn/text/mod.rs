@@ -57,7 +57,7 @@ pub trait TextEncoder: Send + Sync {
     /// Records what it makes of texts.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for texts of another width, or longer than its places; whatever operations return.
+    /// [`Error::Shape`] for texts of another width, or longer than its places; whatever operations return.
     fn record(
         &self,
         cx: &mut Context,
