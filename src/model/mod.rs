@@ -58,7 +58,7 @@ pub use model::{ClassifierModel, Model};
 pub use pipeline::check_prompted;
 pub use published::{Heads, PUBLISHED, Published};
 pub use sequence::Sequence;
-pub use text::{TextCheckpoint, TextFamily, TextModel, TextStates};
+pub use text::{SentenceModel, TextCheckpoint, TextFamily, TextModel, TextStates};
 pub use trained_rows::TrainedRows;
 pub use values::{load_values, model_tensors, write_model, write_weights};
 pub use weights_kind::WeightsKind;

@@ -25,7 +25,9 @@ pub use optimised::{Lesson, Loss, Optimised, RecordedStep, StepRates, StepSettin
 pub use parameters::{Init, Layout, ParameterId, ParameterSpec, Parameters};
 pub use pass::{Dropout, Pass};
 pub use takes::{ClassIn, NullClass, PictureIn, PictureKind, Takes, TokensIn, VectorIn};
-pub use text::{ClipText, ClipTextConfig, Encoded, Given, Sequences, TextAbout, TextEncoder};
+pub use text::{
+    BertConfig, BertText, ClipText, ClipTextConfig, Encoded, Given, Sequences, TextAbout, TextEncoder,
+};
 pub use told::{Bank, Moves, Told};
 pub use unet::{Classifier, UNet, UNetConfig};
 pub use weights::Weights;

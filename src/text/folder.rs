@@ -297,7 +297,8 @@ fn settings(folder: &Path, files: &mut Files) -> Result<Settings> {
     Ok(settings)
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// A JSON file of a tokenizer's.
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     serde_json::from_str(&text).map_err(|error| Error::format(path, error.to_string()))
 }

@@ -9,6 +9,8 @@ mod clip;
 mod folder;
 mod shipped;
 mod tokens;
+mod wordpiece;
 
 pub use clip::ClipTokenizer;
 pub use tokens::Tokens;
+pub use wordpiece::WordPiece;

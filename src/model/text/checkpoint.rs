@@ -7,7 +7,7 @@ use super::config::{Sizes, infer, projection, read, two};
 use super::family::{TextFamily, layer_of_skip};
 use super::locate::{self, Place, Whose};
 use super::names::{Naming, Root, roots};
-use super::source::AsClip;
+use super::source::Renamed;
 use crate::error::{Error, Result};
 use crate::io::TensorSource;
 use crate::model::tensor_file::open_tensors;
@@ -98,6 +98,12 @@ impl TextCheckpoint {
         Ok(ClipText::new(&self.config, self.given)?.parameters().count())
     }
 
+    /// The file's tensors under the names of the encoder's parameters.
+    pub(super) fn renamed(&self, encoder: &ClipText) -> Result<Renamed<'_>> {
+        let names = self.source.names();
+        Renamed::new(self.source.as_ref(), encoder.parameters(), |name| self.root.place(name, &names))
+    }
+
     /// Checks that the file has the tensors that are needed, and the tokenizer a row for each of its tokens.
     fn check(&self) -> Result<()> {
         let names = self.source.names();
@@ -110,7 +116,7 @@ impl TextCheckpoint {
         }
         let encoder = ClipText::new(&self.config, self.given)
             .map_err(|error| Error::format(&self.file, error.to_string()))?;
-        AsClip::new(self.source.as_ref(), &self.root, encoder.parameters())?;
+        self.renamed(&encoder)?;
         let table = self.root.table();
         let [rows, width] = two(self.source.as_ref(), &table)?;
         if width != self.config.width {

@@ -24,15 +24,15 @@ const KEPT: [usize; 9] = [0, 1, 2, 4, 8, 9, 10, 33, 76];
 
 /// A tensor as files hold it.
 #[derive(Clone)]
-struct Stored {
-    shape: Vec<usize>,
-    values: Vec<f32>,
+pub(super) struct Stored {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
 }
 
-type File = BTreeMap<String, Stored>;
+pub(super) type File = BTreeMap<String, Stored>;
 
 /// As the script's function of that name.
-fn filled(shape: &[usize], number: usize, scale: f64, shift: f64, steps: i64) -> Stored {
+pub(super) fn filled(shape: &[usize], number: usize, scale: f64, shift: f64, steps: i64) -> Stored {
     let value = |i: i64| {
         let unit = (i * 7919 + number as i64 * 104_729 + i * i % 1009) % (2 * steps) - steps;
         (shift + scale * unit as f64 / steps as f64) as f32
@@ -132,7 +132,7 @@ fn open_clip(file: &File) -> File {
 }
 
 /// Writes a file, and gives its path. The types are made to differ, as those of merged files do: of a layer's tensors alike.
-fn write(folder: &Path, name: &str, file: &File, types: impl Fn(&str) -> Dtype) -> PathBuf {
+pub(super) fn write(folder: &Path, name: &str, file: &File, types: impl Fn(&str) -> Dtype) -> PathBuf {
     let bytes = |(name, tensor): (&String, &Stored)| -> (Dtype, Vec<u8>) {
         let dtype = types(name);
         let values = tensor.values.iter();
@@ -160,7 +160,7 @@ fn write(folder: &Path, name: &str, file: &File, types: impl Fn(&str) -> Dtype) 
     path
 }
 
-fn halves(_: &str) -> Dtype {
+pub(super) fn halves(_: &str) -> Dtype {
     Dtype::F16
 }
 

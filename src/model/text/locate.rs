@@ -81,7 +81,7 @@ fn in_folder(folder: &Path) -> Place {
 const NAMES: [(&str, &str); 3] =
     [("model", ".safetensors"), ("model.safetensors.index", ".json"), ("pytorch_model", ".bin")];
 
-fn weights_in(folder: &Path) -> Result<(PathBuf, Vec<String>)> {
+pub(super) fn weights_in(folder: &Path) -> Result<(PathBuf, Vec<String>)> {
     let mut files: Vec<String> = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
         files.push(entry.map_err(Error::io(folder))?.file_name().to_string_lossy().into_owned());

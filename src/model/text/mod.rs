@@ -10,10 +10,15 @@ mod golden;
 mod locate;
 mod model;
 mod names;
+mod sentence;
+#[cfg(test)]
+mod sentence_golden;
 mod source;
 mod states;
+mod table;
 
 pub use checkpoint::TextCheckpoint;
 pub use family::TextFamily;
 pub use model::TextModel;
+pub use sentence::SentenceModel;
 pub use states::TextStates;

@@ -1,21 +1,17 @@
 //! A text encoder with its weights on a device and its table of tokens in its file.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::TextCheckpoint;
 use super::family::TextFamily;
-use super::source::AsClip;
 #[cfg(not(target_arch = "wasm32"))]
-use super::states::TextStates;
+use super::states::{TextStates, read};
+use super::table::Table;
 use crate::error::{Error, Result};
 use crate::gpu::Gpu;
-use crate::io::TensorSource;
-use crate::io::tensor_source::widen;
-use crate::model::values::for_each_value;
 use crate::nn::{Arena, ClipText, Encoded, Pass, Sequences, TextAbout, TextEncoder};
-use crate::tensor::{Context, DType, Tensor};
+use crate::tensor::{Context, DType};
 use crate::text::{ClipTokenizer, Tokens};
 
 /// A text encoder, ready to encode. The rows of its table of tokens are read from its file when they are needed.
@@ -32,8 +28,7 @@ pub struct TextModel {
     arena: Arena,
     dtype: DType,
     checksum: u32,
-    source: Arc<dyn TensorSource>,
-    table: String,
+    table: Table,
 }
 
 impl TextModel {
@@ -66,19 +61,9 @@ impl TextModel {
     /// without it; [`Error::Limit`], [`Error::OutOfMemory`].
     pub fn of(gpu: &Gpu, checkpoint: &TextCheckpoint, dtype: DType) -> Result<TextModel> {
         let encoder = ClipText::new(&checkpoint.config, checkpoint.given)?;
-        let parameters = encoder.parameters();
-        let source = AsClip::new(checkpoint.source.as_ref(), &checkpoint.root, parameters)?;
-        let arena = parameters.read_only_arena(gpu, "text encoder", dtype)?;
-        let mut sum = crc32fast::Hasher::new();
-        for_each_value(&source, parameters, "", |place, values| {
-            sum.update(bytemuck::cast_slice(&values));
-            arena.write_one(gpu, 0, place, &values).map_err(|error| match error {
-                Error::Config(what) => {
-                    Error::tensor(source.path(), parameters.specs()[place].name.clone(), what)
-                }
-                other => other,
-            })
-        })?;
+        let (arena, checksum) = checkpoint.renamed(&encoder)?.upload(gpu, encoder.parameters(), dtype)?;
+        let (source, name) = (Arc::clone(&checkpoint.source), checkpoint.root.table());
+        let table = Table { source, name, width: checkpoint.config.width };
         Ok(TextModel {
             path: checkpoint.file.clone(),
             family: checkpoint.family,
@@ -88,9 +73,8 @@ impl TextModel {
             gpu: gpu.clone(),
             arena,
             dtype,
-            checksum: sum.finalize(),
-            source: Arc::clone(&checkpoint.source),
-            table: checkpoint.root.table(),
+            checksum,
+            table,
             encoder,
         })
     }
@@ -137,31 +121,6 @@ impl TextModel {
         })
     }
 
-    /// Rows of the table of tokens, `[R, L, D]`.
-    fn embedded(&self, texts: &[Tokens]) -> Result<Vec<f32>> {
-        let width = self.about().width;
-        let mut rows: HashMap<u32, Vec<f32>> = HashMap::new();
-        let mut values = Vec::with_capacity(texts.iter().map(|text| text.ids.len() * width).sum());
-        let (dtype, _) = self.source.about(&self.table)?;
-        for id in texts.iter().flat_map(|text| &text.ids) {
-            let row = match rows.entry(*id) {
-                std::collections::hash_map::Entry::Occupied(row) => row.into_mut(),
-                std::collections::hash_map::Entry::Vacant(place) => {
-                    let first = *id as usize * width;
-                    let row = widen(dtype, &self.source.part(&self.table, first..first + width)?);
-                    let row =
-                        row.filter(|row| row.iter().all(|value| value.is_finite())).ok_or_else(|| {
-                            let what = format!("has no finite numbers in row {id}, or is of type {dtype:?}");
-                            Error::tensor(self.source.path(), self.table.clone(), what)
-                        })?;
-                    place.insert(row)
-                }
-            };
-            values.extend_from_slice(row);
-        }
-        Ok(values)
-    }
-
     /// Records the encoding of texts of one length into a plan; rows of the table are read now. Waits for nothing.
     ///
     /// # Errors
@@ -174,7 +133,8 @@ impl TextModel {
             return Err(Error::shape("text encoder", what));
         }
         let shape = [texts.len(), length, self.about().width];
-        let tokens = cx.constant_f32("tokens", &shape, &self.embedded(texts)?)?;
+        let values = self.table.rows(texts.iter().flat_map(|text| &text.ids))?;
+        let tokens = cx.constant_f32("tokens", &shape, &values)?;
         let ends = match self.about().pooled {
             Some(_) => {
                 let end = |(i, text)| Ok((i * length + self.end_of(text)?) as u32);
@@ -209,12 +169,8 @@ impl TextModel {
         [Some(&states), pooled.as_ref()].into_iter().flatten().for_each(|tensor| cx.keep(tensor));
         let plan = cx.finish("text encoder")?;
         plan.run()?;
-        let read = |tensor: &Tensor| -> Result<Vec<f32>> {
-            let buffer = plan.kept(tensor.storage()).expect("it was kept");
-            let bytes = self.gpu.read(buffer, tensor.offset()..tensor.offset() + tensor.bytes())?;
-            Ok(bytemuck::pod_collect_to_vec(&bytes))
-        };
-        let pooled = pooled.as_ref().map(read).transpose()?;
-        Ok(TextStates { texts, tokens, width, states: read(&states)?, pooled })
+        let pooled = pooled.as_ref().map(|pooled| read(&self.gpu, &plan, pooled)).transpose()?;
+        let states = read(&self.gpu, &plan, &states)?;
+        Ok(TextStates { texts, tokens, width, lengths: vec![tokens; texts], states, pooled })
     }
 }

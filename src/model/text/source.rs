@@ -1,28 +1,35 @@
-//! A file's tensors under the names of [`ClipText`](crate::nn::ClipText)'s parameters.
+//! A file's tensors under the names of a text encoder's parameters, and their way to a device.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::names::{Place, Root};
+use super::names::Place;
 use crate::error::{Error, Result};
+use crate::gpu::Gpu;
 use crate::io::{Dtype, TensorSource};
-use crate::nn::Parameters;
+use crate::model::values::for_each_value;
+use crate::nn::{Arena, Parameters};
+use crate::tensor::DType;
 
 /// The parameters of an encoder, wherever its file keeps them. Other tensors are not seen.
-pub(super) struct AsClip<'a> {
+pub(super) struct Renamed<'a> {
     inner: &'a dyn TensorSource,
     /// Where each parameter lies, and its shape in files.
     places: BTreeMap<String, (Place, Vec<usize>)>,
 }
 
-impl<'a> AsClip<'a> {
+impl<'a> Renamed<'a> {
     /// # Errors
     /// [`Error::Tensor`] for a tensor that is missing or of another shape, by the file's own name.
-    pub fn new(inner: &'a dyn TensorSource, root: &Root, parameters: &Parameters) -> Result<Self> {
+    pub fn new(
+        inner: &'a dyn TensorSource,
+        parameters: &Parameters,
+        place: impl Fn(&str) -> Place,
+    ) -> Result<Self> {
         let names = inner.names();
         let mut places = BTreeMap::new();
         for spec in parameters.specs() {
-            let place = root.place(&spec.name, &names);
+            let place = place(&spec.name);
             let mut expected = spec.file_shape();
             match place {
                 Place::Thirds(_) => expected[0] /= 3,
@@ -41,7 +48,24 @@ impl<'a> AsClip<'a> {
             }
             places.insert(spec.name.clone(), (place, spec.file_shape()));
         }
-        Ok(AsClip { inner, places })
+        Ok(Renamed { inner, places })
+    }
+
+    /// Brings the parameters to a device, with their checksum.
+    pub fn upload(&self, gpu: &Gpu, parameters: &Parameters, dtype: DType) -> Result<(Arena, u32)> {
+        let arena = parameters.read_only_arena(gpu, "text encoder", dtype)?;
+        let mut sum = crc32fast::Hasher::new();
+        for_each_value(self, parameters, "", |place, values| {
+            sum.update(bytemuck::cast_slice(&values));
+            arena.write_one(gpu, 0, place, &values).map_err(|error| match error {
+                Error::Config(what) => {
+                    let place = &self.places[&parameters.specs()[place].name].0;
+                    Error::tensor(self.path(), place.names()[0].clone(), what)
+                }
+                other => other,
+            })
+        })?;
+        Ok((arena, sum.finalize()))
     }
 
     fn place(&self, name: &str) -> Result<&(Place, Vec<usize>)> {
@@ -50,7 +74,7 @@ impl<'a> AsClip<'a> {
     }
 }
 
-impl TensorSource for AsClip<'_> {
+impl TensorSource for Renamed<'_> {
     fn path(&self) -> &Path {
         self.inner.path()
     }

@@ -1,7 +1,10 @@
 //! What text encoders made of texts, on the host.
 
 use crate::error::{Error, Result};
+#[cfg(not(target_arch = "wasm32"))]
+use crate::gpu::{Gpu, Plan};
 use crate::model::sequence::Sequence;
+use crate::tensor::Tensor;
 
 /// The states of several texts.
 #[derive(Clone, Debug, PartialEq)]
@@ -12,6 +15,9 @@ pub struct TextStates {
     pub tokens: usize,
     /// D: numbers of a token.
     pub width: usize,
+    /// `[R]`: tokens of each that count. CLIP was trained to read its padding, so there all do; of other encoders what is behind
+    /// them is zeros.
+    pub lengths: Vec<usize>,
     /// `[R, L, D]`.
     pub states: Vec<f32>,
     /// `[R, P]`, where the encoder gives such.
@@ -41,8 +47,17 @@ impl TextStates {
         let rows = self.states.chunks_exact(self.width).zip(other.states.chunks_exact(other.width));
         let states = rows.flat_map(|(a, b)| a.iter().chain(b).copied()).collect();
         let pooled = other.pooled.clone().or_else(|| self.pooled.clone());
-        Ok(TextStates { width: self.width + other.width, states, pooled, ..*self })
+        let (lengths, width) = (self.lengths.clone(), self.width + other.width);
+        Ok(TextStates { texts: self.texts, tokens: self.tokens, width, lengths, states, pooled })
     }
+}
+
+/// The values of a tensor in f32 that a plan kept. Waits for the device.
+#[cfg(not(target_arch = "wasm32"))]
+pub(super) fn read(gpu: &Gpu, plan: &Plan, tensor: &Tensor) -> Result<Vec<f32>> {
+    let buffer = plan.kept(tensor.storage()).expect("it was kept");
+    let bytes = gpu.read(buffer, tensor.offset()..tensor.offset() + tensor.bytes())?;
+    Ok(bytemuck::pod_collect_to_vec(&bytes))
 }
 
 #[cfg(test)]
@@ -51,9 +66,17 @@ mod tests {
 
     #[test]
     fn states_lie_side_by_side_token_by_token() {
-        let a = TextStates { texts: 1, tokens: 2, width: 1, states: vec![1.0, 2.0], pooled: None };
+        let a = TextStates {
+            texts: 1,
+            tokens: 2,
+            width: 1,
+            lengths: vec![2],
+            states: vec![1.0, 2.0],
+            pooled: None,
+        };
         let states = vec![3.0, 4.0, 5.0, 6.0];
-        let b = TextStates { texts: 1, tokens: 2, width: 2, states, pooled: Some(vec![7.0]) };
+        let b =
+            TextStates { texts: 1, tokens: 2, width: 2, lengths: vec![2], states, pooled: Some(vec![7.0]) };
         let both = a.beside(&b).unwrap();
         assert_eq!((both.width, both.states), (3, vec![1.0, 3.0, 4.0, 2.0, 5.0, 6.0]));
         assert_eq!(both.pooled, Some(vec![7.0]));

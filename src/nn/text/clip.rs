@@ -11,7 +11,7 @@ use crate::nn::weights::Weights;
 use crate::ops::{self, Gelu, QkvOrder};
 use crate::tensor::{Context, DType, Tensor};
 
-use super::{Encoded, Sequences, TextAbout, TextEncoder};
+use super::{Encoded, Sequences, TextAbout, TextEncoder, check_sizes, places_of};
 
 /// The sizes of a CLIP text transformer.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,30 +52,10 @@ impl ClipTextConfig {
     /// # Errors
     /// [`Error::Config`], naming the number.
     pub fn check(&self) -> Result<()> {
-        let sizes = [
-            ("width", self.width),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("hidden", self.hidden),
-            ("places", self.places),
-            ("projection", self.projection.unwrap_or(1)),
-        ];
-        if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return Err(Error::Config(format!("a text encoder with {name} of 0")));
-        }
-        if let Some((name, size)) = sizes.into_iter().find(|(_, size)| *size > 1 << 20) {
-            return Err(Error::Config(format!("a text encoder with {name} of {size}")));
-        }
-        if !self.width.is_multiple_of(self.heads) {
-            let ClipTextConfig { width, heads, .. } = self;
-            return Err(Error::Config(format!(
-                "a text encoder of width {width} is not divided by its {heads} heads"
-            )));
-        }
-        if !(self.eps.is_finite() && self.eps > 0.0) {
-            return Err(Error::Config(format!("a text encoder whose layer norms add {}", self.eps)));
-        }
-        Ok(())
+        let ClipTextConfig { width, layers, heads, hidden, places, eps, .. } = *self;
+        let projection = ("projection", self.projection.unwrap_or(1));
+        let sizes = [("layers", layers), ("hidden", hidden), ("places", places), projection];
+        check_sizes(width, heads, eps, &sizes)
     }
 }
 
@@ -179,17 +159,8 @@ impl ClipText {
 
     /// The vectors of tokens with those of their places, `[R, L, D]` f32.
     fn placed(&self, cx: &mut Context, weights: &Weights, tokens: &Tensor) -> Result<Tensor> {
-        let &[texts, length, width] = tokens.shape() else {
-            let what = format!("expected tokens [R, L, D], got {:?}", tokens.shape());
-            return Err(Error::shape("text encoder", what));
-        };
-        let TextAbout { places, width: expected, .. } = self.about;
-        if width != expected || length > places || length == 0 {
-            let what = format!("takes 1 to {places} tokens of {expected} numbers, got {length} of {width}");
-            return Err(Error::shape("text encoder", what));
-        }
-        let rows: Vec<u32> = (0..texts).flat_map(|_| 0..length as u32).collect();
-        let rows = cx.constant_u32("places", &[texts * length], &rows)?;
+        let rows = places_of(&self.about, tokens)?;
+        let rows = cx.constant_u32("places", &[rows.len()], &rows)?;
         let positions = ops::embedding(cx, weights.get(self.positions), &rows)?.reshape(tokens.shape())?;
         ops::add(cx, tokens, &positions, 1.0)
     }

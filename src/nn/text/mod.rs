@@ -3,11 +3,13 @@
 //! A table of tokens is too large to bind on WebGPU's default limits (145 MiB in CLIP-L), and a prompt needs 77 rows of it. So it
 //! is no parameter here: its rows are looked up on the host ([`TextModel`](crate::model::TextModel)) and come as values.
 
+mod bert;
 mod clip;
 
+pub use bert::{BertConfig, BertText};
 pub use clip::{ClipText, ClipTextConfig, Given};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::{Context, Tensor};
 
 use super::parameters::Parameters;
@@ -55,7 +57,7 @@ pub trait TextEncoder: Send + Sync {
     /// Records what it makes of texts.
     ///
     /// # Errors
-    /// [`Error::Shape`](crate::Error::Shape) for texts of another width, or longer than its places; whatever operations return.
+    /// [`Error::Shape`] for texts of another width, or longer than its places; whatever operations return.
     fn record(
         &self,
         cx: &mut Context,
@@ -63,4 +65,37 @@ pub trait TextEncoder: Send + Sync {
         texts: Sequences<'_>,
         pass: &Pass<'_>,
     ) -> Result<Encoded>;
+}
+
+/// The places of all tokens of `[R, L, D]`, for the rows of a table of positions.
+fn places_of(about: &TextAbout, tokens: &Tensor) -> Result<Vec<u32>> {
+    let &[texts, length, width] = tokens.shape() else {
+        let what = format!("expected tokens [R, L, D], got {:?}", tokens.shape());
+        return Err(Error::shape("text encoder", what));
+    };
+    let TextAbout { places, width: expected, .. } = *about;
+    if width != expected || length > places || length == 0 || texts == 0 {
+        let what = format!(
+            "takes 1 to {places} tokens of {expected} numbers, got {texts} texts of {length} of {width}"
+        );
+        return Err(Error::shape("text encoder", what));
+    }
+    Ok((0..texts).flat_map(|_| 0..length as u32).collect())
+}
+
+/// Checks the sizes of a transformer, the further ones by their names.
+fn check_sizes(width: usize, heads: usize, eps: f32, sizes: &[(&str, usize)]) -> Result<()> {
+    let bad = |what: String| Err(Error::Config(format!("a text encoder {what}")));
+    for (name, size) in [("width", width), ("heads", heads)].iter().chain(sizes) {
+        if !(1..=1 << 20).contains(size) {
+            return bad(format!("with {name} of {size}"));
+        }
+    }
+    if !width.is_multiple_of(heads) {
+        return bad(format!("of width {width} is not divided by its {heads} heads"));
+    }
+    if !(eps.is_finite() && eps > 0.0) {
+        return bad(format!("whose layer norms add {eps}"));
+    }
+    Ok(())
 }
