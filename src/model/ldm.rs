@@ -136,7 +136,7 @@ pub(super) fn configure(
         (None, None, _) => {
             return Err(bad(format!(
                 "it reads tokens of {context} numbers and a vector of {}, which is no family that is known ({}); give a JSON \
-                 file with its heads (--config), as in {{\"num_heads\": 8}}",
+                 file with its heads (config), as in {{\"num_heads\": 8}}",
                 found.vector_width,
                 FAMILIES
                     .iter()
@@ -279,7 +279,7 @@ fn predicted(
         return Ok((prediction, why));
     }
     let why = "nothing in the file says what it predicts: the noise, it is assumed; \"prediction_type\": \"v_prediction\" in a file \
-               of flags (--config) says otherwise";
+               of flags (config) says otherwise";
     Ok((EPSILON, why.into()))
 }
 

@@ -13,6 +13,9 @@ use crate::shape::Extent;
 /// What diffusers calls the class.
 pub(super) const CLASS_NAME: &str = "UNet2DConditionModel";
 
+/// Steps of sampling where nothing else is asked for: those of its pipelines.
+pub(super) const STEPS: usize = 50;
+
 /// A number for all levels, or one for each.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(untagged)]
@@ -116,13 +119,13 @@ fn fixed() -> Vec<(&'static str, Value)> {
 
 /// Settings that are not looked at. Whether projections are linear is said by the tensors; the softmax is in f32 in any case;
 /// how the numbers of the vector are made is the affair of who makes them.
-const NOT_LOOKED_AT: [&str; 4] =
-    ["use_linear_projection", "upcast_attention", "addition_time_embed_dim", "addition_embed_type_num_heads"];
-
-/// Whether a value of a setting that is none of [`fixed`] says that something is not there.
-fn says_nothing(value: &Value) -> bool {
-    value.is_null() || value == false
-}
+const NOT_LOOKED_AT: [&str; 4] = [
+    "use_linear_projection",
+    "upcast_attention",
+    "addition_time_embed_dim",
+    // Of another kind of addition than is read.
+    "addition_embed_type_num_heads",
+];
 
 fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
@@ -219,12 +222,10 @@ impl UNet2DCondition {
         for (name, value) in &self.others {
             let needed = fixed.iter().find(|(fixed, _)| fixed == name).map(|(_, value)| value);
             let fits = match needed {
-                // What is false may be written as nothing.
-                Some(needed) if needed == false && value.is_null() => true,
+                // Nothing is the class's own value everywhere but in the middle, where it is no block at all.
+                _ if value.is_null() && name != "mid_block_type" || name.starts_with('_') => true,
                 Some(needed) => same(value, needed) || (name == "act_fn" && value == "swish"),
-                None => {
-                    name.starts_with('_') || NOT_LOOKED_AT.contains(&name.as_str()) || says_nothing(value)
-                }
+                None => value == false || NOT_LOOKED_AT.contains(&name.as_str()),
             };
             if !fits {
                 let needed = needed.map_or("null".to_owned(), Value::to_string);
@@ -306,15 +307,22 @@ mod tests {
         // As diffusers 0.42 writes Stable Diffusion 1.5.
         let mut config = json!({
             "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "act_fn": "silu",
+            "addition_embed_type": null, "addition_embed_type_num_heads": 64, "addition_time_embed_dim": null,
             "attention_head_dim": 8, "attention_type": "default", "block_out_channels": [320, 640, 1280, 1280],
-            "center_input_sample": false, "class_embed_type": null, "conv_in_kernel": 3, "cross_attention_dim": 768,
+            "center_input_sample": false, "class_embed_type": null, "class_embeddings_concat": false,
+            "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_dim": 768, "cross_attention_norm": null,
             "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-            "downsample_padding": 1, "dropout": 0.0, "dual_cross_attention": false, "flip_sin_to_cos": true,
-            "freq_shift": 0, "in_channels": 4, "layers_per_block": 2, "mid_block_scale_factor": 1,
+            "downsample_padding": 1, "dropout": 0.0, "dual_cross_attention": false, "encoder_hid_dim": null,
+            "encoder_hid_dim_type": null, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4,
+            "layers_per_block": 2, "mid_block_only_cross_attention": null, "mid_block_scale_factor": 1,
             "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
-            "out_channels": 4, "resnet_out_scale_factor": 1.0, "sample_size": 64, "time_embedding_type": "positional",
+            "num_attention_heads": null, "num_class_embeds": null, "only_cross_attention": false, "out_channels": 4,
+            "projection_class_embeddings_input_dim": null, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": false,
+            "resnet_time_scale_shift": "default", "reverse_transformer_layers_per_block": null, "sample_size": 64,
+            "time_cond_proj_dim": null, "time_embedding_act_fn": null, "time_embedding_dim": null,
+            "time_embedding_type": "positional", "timestep_post_act": null, "transformer_layers_per_block": 1,
             "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-            "upcast_attention": null, "use_linear_projection": false
+            "upcast_attention": false, "use_linear_projection": false
         });
         for (name, value) in change.as_object().into_iter().flatten() {
             config[name] = value.clone();
@@ -364,6 +372,7 @@ mod tests {
             (json!({"in_channels": 3}), "less than `out_channels` 4"),
             (json!({"addition_embed_type": "image"}), "addition_embed_type"),
             (json!({"sample_size": null}), "sample_size"),
+            (json!({"mid_block_type": null}), "`mid_block_type` is null, which is not supported"),
         ] {
             let message = ours(&change).unwrap_err();
             assert!(message.contains(part), "{part} is not in: {message}");

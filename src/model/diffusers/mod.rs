@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use super::agreement::{Difference, differences, told};
 use super::checkpoint::Checkpoint;
-use super::config::{ModelConfig, UNET, read_config};
+use super::config::{ModelConfig, SamplingDefaults, UNET, read_config};
 use super::renamed::{Place, Renamed};
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
@@ -96,7 +96,12 @@ pub(super) fn open(weights: &Path, source: Box<dyn TensorSource>) -> Result<Open
                 class_name: UNET.into(),
                 unet: config,
                 scheduler: settings.ours.scheduler,
-                sampling: settings.ours.sampling,
+                sampling: match theirs {
+                    Theirs::Plain(_) => settings.ours.sampling,
+                    Theirs::Conditional(_) => {
+                        SamplingDefaults { steps: conditional::STEPS, ..settings.ours.sampling }
+                    }
+                },
                 class_names: (0..classes).map(|label| label.to_string()).collect(),
                 data: "unknown pictures".into(),
                 unconditional_probability: 0.0,

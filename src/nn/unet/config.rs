@@ -331,7 +331,7 @@ impl UNetConfig {
             transformer.check(&attends)?;
             if self.condition_from.is_some() {
                 return refuse(
-                    "--condition-from is not for networks that read tokens: they are told in every block"
+                    "`condition_from` is not for networks that read tokens: they are told in every block"
                         .into(),
                 );
             }
