@@ -16,7 +16,7 @@ use crate::diffusion::{Clip, Guidance, Guiders, Method, Variance};
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
 use crate::io::NpzWriter;
-use crate::model::{ClassifierModel, Condition, Conditions, ModelConfig, check_same_classes};
+use crate::model::{ClassifierModel, Condition, Conditions, Model, ModelConfig, check_same_classes};
 use crate::nn::Denoiser;
 use crate::sample::{
     ClassifierGuide, Guide, Networks, Request, Sampler, SamplerOptions, Uncond, Upsampling, check_weaker,
@@ -60,7 +60,11 @@ pub fn run(args: &Args) -> Result<()> {
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
     let dtype = precision.checked_on(gpu.capabilities())?.dtype();
-    let model = args.opening.model_in(&gpu, &args.model, dtype)?;
+    let checkpoint = args.opening.checkpoint(&args.model)?;
+    if checkpoint.config.unet.takes().tokens.is_some() {
+        return Err(Error::Config("this model draws what a text says: give one (--prompt)".into()));
+    }
+    let model = Model::of_in(&gpu, checkpoint, dtype)?;
     let config = &model.config;
     let classifier = args.classifier.as_ref().map(|path| ClassifierModel::of(&gpu, model_args::other(path)?));
     let classifier = classifier.transpose()?;
