@@ -305,25 +305,7 @@ mod tests {
 
     fn ours(change: &Value) -> Result<UNetConfig, String> {
         // As diffusers 0.42 writes Stable Diffusion 1.5.
-        let mut config = json!({
-            "_class_name": "UNet2DConditionModel", "_diffusers_version": "0.42.1", "act_fn": "silu",
-            "addition_embed_type": null, "addition_embed_type_num_heads": 64, "addition_time_embed_dim": null,
-            "attention_head_dim": 8, "attention_type": "default", "block_out_channels": [320, 640, 1280, 1280],
-            "center_input_sample": false, "class_embed_type": null, "class_embeddings_concat": false,
-            "conv_in_kernel": 3, "conv_out_kernel": 3, "cross_attention_dim": 768, "cross_attention_norm": null,
-            "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-            "downsample_padding": 1, "dropout": 0.0, "dual_cross_attention": false, "encoder_hid_dim": null,
-            "encoder_hid_dim_type": null, "flip_sin_to_cos": true, "freq_shift": 0, "in_channels": 4,
-            "layers_per_block": 2, "mid_block_only_cross_attention": null, "mid_block_scale_factor": 1,
-            "mid_block_type": "UNetMidBlock2DCrossAttn", "norm_eps": 1e-05, "norm_num_groups": 32,
-            "num_attention_heads": null, "num_class_embeds": null, "only_cross_attention": false, "out_channels": 4,
-            "projection_class_embeddings_input_dim": null, "resnet_out_scale_factor": 1.0, "resnet_skip_time_act": false,
-            "resnet_time_scale_shift": "default", "reverse_transformer_layers_per_block": null, "sample_size": 64,
-            "time_cond_proj_dim": null, "time_embedding_act_fn": null, "time_embedding_dim": null,
-            "time_embedding_type": "positional", "timestep_post_act": null, "transformer_layers_per_block": 1,
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-            "upcast_attention": false, "use_linear_projection": false
-        });
+        let mut config: Value = serde_json::from_str(include_str!("conditional/config.json")).unwrap();
         for (name, value) in change.as_object().into_iter().flatten() {
             config[name] = value.clone();
         }
