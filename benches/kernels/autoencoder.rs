@@ -1,5 +1,6 @@
 //! Autoencoders of latents, whole, and the operations that only they have.
 
+use freeguide::Result;
 use freeguide::gpu::Gpu;
 use freeguide::nn::{AutoencoderKl, AutoencoderTiny, Codec, Halves, KlConfig, TinyConfig};
 use freeguide::ops::{
@@ -8,7 +9,6 @@ use freeguide::ops::{
 };
 use freeguide::random::init_uniform;
 use freeguide::tensor::{Context, DType, Tensor};
-use freeguide::Result;
 
 use crate::harness::{Bench, Timed};
 use crate::row::{self, Work};

@@ -242,10 +242,10 @@ mod tests {
     #[test]
     fn strips_have_even_numbers_of_rows_and_all_of_them() {
         let cut = |strip| Cut { strip };
-        assert_eq!(cut(None).rows(7, 100), [0..7]);
+        assert_eq!(cut(None).rows(7, 100), std::slice::from_ref(&(0..7)));
         assert_eq!(cut(Some(700)).rows(7, 100), [0..6, 6..7]);
         assert_eq!(cut(Some(399)).rows(7, 100), [0..2, 2..4, 4..6, 6..7]);
         assert_eq!(cut(Some(1)).rows(4, 100), [0..2, 2..4]);
-        assert_eq!(cut(Some(800)).rows(8, 100), [0..8]);
+        assert_eq!(cut(Some(800)).rows(8, 100), std::slice::from_ref(&(0..8)));
     }
 }
