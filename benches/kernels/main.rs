@@ -9,6 +9,7 @@
 //! The adapter is the one the library would choose: `WGPU_ADAPTER_NAME` picks another.
 
 mod attention;
+mod autoencoder;
 mod ceilings;
 mod conv;
 mod elementwise;
@@ -38,6 +39,7 @@ fn main() {
     guided_step::run(&mut bench);
     optimizer::run(&mut bench);
     networks::run(&mut bench);
+    autoencoder::run(&mut bench);
     start::run(&mut bench);
     let rows = bench.finish();
     if !rows.is_empty() {

@@ -46,7 +46,9 @@ pub use architecture::{Architecture, Kind};
 pub use average::Average;
 pub use checkpoint::{Checkpoint, Found};
 pub use class_names::check_same_classes;
-pub use codec::{CodecCheckpoint, CodecChoice, CodecConfig, CodecModel, CodecPlan, Coded};
+#[cfg(not(target_arch = "wasm32"))]
+pub use codec::Coded;
+pub use codec::{CodecCheckpoint, CodecChoice, CodecConfig, CodecModel, CodecPlan};
 pub use condition::Condition;
 pub use conditions::Conditions;
 pub use config::{ModelConfig, SamplingDefaults, SchedulerConfig};

@@ -248,12 +248,15 @@ mod tests {
             [[1, 2, 3, 4], [1, 2, 5, 4]].map(|shape| Array::random(&shape, 1).upload(&cx, DType::F32));
         let gamma = Array::random(&[4], 1).upload(&cx, DType::F32);
         let options = GroupNorm { groups: 3, eps: 1e-6, silu: false };
-        let error = parts_norm(&mut cx, &[a.clone()], &gamma, &gamma, &options).err().unwrap().to_string();
+        let error = parts_norm(&mut cx, std::slice::from_ref(&a), &gamma, &gamma, &options)
+            .err()
+            .unwrap()
+            .to_string();
         assert_eq!(error, "group_norm_parts: 4 channels do not divide into 3 groups");
         let options = GroupNorm { groups: 2, ..options };
         let error = parts_norm(&mut cx, &[a.clone(), b], &gamma, &gamma, &options).err().unwrap().to_string();
         assert_eq!(error, "group_norm_parts: a part is [1, 2, 5, 4] F32 beside [1, 2, 3, 4] F32");
-        let norm = parts_norm(&mut cx, &[a.clone()], &gamma, &gamma, &options).unwrap();
+        let norm = parts_norm(&mut cx, std::slice::from_ref(&a), &gamma, &gamma, &options).unwrap();
         let y = cx.output("y", &[1, 1, 3, 4], DType::F32).unwrap();
         let error = norm.apply(&mut cx, (&a, 3), (&y, 0), 4).unwrap_err().to_string();
         assert!(error.contains("4 pixels of 4 channels from 3 of x"), "{error}");

@@ -4,6 +4,8 @@
 //! what was assumed is in [`CodecCheckpoint::notes`].
 
 mod checkpoint;
+#[cfg(not(target_arch = "wasm32"))]
+mod coding;
 mod config;
 #[cfg(test)]
 mod golden;
@@ -17,6 +19,8 @@ mod source;
 mod traps;
 
 pub use checkpoint::{CodecCheckpoint, CodecChoice};
+#[cfg(not(target_arch = "wasm32"))]
+pub use coding::Coded;
 pub use config::CodecConfig;
-pub use model::{CodecModel, Coded};
+pub use model::CodecModel;
 pub use plan::CodecPlan;
