@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::tensor::Precision;
 
 use super::drawing::{Drawing, DrawingArgs};
-use super::features::{Compared, FeatureArgs, Given, collected, compared, or_nothing};
+use super::features::{Compared, FeatureArgs, Given, PARTS, collected, compared, or_nothing};
 use super::model_args::ModelArgs;
 use super::{DeviceArgs, number, terminal};
 
@@ -200,9 +200,7 @@ fn report(
     Ok(report)
 }
 
-/// In a work folder, the features of the pictures that are measured.
-pub const PARTS: &str = "pictures";
-/// And a line for each report.
+/// In a work folder, a line for each report.
 const REPORTS: &str = "reports.jsonl";
 
 impl Args {

@@ -15,7 +15,6 @@ use crate::io::{FileKind, NpzArrays, SafetensorsFile, WorkFolder, is_work_folder
 use crate::shape::Extent;
 
 use super::data::{self, DataArgs};
-use super::eval::PARTS;
 use super::{interrupt, progress};
 
 /// Which network the features are of.
@@ -252,6 +251,9 @@ impl Given {
         }
     }
 }
+
+/// In a work folder, the features of the pictures that are measured.
+pub const PARTS: &str = "pictures";
 
 /// In a work folder, the features of the reference.
 const REFERENCE: &str = "reference";

@@ -11,8 +11,8 @@ use crate::model::Model;
 use crate::tensor::Precision;
 
 use super::drawing::Drawing;
-use super::eval::{Draw, Measured, PARTS, measured_model};
-use super::features::{compared, or_nothing};
+use super::eval::{Draw, Measured, measured_model};
+use super::features::{PARTS, compared, or_nothing};
 use super::sweep::Args;
 use super::{notes, outputs};
 

@@ -10,6 +10,7 @@ mod compiled;
 mod convert;
 mod data;
 mod demo;
+mod device_args;
 mod devices;
 mod distill;
 mod drawing;
@@ -45,8 +46,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Result};
-use crate::gpu::{DeviceChoice, Gpu};
+use crate::error::Error;
+
+use device_args::DeviceArgs;
 
 /// Train and sample class-conditional diffusion models with classifier-free guidance, on any GPU.
 #[derive(Parser)]
@@ -121,31 +123,5 @@ pub fn main() -> ExitCode {
             eprintln!("error: {error}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Which device to use.
-#[derive(clap::Args, Clone, Debug)]
-struct DeviceArgs {
-    /// The adapter to run on: a part of its name, or its number in `freeguide devices`.
-    #[arg(long, value_name = "NAME|INDEX", help_heading = "Device")]
-    device: Option<String>,
-}
-
-impl DeviceArgs {
-    /// Opens it and says which it is.
-    fn open(&self) -> Result<Gpu> {
-        let choice = match &self.device {
-            Some(text) => text.parse().expect("every text is a choice"),
-            None => DeviceChoice::Auto,
-        };
-        let gpu = Gpu::new_blocking(&choice)?;
-        compiled::load(&gpu);
-        let capabilities = gpu.capabilities();
-        eprintln!(
-            "device: {} ({:?}), {} kernels",
-            capabilities.name, capabilities.backend, capabilities.rung
-        );
-        Ok(gpu)
     }
 }

@@ -4,6 +4,7 @@ mod args;
 mod checks;
 mod class_names;
 mod latents;
+mod method;
 mod output;
 mod parameters;
 mod text;
@@ -12,9 +13,8 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 
 use crate::data::Image;
-use crate::diffusion::{Clip, Guidance, Guiders, Method, Variance};
-use crate::error::{Error, Result, brief};
-use crate::gpu::Gpu;
+use crate::diffusion::{Clip, Guidance, Guiders};
+use crate::error::{Error, Result};
 use crate::io::NpzWriter;
 use crate::model::{ClassifierModel, Condition, Conditions, Model, ModelConfig, check_same_classes};
 use crate::nn::Denoiser;
@@ -27,6 +27,8 @@ use super::{guider, interrupt, model_args, number, outputs, pictures, progress, 
 pub use args::Args;
 use checks::{check_classifier, check_exponent, with_classes_of};
 use class_names::{ClassNames, class_text};
+use method::method;
+pub use method::{default_batch, variance};
 use output::{Output, contact_sheet};
 use parameters::{Made, of_one, parameters};
 
@@ -267,31 +269,6 @@ pub fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
-/// The variance that `--variance` names.
-pub fn variance(text: &str) -> Result<Variance> {
-    match text {
-        "small" => Ok(Variance::Small),
-        "large" => Ok(Variance::Large),
-        "learned" => Ok(Variance::LearnedRange),
-        other => Err(Error::Config(format!(
-            "--variance {other:?} is none of small, large, learned",
-            other = brief(other)
-        ))),
-    }
-}
-
-/// Which sampler is asked for; else the model's own.
-fn method(args: &Args, config: &ModelConfig) -> Result<Method> {
-    let variance = args.variance.as_deref().map(variance).transpose()?;
-    config.method_for(Method {
-        kind: args.sampler,
-        eta: args.eta,
-        respacing: args.respacing.clone(),
-        spacing: args.spacing,
-        variance,
-    })
-}
-
 /// The classes that `--class` names.
 fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
     let count = config.unet.num_classes.or(Some(config.class_names.len()).filter(|count| *count > 0));
@@ -300,9 +277,4 @@ fn classes(config: &ModelConfig, text: &str) -> Result<Vec<Option<u32>>> {
         ("all", Some(count)) => Ok((0..count as u32).map(Some).collect()),
         (text, _) => Ok(vec![Some(config.class(text)?)]),
     }
-}
-
-/// As many as keep the device busy.
-pub fn default_batch(gpu: &Gpu) -> usize {
-    if gpu.capabilities().kind == wgpu::DeviceType::Cpu { 32 } else { 64 }
 }

@@ -1,5 +1,7 @@
 //! `freeguide sweep`.
 
+mod args;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
@@ -13,70 +15,10 @@ use crate::io::{distinct_file_names, write_atomic};
 use crate::model::Model;
 use crate::sample::Sampler;
 
-use super::drawing::{Drawing, DrawingArgs};
-use super::features::FeatureArgs;
-use super::model_args::ModelArgs;
-use super::shared_args::{ForceArgs, PrecisionArgs};
+use super::drawing::Drawing;
 use super::sheets::Sheets;
-use super::{DeviceArgs, interrupt, measured_sweep, notes, number, outputs, pictures, progress, ranges};
-
-/// Shown first by `--help`.
-const EXAMPLES: &str = "\
-Examples:
-  freeguide sweep --model out/digits --w 0:4:1
-  freeguide sweep --model out/digits --w 0:4:1 --metrics fid --reference digits.npz --count 5000";
-
-/// Sample models over a range of guidance weights: one grid and one table; with --metrics every point is measured, and FID
-/// against inception score is drawn.
-#[derive(clap::Args)]
-#[command(before_help = EXAMPLES)]
-pub struct Args {
-    /// The model; several for a measured sweep over what they were trained with.
-    #[arg(long, value_name = "DIR|FILE", required = true)]
-    model: Vec<PathBuf>,
-    #[command(flatten)]
-    opening: ModelArgs,
-    /// Guidance weights FROM:TO:STEP, or a list.
-    #[arg(
-        long,
-        value_name = "0:4:0.5",
-        default_value = "0:4:1",
-        allow_hyphen_values = true,
-        value_parser = number::checked(ranges::weights)
-    )]
-    w: String,
-    /// Pictures of each class at each weight, the same seeds for all [default: 4]; with --metrics, pictures measured at each
-    /// point [default: 50000].
-    #[arg(long, value_name = "N", value_parser = number::whole(1..=number::MOST_COUNT as u64))]
-    pub count: Option<u64>,
-    /// Denoising steps, several for a measured sweep [default: the model's].
-    #[arg(
-        long,
-        value_name = "N,N",
-        value_delimiter = ',',
-        value_parser = number::count(1..=number::MOST_STEPS)
-    )]
-    pub steps: Vec<usize>,
-    /// Measure each point: fid, sfid, is, kid, precision, recall, agreement, all. Goes on where it was interrupted.
-    #[arg(long, value_name = "fid,is,…", default_value = "", help_heading = "Measures")]
-    pub metrics: String,
-    /// What to compare with: a file of `freeguide stats`, or data.
-    #[arg(long, value_name = "STATS.npz|DATA", help_heading = "Measures")]
-    pub reference: Option<String>,
-    #[command(flatten)]
-    pub features: FeatureArgs,
-    #[command(flatten)]
-    drawing: DrawingArgs,
-    /// Where sweep.png and sweep.csv go [default: the model's folder].
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    #[command(flatten)]
-    pub force: ForceArgs,
-    #[command(flatten, next_help_heading = "Device")]
-    precision: PrecisionArgs,
-    #[command(flatten)]
-    device: DeviceArgs,
-}
+use super::{interrupt, measured_sweep, notes, outputs, pictures, progress, ranges};
+pub use args::Args;
 
 /// Pictures of each class in the grid of a measured sweep.
 const IN_GRID: u64 = 4;

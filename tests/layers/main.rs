@@ -36,11 +36,6 @@ const PROOFS: &[&str] = &["autograd", "testing"];
 
 /// Circles that are still to be opened.
 const CIRCLES: &[&str] = &[
-    "src/cli/distill.rs src/cli/eval.rs src/cli/features.rs src/cli/measured_sweep.rs src/cli/mod.rs \
-     src/cli/nll.rs src/cli/plot.rs src/cli/quickstart.rs src/cli/sample.rs src/cli/sample/args.rs \
-     src/cli/sample/checks.rs src/cli/sample/latents.rs src/cli/sample/parameters.rs \
-     src/cli/sheets.rs src/cli/stats.rs src/cli/sweep.rs src/cli/toy.rs src/cli/train.rs \
-     src/cli/train/options.rs src/cli/train_classifier.rs",
     "src/diffusion/moves/ancestral.rs src/diffusion/moves/ddim.rs src/diffusion/moves/dpmpp.rs \
      src/diffusion/moves/edm.rs src/diffusion/moves/entry.rs src/diffusion/moves/mod.rs",
     "src/io/kind_of_file.rs src/io/signatures.rs",

@@ -19,7 +19,8 @@ use crate::tensor::DType;
 
 use super::output::Output;
 use super::parameters::{Made, of_one, parameters};
-use super::{Args, default_batch, method};
+use super::args::Args;
+use super::method::{default_batch, method};
 use crate::nn::Denoiser;
 
 /// The guidance scale where none is asked for, as every program of these models has it.

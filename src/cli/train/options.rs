@@ -9,7 +9,7 @@ use crate::nn::UNet;
 use crate::nn::unet::NullClass;
 use crate::train::{Objective, Preset, TrainOptions, TrainSchedule, TrainStep};
 
-use super::Args;
+use super::args::Args;
 
 impl Args {
     pub(super) fn options(&self, dataset: &Dataset) -> Result<TrainOptions> {

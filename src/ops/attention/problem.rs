@@ -4,6 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::tensor::{Launch, Tensor};
 
+/// Of the gradients, which part is whose.
+pub(super) const PARTS: [&str; 3] = ["q", "k", "v"];
+
 /// As `shaders/attention_params.wgsl` declares it.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]

@@ -5,7 +5,7 @@ use crate::gpu::{Access, Kernel, Rung};
 use crate::tensor::{Context, DType, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::problem::{Params, Problem};
+use super::problem::{PARTS, Params, Problem};
 use super::{coop, tiled};
 
 use Access::{Read, Update, Write};
@@ -24,9 +24,6 @@ const ROWS_BACKWARD: Kernel =
 
 /// Rows of an invocation of the register-tiled kernels, and quads of the output that it holds.
 const ROWS_TILE: [usize; 2] = [4, 8];
-
-/// Of the gradients, which part is whose.
-pub(super) const PARTS: [&str; 3] = ["q", "k", "v"];
 
 /// The output, of this shape, and its backward pass.
 pub(super) fn record(cx: &mut Context, problem: Problem, shape: &[usize]) -> Result<Tensor> {

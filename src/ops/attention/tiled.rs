@@ -5,8 +5,7 @@ use crate::gpu::{Access, Kernel};
 use crate::tensor::{Context, GradTarget, Tensor};
 use crate::wgsl;
 
-use super::problem::{Params, Problem};
-use super::rungs::PARTS;
+use super::problem::{PARTS, Params, Problem};
 
 use Access::{Read, Update, Write};
 
