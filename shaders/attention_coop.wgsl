@@ -13,7 +13,7 @@ enable wgpu_cooperative_matrix;
 //
 // In bounds, for the compiler adds no checks here: rows of q and kv are of tokens up to the last, eights of them below d/8;
 // `rows` is read for pictures that are there; rows of y and lse are tested to be of such tokens; `tile` holds 16 keys,
-// 16 values and 16 rows of 3 eights a subgroup, `stage` 16 rows of 5 fours a subgroup, `grown` a flag for each of up to 16 subgroups.
+// 16 values and 16 rows of 3 eights a subgroup, `stage` 16 rows of 5 fours a subgroup, `grown` a flag for each of up to 8 subgroups.
 
 const NONE = -1e30;   // below any score
 const HEADROOM = 8.0; // in powers of two; of f16's range 2^16 this leaves what sums of weights need
@@ -25,13 +25,14 @@ const HEADROOM = 8.0; // in powers of two; of f16's range 2^16 this leaves what 
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [N, H, T]
 @group(0) @binding(5) var<uniform> p: Params;
 
+override EARLY: bool = DEPTH <= 3u;      // whether values are fetched as soon as they are there: of small heads
 override VALUES: u32 = BLOCK_SIZE;       // where they start in `tile`: after the keys
 override WEIGHTS: u32 = 2u * BLOCK_SIZE; // [subgroup][row][3 eights], the third unused
 override TILE_SIZE: u32 = 2u * (WEIGHTS + 48u * SUBGROUPS);
 override STAGE_SIZE: u32 = 80u * SUBGROUPS;
 var<workgroup> tile: array<vec4<f16>, TILE_SIZE>;
 var<workgroup> stage: array<vec4<f32>, STAGE_SIZE>; // [subgroup][row][5 fours], the fifth unused
-var<workgroup> grown: array<vec4<u32>, 4>;          // by subgroup: 1 if a first reference was set, 2 if one was raised
+var<workgroup> grown: array<vec4<u32>, 2>;          // by subgroup: 1 if a first reference was set, 2 if one was raised
 
 // Half a row's weights into workgroup memory; what they sum up to.
 fn weigh(at: u32, scores: mat2x4<f32>, factor: f32, reference: f32) -> f32 {
@@ -43,7 +44,10 @@ fn weigh(at: u32, scores: mat2x4<f32>, factor: f32, reference: f32) -> f32 {
 }
 
 fn flags() -> vec4<u32> {
-    return max(max(grown[0], grown[1]), max(grown[2], grown[3]));
+    if (SUBGROUPS <= 4u) {
+        return grown[0];
+    }
+    return max(grown[0], grown[1]);
 }
 
 @compute @workgroup_size(THREADS)
@@ -79,13 +83,13 @@ fn forward(
     let weights_at = WEIGHTS + subgroup * 48u;
     let my_weights = weights_at + lane % 16u * 3u + half;
     let query = ((n * p.tokens + min(row, last_query)) * p.q_step + head_at) * EIGHTS + half;
-#unroll j in 0..8
+#unroll j in 0..10
     var part${j} = vec4<u32>();
-    if (DEPTH > ${j}u) {
+    if (DEPTH > ${j}u && 2u * ${j}u + half < EIGHTS) {
         part${j} = q[query + 2u * ${j}u];
     }
 #end
-#unroll j in 0..8
+#unroll j in 0..10
     var q${j} = coop_mat16x16<f16, B>();
     if (DEPTH > ${j}u) {
         put(my_weights, part${j});
@@ -109,22 +113,29 @@ fn forward(
         v${i} = kv[from${i} + part + min(token${i}, last) * step];
     }
 #end
-    if (thread < 4u) {
+    if (thread < 2u) {
         grown[thread] = vec4<u32>();
+    }
+    if (EIGHTS % 2u == 1u && thread == 0u) {
+        put(VALUES, vec4<u32>()); // the last key's row reaches into it before there are values
     }
     workgroupBarrier();
 
-#unroll j in 0..8
+#unroll j in 0..10
     var y${j} = coop_mat16x16<f32, C>();
 #end
     let factor = p.scale * LOG2_E;
     let stage_at = subgroup * 80u;
     let my_stage = stage_at + lane % 16u * 5u + half * 2u;
+    var end = p.keys;
+    if (CAUSAL) {
+        end = min(end, (group % blocks + 1u) * down);
+    }
     var reference = NONE;
     var total = 0.0;
-    for (var first = 0u; first < p.keys; first += 16u) {
+    for (var first = 0u; first < end; first += 16u) {
         var s = coop_mat16x16<f32, C>();
-#unroll j in 0..8
+#unroll j in 0..10
         if (DEPTH > ${j}u) {
             let k = coopLoadT<coop_mat16x16<f16, A>>(&tile[4u * ${j}u], 2u * STRIDE);
             s = coopMultiplyAdd(k, q${j}, s);
@@ -146,10 +157,11 @@ fn forward(
         }
 #end
         var scores = mat2x4<f32>(stage[my_stage], stage[my_stage + 1u]);
-        if (TAIL) {
+        if (TAIL || CAUSAL) {
             let key = first + 8u * half + vec4<u32>(0u, 1u, 2u, 3u);
-            scores[0] = select(vec4<f32>(NONE), scores[0], key <= vec4<u32>(last));
-            scores[1] = select(vec4<f32>(NONE), scores[1], key + 4u <= vec4<u32>(last));
+            let last_seen = vec4<u32>(select(last, min(row, last), CAUSAL));
+            scores[0] = select(vec4<f32>(NONE), scores[0], key <= last_seen);
+            scores[1] = select(vec4<f32>(NONE), scores[1], key + 4u <= last_seen);
         }
         let fours = max(scores[0], scores[1]);
         let mine = max(max(fours.x, fours.y), max(fours.z, fours.w));
@@ -162,6 +174,19 @@ fn forward(
         var sum = weigh(my_weights, scores, factor, reference);
         workgroupBarrier();
 
+        // Asked for before it is known whether they can be used as they are.
+        var w = coop_mat16x16<f16, A>();
+#unroll j in 0..3
+        var value${j} = coop_mat16x16<f16, B>();
+#end
+        if (EARLY) {
+            w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
+#unroll j in 0..3
+            if (DEPTH > ${j}u) {
+                value${j} = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);
+            }
+#end
+        }
         var fade = 1.0;
         if (any(flags() > vec4<u32>(0u))) {
             let raised = select(reference, highest, grows);
@@ -169,8 +194,11 @@ fn forward(
             reference = raised;
             sum = weigh(my_weights, scores, factor, reference);
             workgroupBarrier();
+            if (EARLY) {
+                w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
+            }
             if (any(flags() > vec4<u32>(1u))) {
-#unroll j in 0..8
+#unroll j in 0..10
                 if (DEPTH > ${j}u) {
                     coopStoreT(y${j}, &stage[stage_at], five);
                     workgroupBarrier();
@@ -185,24 +213,32 @@ fn forward(
         }
         total = total * fade + sum;
 
-        let w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
-#unroll j in 0..8
-        if (DEPTH > ${j}u) {
-            let v = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);
-            y${j} = coopMultiplyAdd(w, v, y${j});
-        }
+        if (EARLY) {
+#unroll j in 0..3
+            if (DEPTH > ${j}u) {
+                y${j} = coopMultiplyAdd(w, value${j}, y${j});
+            }
 #end
+        } else {
+            w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
+#unroll j in 0..10
+            if (DEPTH > ${j}u) {
+                let v = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);
+                y${j} = coopMultiplyAdd(w, v, y${j});
+            }
+#end
+        }
     }
 
     total += subgroupShuffleXor(total, 16u);
     let inverse = select(0.0, 1.0 / total, there);
     let out = ((n * p.tokens + row) * p.heads + h) * EIGHTS + half;
     let stride = 5u;
-#unroll j in 0..8
+#unroll j in 0..10
     if (DEPTH > ${j}u) {
         coopStoreT(y${j}, &stage[stage_at], stride);
         workgroupBarrier();
-        if (row <= last_query) {
+        if (row <= last_query && 2u * ${j}u + half < EIGHTS) {
             y[out + ${j}u * 2u] = pack(stage[my_stage] * inverse, stage[my_stage + 1u] * inverse);
         }
         workgroupBarrier();

@@ -83,7 +83,9 @@ fn backward(
     var high${j} = vec4<u32>();
     if (DEPTH > ${j}u) {
         low${j} = load(of_dy, row_from + 2u * ${j}u);
-        high${j} = load(of_dy, row_from + 2u * ${j}u + 1u);
+        if (2u * ${j}u + 1u < EIGHTS) {
+            high${j} = load(of_dy, row_from + 2u * ${j}u + 1u);
+        }
     }
 #end
 #unroll j in 0..8
@@ -117,6 +119,9 @@ fn backward(
         b${i} = load(PART == 1u, b_from${i} + min(16u + token${i}, last) * second_step);
     }
 #end
+    if (EIGHTS % 2u == 1u && thread == 0u) {
+        put(2u * BLOCK_SIZE, vec4<u32>()); // the last row reaches into it before there is a second buffer
+    }
     workgroupBarrier();
 
 #unroll i in 0..2
@@ -220,7 +225,7 @@ fn backward(
         coopStoreT(sum${i}_${j}, &stage[stage_at], nine);
         workgroupBarrier();
         let token = out_row + ${i}u * 16u;
-        if (token <= last) {
+        if (token <= last && 2u * ${j}u + lane % 2u < EIGHTS) {
             let staged = stage_at + lane / 2u * 9u + lane % 2u * 2u;
             let to = queries + out_part + token * step + 2u * ${j}u + lane % 2u;
             var low = stage[staged] * scale;

@@ -5,15 +5,18 @@
 // the scores pass through workgroup memory: there a lane finds a row. They are made transposed and stored by columns,
 // and rows are 4 elements longer than their content (8 in f16): neither the stores, nor the reads by row, nor the loads
 // of matrices meet in a bank.
+//
+// Where 16 does not divide d the last matrices of a row reach eight channels into the next row. A subgroup's own rows have
+// zeros there, so products do not see it as long as it is finite, and sums that it gets into are not read.
 
-override HEAD: u32 = 64u;     // d: a multiple of 16, at most 128
+override HEAD: u32 = 64u;     // d: a multiple of 8, at most 160 forward, 128 backward
 override SUBGROUPS: u32 = 4u; // of 32 invocations in a workgroup
-override TAIL: bool = true;   // whether 16 does not divide the tokens
+override TAIL: bool = true;   // whether 16 does not divide the tokens that come by 16
 
-override DEPTH: u32 = HEAD / 16u;
+override DEPTH: u32 = (HEAD + 15u) / 16u;
 override THREADS: u32 = 32u * SUBGROUPS;
 override EIGHTS: u32 = HEAD / 8u;         // of a token's head
-override STRIDE: u32 = EIGHTS + 1u;       // of its row in workgroup memory
+override STRIDE: u32 = EIGHTS | 1u;       // of its row in workgroup memory: odd, so that rows meet in no bank
 override BLOCK: u32 = 16u * EIGHTS;       // of 16 tokens
 override BLOCK_SIZE: u32 = 16u * STRIDE;  // and the room that they take
 

@@ -116,4 +116,6 @@ fn check_head(op: &'static str, name: &str, channels: usize, heads: usize, head:
 }
 
 #[cfg(test)]
+mod coop_tests;
+#[cfg(test)]
 mod tests;

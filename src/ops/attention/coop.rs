@@ -1,8 +1,10 @@
 //! Attention on cooperative matrices: f16 products, f32 sums; as fast attention goes, block by block with an online
 //! softmax (Dao et al. 2022), rescaled only where a row's maximum has grown by much.
 //!
-//! What it does not take (f32, heads that 16 does not divide or above 128 channels) runs on the tiled kernels. A row's
-//! sums go by 16 tokens whatever the number of subgroups, so that number may depend on the batch.
+//! What it does not take runs on the tiled kernels: f32, heads that 8 does not divide or above 160 channels (128
+//! backward), gradients of cross-attention and of causal attention. Heads that 16 does not divide are padded where they
+//! are worked on, never in memory. A row's sums go by 16 tokens whatever the number of subgroups, so that number may
+//! depend on the batch.
 
 use crate::error::Result;
 use crate::gpu::{Access, Kernel, Rung};
@@ -24,8 +26,12 @@ const BACKWARD: Kernel = unsafe {
 const STATS: Kernel =
     Kernel::new("attention_stats", wgsl!("attention_coop_stats"), "row_stats", &[Read, Read, Read, Write]);
 
-/// The largest head size: sums of more would not fit into registers.
-const MOST_HEAD: u32 = 128;
+/// The largest head sizes, forward and backward: sums of more would not fit into registers.
+const MOST_HEAD: u32 = 160;
+const MOST_HEAD_BACKWARD: u32 = 128;
+
+/// Channels that are fetched at a time.
+const EIGHT: u32 = 8;
 
 /// Tokens that the kernels take at a time, also rows of a subgroup.
 const BLOCK: usize = 16;
@@ -37,16 +43,19 @@ pub(super) fn takes(cx: &Context, problem: &Problem) -> bool {
     cx.rung() == Rung::Coop
         && cx.capabilities().rung == Rung::Coop
         && problem.q.dtype() == DType::F16
-        && params.q_step == params.kv_step
-        && !problem.causal
-        && params.head.is_multiple_of(BLOCK as u32)
+        && params.head.is_multiple_of(EIGHT)
         && params.head <= MOST_HEAD
+}
+
+/// Whether there are kernels for the gradient, too: of a joint projection.
+pub(super) fn takes_backward(cx: &Context, problem: &Problem) -> bool {
+    takes(cx, problem) && problem.is_joint() && !problem.causal && problem.params.head <= MOST_HEAD_BACKWARD
 }
 
 /// Subgroups of a workgroup of the forward pass: as many as share what they fetch within 24 KiB of workgroup memory,
 /// above which workgroups do not share a multiprocessor; few where there are few tokens.
 fn forward_subgroups(params: &Params) -> usize {
-    if params.head <= 64 && params.tokens as usize > 4 * BLOCK { 8 } else { 4 }
+    if params.head <= 80 && params.tokens as usize > 4 * BLOCK { 8 } else { 4 }
 }
 
 /// And of the backward pass.

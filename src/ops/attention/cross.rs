@@ -104,4 +104,4 @@ fn check(q: &Tensor, kv: &Tensor, rows: Option<&Tensor>, heads: usize) -> Result
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

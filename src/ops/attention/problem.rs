@@ -57,6 +57,11 @@ impl Problem {
         launch.constant("ROWS", flag(self.rows.is_some())).constant("CAUSAL", flag(self.causal))
     }
 
+    /// Whether q, k and v are parts of one projection, and their gradients of one gradient.
+    pub fn is_joint(&self) -> bool {
+        self.params.q_step == self.params.kv_step
+    }
+
     /// Rows that a gradient's part has: of q the queries, of k and v the keys.
     pub fn length(&self, part: usize) -> usize {
         (if part == 0 { self.params.tokens } else { self.params.keys }) as usize

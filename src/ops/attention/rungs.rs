@@ -54,8 +54,7 @@ pub(super) fn record(cx: &mut Context, problem: Problem, shape: &[usize]) -> Res
         let (problem, y) = (problem.clone(), y.clone());
         move |cx, dy| {
             let of_q = cx.grad_target(&problem.q)?;
-            // Of a joint projection both are parts of one gradient.
-            let joint = params.q_step == params.kv_step;
+            let joint = problem.is_joint();
             let of_kv = if joint { None } else { cx.grad_target(&problem.kv)? };
             let targets = [of_q.as_ref(), if joint { of_q.as_ref() } else { of_kv.as_ref() }];
             if targets.iter().all(Option::is_none) {
@@ -78,7 +77,7 @@ fn backward(
     let params = problem.params;
     let rung = if params.head.is_multiple_of(4) { cx.rung() } else { Rung::Naive };
     if let [Some(of_q), Some(_)] = targets
-        && coop::takes(cx, problem)
+        && coop::takes_backward(cx, problem)
     {
         return coop::backward(cx, problem, [y, dy, lse], of_q);
     }

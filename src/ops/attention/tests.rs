@@ -39,7 +39,7 @@ fn reference(qkv: &Array, gy: &Array, heads: usize) -> (Array, Array) {
     reference_of(qkv, gy, heads, false)
 }
 
-fn reference_of(qkv: &Array, gy: &Array, heads: usize, causal: bool) -> (Array, Array) {
+pub(super) fn reference_of(qkv: &Array, gy: &Array, heads: usize, causal: bool) -> (Array, Array) {
     let (batch, channels) = (qkv.shape[0], qkv.shape[qkv.shape.len() - 1]);
     let tokens = qkv.data.len() / (batch * channels);
     let d = channels / (3 * heads);

@@ -5,7 +5,13 @@ use crate::gpu::Rung;
 use crate::testing::{Array, check_gradients, dtypes, forward, forward_backward_on, gpu, rungs, tolerance};
 
 /// The output and the gradients of q and kv in f64; picture n reads sequence `rows[n]`.
-fn reference(q: &Array, kv: &Array, gy: &Array, rows: &[usize], heads: usize) -> [Array; 3] {
+pub(in crate::ops::attention) fn reference(
+    q: &Array,
+    kv: &Array,
+    gy: &Array,
+    rows: &[usize],
+    heads: usize,
+) -> [Array; 3] {
     let channels = q.shape[q.shape.len() - 1];
     let (tokens, keys) = (q.data.len() / (q.shape[0] * channels), kv.shape[1]);
     let d = channels / heads;
