@@ -341,7 +341,12 @@ fn every_help_begins_with_examples_that_parse() {
             (1..=3).contains(&lines.len()) && lines.iter().any(|line| line.split(' ').nth(1) == Some(name))
         );
         for line in lines {
-            let words = line.split(' ').map(|word| word.trim_matches('\''));
+            // What stands in quotes is one word.
+            let parts = line.split('\'').enumerate();
+            let words = parts.flat_map(|(at, part)| match at % 2 {
+                0 => part.split_whitespace().collect(),
+                _ => vec![part],
+            });
             if let Err(error) = freeguide::cli::command().try_get_matches_from(words) {
                 panic!("{name}: {line}\n{error}");
             }

@@ -13,7 +13,7 @@ use crate::shape::Extent;
 const EXAMPLES: &str = "\
 Examples:
   freeguide sample --model out/digits --class 7 --w 2 --seeds 0-15
-  freeguide sample --model sd15.safetensors --prompt \"a red fox\" --guidance-scale 7.5 --size 512x512 --seeds 1
+  freeguide sample --model sd15.safetensors --prompt 'a red fox' --size 512x512 --seeds 1
   freeguide sample --model out/digits --guider 'interval(lo=-2,hi=6)+rescale(0.7)' --force";
 
 /// Make pictures with a model.

@@ -17,10 +17,10 @@ use crate::sample::{Networks, Request, Sampler, SamplerOptions, check_weaker, no
 use crate::shape::Shape;
 use crate::tensor::DType;
 
-use super::output::Output;
-use super::parameters::{Made, of_one, parameters};
 use super::args::Args;
 use super::method::{default_batch, method};
+use super::output::Output;
+use super::parameters::{Made, of_one, parameters};
 use crate::nn::Denoiser;
 
 /// The guidance scale where none is asked for, as every program of these models has it.
