@@ -62,17 +62,45 @@ impl CodecCheckpoint {
     /// What is missing, unknown or of another shape, by name; when there is no autoencoder that is read, or not the half that
     /// is wanted.
     pub fn open(path: &Path, choice: &CodecChoice) -> Result<CodecCheckpoint> {
-        let place = locate::find(path)?;
-        let files = place.weights.iter().map(|file| open_tensors(file).map(Arc::from));
-        CodecCheckpoint::of(files.collect::<Result<Vec<_>>>()?, place, choice)
+        let Place { weights, config, notes } = locate::find(path)?;
+        let files = weights.iter().map(|file| open_tensors(file).map(Arc::from));
+        let files: Vec<Arc<dyn TensorSource>> = files.collect::<Result<_>>()?;
+        let beside = match &config {
+            Some(path) => read(path)?.map(|config| (config, path.display().to_string())),
+            None => None,
+        };
+        CodecCheckpoint::of(files, beside, notes, choice)
     }
 
-    fn of(files: Vec<Arc<dyn TensorSource>>, place: Place, choice: &CodecChoice) -> Result<CodecCheckpoint> {
+    /// The autoencoder of files that are open, as browsers have them in memory: one, or the halves of a small one. `config` is what
+    /// a `config.json` says of it ([`CodecConfig::parse`]); without it the tensors tell.
+    ///
+    /// # Errors
+    /// As [`CodecCheckpoint::open`].
+    pub fn of_sources(
+        sources: Vec<Arc<dyn TensorSource>>,
+        config: Option<CodecConfig>,
+        choice: &CodecChoice,
+    ) -> Result<CodecCheckpoint> {
+        if sources.is_empty() {
+            return Err(Error::Config("an autoencoder of no file".into()));
+        }
+        let said = config.map(|config| (config, "the configuration that was given".into()));
+        CodecCheckpoint::of(sources, said, Vec::new(), choice)
+    }
+
+    fn of(
+        files: Vec<Arc<dyn TensorSource>>,
+        said: Said,
+        notes: Vec<String>,
+        choice: &CodecChoice,
+    ) -> Result<CodecCheckpoint> {
         let roots = kl_roots(&files[0].names());
         let mut opened = match choose(&roots, files[0].path())? {
-            Some(root) => of_kl(Arc::clone(&files[0]), root, place, choice)?,
-            None => of_tiny(files, place, choice)?,
+            Some(root) => of_kl(Arc::clone(&files[0]), root, said, choice)?,
+            None => of_tiny(files, said, choice)?,
         };
+        opened.notes.splice(..0, notes);
         if let Some(latents) = &choice.latents {
             match &mut opened.config {
                 CodecConfig::Kl(config) => config.latents = latents.clone(),
@@ -210,25 +238,21 @@ fn halves([encodes, decodes]: [bool; 2], wanted: Halves, path: &Path) -> Result<
     }
 }
 
-/// What stands in a configuration beside, if it is of this kind of autoencoder.
-fn beside(place: &Place) -> Result<Option<(CodecConfig, String)>> {
-    let Some(path) = &place.config else { return Ok(None) };
-    Ok(read(path)?.map(|config| (config, path.display().to_string())))
-}
+/// What a configuration says, and where it stands.
+type Said = Option<(CodecConfig, String)>;
 
 fn of_kl(
     file: Arc<dyn TensorSource>,
     root: Root,
-    place: Place,
+    said: Said,
     choice: &CodecChoice,
 ) -> Result<CodecCheckpoint> {
     let names = file.names();
     let has = |half: &str| names.binary_search(&format!("{}{half}.conv_in.weight", root.prefix)).is_ok();
     let halves = halves([has("encoder"), has("decoder")], choice.halves, file.path())?;
-    let mut notes = place.notes.clone();
+    let mut notes = Vec::new();
     // What lies beside a single file is about others.
-    let said = if root.prefix.is_empty() { beside(&place)? } else { None };
-    let (config, configuration) = match said {
+    let (config, configuration) = match said.filter(|_| root.prefix.is_empty()) {
         Some((config @ CodecConfig::Kl(_), from)) => (config, from),
         Some((CodecConfig::Tiny(_), from)) => {
             return Err(Error::format(file.path(), format!("is no AutoencoderTiny, as {from} says")));
@@ -253,7 +277,7 @@ fn of_kl(
     })
 }
 
-fn of_tiny(files: Vec<Arc<dyn TensorSource>>, place: Place, choice: &CodecChoice) -> Result<CodecCheckpoint> {
+fn of_tiny(files: Vec<Arc<dyn TensorSource>>, said: Said, choice: &CodecChoice) -> Result<CodecCheckpoint> {
     let path = files[0].path().to_owned();
     let mut found: Vec<(Arc<dyn TensorSource>, Root, [bool; 2])> = Vec::new();
     for file in files {
@@ -273,8 +297,7 @@ fn of_tiny(files: Vec<Arc<dyn TensorSource>>, place: Place, choice: &CodecChoice
     }
     let of = |half: usize| found.iter().find(|(.., there)| there[half]);
     let halves = halves([0, 1].map(|half| of(half).is_some()), choice.halves, &path)?;
-    let said = beside(&place)?.filter(|(config, _)| matches!(config, CodecConfig::Tiny(_)));
-    let (config, configuration) = match said {
+    let (config, configuration) = match said.filter(|(config, _)| matches!(config, CodecConfig::Tiny(_))) {
         Some((config, from)) => (config, from),
         None => {
             let sources = [0, 1].map(|half| of(half).map(|(file, root, _)| (file.as_ref(), root)));
@@ -286,7 +309,7 @@ fn of_tiny(files: Vec<Arc<dyn TensorSource>>, place: Place, choice: &CodecChoice
     let wanted = |there: &[bool; 2]| (there[0] && halves.encodes()) || (there[1] && halves.decodes());
     let files =
         found.into_iter().filter(|(.., there)| wanted(there)).map(|(file, root, _)| (file, root)).collect();
-    Ok(CodecCheckpoint { file: path, files, config, halves, configuration, notes: place.notes })
+    Ok(CodecCheckpoint { file: path, files, config, halves, configuration, notes: Vec::new() })
 }
 
 /// What a file without an autoencoder is told.

@@ -192,26 +192,32 @@ impl Tiny {
 /// Reads `config.json`; `None` where it is of something else, as of a network beside whose folder a file lies.
 pub(super) fn read(path: &Path) -> Result<Option<CodecConfig>> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let bad = |what: String| Error::format(path, what);
-    let value: Value = serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
-    let class = value.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let config = match class.as_str() {
-        KL => serde_json::from_value::<Kl>(value)
-            .map_err(|error| error.to_string())
-            .and_then(Kl::ours)
-            .map(CodecConfig::Kl),
-        TINY => serde_json::from_value::<Tiny>(value)
-            .map_err(|error| error.to_string())
-            .and_then(Tiny::ours)
-            .map(CodecConfig::Tiny),
-        _ => return Ok(None),
-    };
-    let config = config.map_err(bad)?;
-    config.check().map_err(|error| Error::format(path, error.to_string()))?;
-    Ok(Some(config))
+    CodecConfig::parse(path, &text)
 }
 
 impl CodecConfig {
+    /// What the text of a `config.json` of diffusers says; `None` where it is of something else. Errors call it `path`.
+    ///
+    /// # Errors
+    /// [`Error::Format`] for what is no JSON, and for what the class can do and this program cannot, by the name of its setting.
+    pub fn parse(path: &Path, text: &str) -> Result<Option<CodecConfig>> {
+        let bad = |what: String| Error::format(path, what);
+        let value: Value = serde_json::from_str(text).map_err(|error| bad(error.to_string()))?;
+        let class = value.get("_class_name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let said = |error: serde_json::Error| error.to_string();
+        let config = match class.as_str() {
+            KL => serde_json::from_value::<Kl>(value).map_err(said).and_then(Kl::ours).map(CodecConfig::Kl),
+            TINY => serde_json::from_value::<Tiny>(value)
+                .map_err(said)
+                .and_then(Tiny::ours)
+                .map(CodecConfig::Tiny),
+            _ => return Ok(None),
+        };
+        let config = config.map_err(bad)?;
+        config.check().map_err(|error| bad(error.to_string()))?;
+        Ok(Some(config))
+    }
+
     /// Refuses sizes that no such network has.
     ///
     /// # Errors

@@ -268,6 +268,24 @@ fn every_name_of_a_small_autoencoder_gives_the_same_bits() {
     assert_eq!((&config.encoder_blocks[..], &config.decoder_blocks[..]), (&[1, 2, 1][..], &[2, 1, 1][..]));
 }
 
+/// As a browser has them.
+#[test]
+fn files_in_memory_are_opened_too() {
+    let (place, own) = (tempfile::tempdir().unwrap(), tensors("kl"));
+    let path = folder(place.path(), "kl", &own);
+    let bytes = std::fs::read(path.join("diffusion_pytorch_model.safetensors")).unwrap();
+    let source = SafetensorsFile::from_bytes("vae", bytes).unwrap();
+    let config = CodecConfig::parse(Path::new("vae"), &note("kl.config")).unwrap();
+    let checkpoint =
+        CodecCheckpoint::of_sources(vec![std::sync::Arc::new(source)], config, &CodecChoice::default())
+            .unwrap();
+    let model = CodecModel::of(gpu(), checkpoint, DType::F32).unwrap();
+    assert_eq!(model.checksum(), open(&path).unwrap().checksum());
+    let error =
+        CodecCheckpoint::of_sources(Vec::new(), None, &CodecChoice::default()).err().unwrap().to_string();
+    assert_eq!(error, "an autoencoder of no file");
+}
+
 /// More pictures than are coded at once, and strips that a picture is coded in.
 #[test]
 fn pictures_in_groups_and_in_strips_are_the_same_pictures() {
