@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::cli::notes::{Notes, note, weights};
 use crate::cli::{guider, interrupt, number, outputs, pictures, progress, ranges};
-use crate::data::Image;
+use crate::data::{Image, to_nearest_u8};
 use crate::diffusion::{Clip, Guidance, Guiders};
 use crate::error::{Error, Result, brief};
 use crate::gpu::Gpu;
@@ -13,7 +13,7 @@ use crate::io::{NpzValues, NpzWriter, read_npy, write_npy, write_npz_arrays_with
 use crate::model::{
     CodecChoice, CodecModel, Condition, Model, Sequence, TextCheckpoint, TextModel, check_prompted,
 };
-use crate::sample::{Networks, Request, Sampler, SamplerOptions, check_weaker, noise_of, to_u8};
+use crate::sample::{Networks, Request, Sampler, SamplerOptions, check_weaker, noise_of};
 use crate::shape::Shape;
 use crate::tensor::DType;
 
@@ -156,7 +156,7 @@ pub fn run(args: &Args) -> Result<()> {
         Ok(coded.values)
     };
     let [_, height, width, channels] = picture.nhwc(1);
-    let image = |values: &[f32]| Image::new(width, height, channels, to_u8(values));
+    let image = |values: &[f32]| Image::new(width, height, channels, to_nearest_u8(values));
     let mut values = Vec::new();
     let mut images = Vec::with_capacity(if kind == Output::Png { requests.len() } else { 0 });
     let mut writer = match kind {
@@ -180,7 +180,7 @@ pub fn run(args: &Args) -> Result<()> {
                 let labels: Vec<u32> =
                     (first..first + chunk.len()).map(|at| (at / seeds.len()) as u32).collect();
                 if let Some(writer) = &mut writer {
-                    writer.push(&to_u8(&drawn), channels, &labels)?;
+                    writer.push(&to_nearest_u8(&drawn), channels, &labels)?;
                 }
             }
             Output::Folder => {
