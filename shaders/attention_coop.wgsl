@@ -89,15 +89,6 @@ fn forward(
         part${j} = q[query + 2u * ${j}u];
     }
 #end
-#unroll j in 0..10
-    var q${j} = coop_mat16x16<f16, B>();
-    if (DEPTH > ${j}u) {
-        put(my_weights, part${j});
-        workgroupBarrier();
-        q${j} = coopLoad<coop_mat16x16<f16, B>>(&tile[2u * weights_at], 6u);
-        workgroupBarrier();
-    }
-#end
 
     // What this invocation brings: up to four eights of 16 keys, and the same of their values.
 #unroll i in 0..4
@@ -111,6 +102,15 @@ fn forward(
         put(to${i}, kv[from${i} + min(token${i}, last) * step]);
         k${i} = kv[from${i} + min(16u + token${i}, last) * step];
         v${i} = kv[from${i} + part + min(token${i}, last) * step];
+    }
+#end
+#unroll j in 0..10
+    var q${j} = coop_mat16x16<f16, B>();
+    if (DEPTH > ${j}u) {
+        put(my_weights, part${j});
+        workgroupBarrier();
+        q${j} = coopLoad<coop_mat16x16<f16, B>>(&tile[2u * weights_at], 6u);
+        workgroupBarrier();
     }
 #end
     if (thread < 2u) {
