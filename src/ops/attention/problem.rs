@@ -4,6 +4,9 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::tensor::{Launch, Tensor};
 
+/// Of the gradients, which part is whose.
+pub(super) const PARTS: [&str; 3] = ["q", "k", "v"];
+
 /// As `shaders/attention_params.wgsl` declares it.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -52,6 +55,15 @@ impl Problem {
         let launch = launch.bind(&self.q).bind(&self.kv).bind(self.rows.as_ref().unwrap_or(&self.q));
         let flag = |on: bool| f64::from(u8::from(on));
         launch.constant("ROWS", flag(self.rows.is_some())).constant("CAUSAL", flag(self.causal))
+    }
+
+    /// What a launch's label says of it, before its variant.
+    pub fn kind(&self) -> &'static str {
+        match (self.is_joint(), self.causal) {
+            (true, false) => "",
+            (true, true) => "causal ",
+            (false, _) => "cross ",
+        }
     }
 
     /// Whether q, k and v are parts of one projection, and their gradients of one gradient.
