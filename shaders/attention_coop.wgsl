@@ -25,7 +25,8 @@ const HEADROOM = 8.0; // in powers of two; of f16's range 2^16 this leaves what 
 @group(0) @binding(4) var<storage, read_write> lse: array<f32>;     // [N, H, T]
 @group(0) @binding(5) var<uniform> p: Params;
 
-override EARLY: bool = DEPTH <= 3u;      // whether values are fetched as soon as they are there: of small heads
+// Matrices of values that are loaded before the weights are sure: of small heads.
+override EARLY_DEPTH: u32 = select(0u, DEPTH, DEPTH <= 3u);
 override VALUES: u32 = BLOCK_SIZE;       // where they start in `tile`: after the keys
 override WEIGHTS: u32 = 2u * BLOCK_SIZE; // [subgroup][row][3 eights], the third unused
 override TILE_SIZE: u32 = 2u * (WEIGHTS + 48u * SUBGROUPS);
@@ -89,15 +90,6 @@ fn forward(
         part${j} = q[query + 2u * ${j}u];
     }
 #end
-#unroll j in 0..10
-    var q${j} = coop_mat16x16<f16, B>();
-    if (DEPTH > ${j}u) {
-        put(my_weights, part${j});
-        workgroupBarrier();
-        q${j} = coopLoad<coop_mat16x16<f16, B>>(&tile[2u * weights_at], 6u);
-        workgroupBarrier();
-    }
-#end
 
     // What this invocation brings: up to four eights of 16 keys, and the same of their values.
 #unroll i in 0..4
@@ -111,6 +103,15 @@ fn forward(
         put(to${i}, kv[from${i} + min(token${i}, last) * step]);
         k${i} = kv[from${i} + min(16u + token${i}, last) * step];
         v${i} = kv[from${i} + part + min(token${i}, last) * step];
+    }
+#end
+#unroll j in 0..10
+    var q${j} = coop_mat16x16<f16, B>();
+    if (DEPTH > ${j}u) {
+        put(my_weights, part${j});
+        workgroupBarrier();
+        q${j} = coopLoad<coop_mat16x16<f16, B>>(&tile[2u * weights_at], 6u);
+        workgroupBarrier();
     }
 #end
     if (thread < 2u) {
@@ -174,19 +175,12 @@ fn forward(
         var sum = weigh(my_weights, scores, factor, reference);
         workgroupBarrier();
 
-        // Asked for before it is known whether they can be used as they are.
-        var w = coop_mat16x16<f16, A>();
 #unroll j in 0..3
         var value${j} = coop_mat16x16<f16, B>();
-#end
-        if (EARLY) {
-            w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
-#unroll j in 0..3
-            if (DEPTH > ${j}u) {
-                value${j} = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);
-            }
-#end
+        if (EARLY_DEPTH > ${j}u) {
+            value${j} = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);
         }
+#end
         var fade = 1.0;
         if (any(flags() > vec4<u32>(0u))) {
             let raised = select(reference, highest, grows);
@@ -194,9 +188,6 @@ fn forward(
             reference = raised;
             sum = weigh(my_weights, scores, factor, reference);
             workgroupBarrier();
-            if (EARLY) {
-                w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
-            }
             if (any(flags() > vec4<u32>(1u))) {
 #unroll j in 0..10
                 if (DEPTH > ${j}u) {
@@ -213,14 +204,14 @@ fn forward(
         }
         total = total * fade + sum;
 
-        if (EARLY) {
+        let w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
+        if (EARLY_DEPTH > 0u) {
 #unroll j in 0..3
             if (DEPTH > ${j}u) {
                 y${j} = coopMultiplyAdd(w, value${j}, y${j});
             }
 #end
         } else {
-            w = coopLoadT<coop_mat16x16<f16, A>>(&tile[2u * weights_at], 6u);
 #unroll j in 0..10
             if (DEPTH > ${j}u) {
                 let v = coopLoadT<coop_mat16x16<f16, B>>(&tile[2u * VALUES + 4u * ${j}u], 2u * STRIDE);

@@ -77,8 +77,8 @@ pub(super) fn forward(cx: &mut Context, problem: &Problem, [y, lse]: [&Tensor; 2
     let subgroups = forward_subgroups(params);
     let rows = BLOCK * subgroups;
     let dispatch = problem.launch(cx.launch(&FORWARD)).bind(y).bind(lse);
-    let dispatch =
-        launch(dispatch, params, params.keys, subgroups).variant(format_args!("coop {rows}x{BLOCK}"));
+    let dispatch = launch(dispatch, params, params.keys, subgroups)
+        .variant(format_args!("{}coop {rows}x{BLOCK}", problem.kind()));
     dispatch.over_groups(problem.heads() * problem.length(0).div_ceil(rows));
 }
 

@@ -88,8 +88,11 @@ fn emulated_matrices_look_at_no_later_token() {
         let (want, want_grad) = reference_of(&qkv, &gy, heads, true);
         let (y, grads, labels) =
             run(gpu, &[&qkv], &gy, |cx, x| attention_causal(cx, &x[0], heads, QkvOrder::New));
-        assert!(labels.iter().any(|label| label.starts_with("attention coop")), "{labels:?}");
-        assert!(labels.iter().any(|label| label.starts_with("attention_backward k tiled")), "{labels:?}");
+        assert!(labels.iter().any(|label| label.starts_with("attention causal coop")), "{labels:?}");
+        assert!(
+            labels.iter().any(|label| label.starts_with("attention_backward causal k tiled")),
+            "{labels:?}"
+        );
         y.check(&format!("T {tokens} d {d} y"), &want, DType::F16);
         grads[0].check(&format!("T {tokens} d {d} dqkv"), &want_grad, DType::F16);
     }
@@ -110,7 +113,7 @@ fn emulated_matrices_read_sequences_through_rows() {
             cross_attention(cx, &x[0], &kv, Some(&rows), 2)
         };
         let (y, grads, labels) = run(gpu, &[&q], &gy, op);
-        assert!(labels.iter().any(|label| label.starts_with("attention coop")), "{labels:?}");
+        assert!(labels.iter().any(|label| label.starts_with("attention cross coop")), "{labels:?}");
         y.check(&format!("L {keys} d {d} y"), &want, DType::F16);
         grads[0].check(&format!("L {keys} d {d} dq"), &want_dq, DType::F16);
         assert!(y.data[2 * tokens * 2 * d..3 * tokens * 2 * d].iter().all(|&v| v == 0.0));

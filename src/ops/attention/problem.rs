@@ -57,6 +57,15 @@ impl Problem {
         launch.constant("ROWS", flag(self.rows.is_some())).constant("CAUSAL", flag(self.causal))
     }
 
+    /// What a launch's label says of it, before its variant.
+    pub fn kind(&self) -> &'static str {
+        match (self.is_joint(), self.causal) {
+            (true, false) => "",
+            (true, true) => "causal ",
+            (false, _) => "cross ",
+        }
+    }
+
     /// Whether q, k and v are parts of one projection, and their gradients of one gradient.
     pub fn is_joint(&self) -> bool {
         self.params.q_step == self.params.kv_step

@@ -32,16 +32,17 @@ pub(super) fn record(cx: &mut Context, problem: Problem, shape: &[usize]) -> Res
     let rung = if params.head.is_multiple_of(4) { cx.rung() } else { Rung::Naive };
     let y = cx.output(problem.op, shape, problem.q.dtype())?;
     let lse = cx.output("attention log-sum-exp", &[batch, heads, tokens], DType::F32)?;
+    let kind = problem.kind();
     let on_matrices = coop::takes(cx, &problem);
     match rung {
         _ if on_matrices => coop::forward(cx, &problem, [&y, &lse]),
         Rung::Naive => {
             let launch = problem.launch(cx.launch(&NAIVE)).bind(&y).bind(&lse).params(&params);
-            launch.variant("naive").over(y.len(), 64);
+            launch.variant(format_args!("{kind}naive")).over(y.len(), 64);
         }
         Rung::Cpu => {
             let launch = problem.launch(cx.launch(&ROWS)).bind(&y).bind(&lse).params(&params);
-            launch.variant("cpu 4x4").over(pieces(&problem, 0), 16);
+            launch.variant(format_args!("{kind}cpu 4x4")).over(pieces(&problem, 0), 16);
         }
         Rung::Tiled | Rung::Coop => tiled::forward(cx, &problem, [&y, &lse], false),
     }
@@ -99,7 +100,7 @@ fn backward(
         let params = Params { accumulate: target.flag(), ..params };
         let launch = known.into_iter().fold(problem.launch(cx.launch(kernel)), |launch, x| launch.bind(x));
         let launch = launch.bind(&target.tensor).params(&params).constant("PART", part as f64);
-        let launch = launch.variant(format_args!("{name} {variant}"));
+        let launch = launch.variant(format_args!("{}{name} {variant}", problem.kind()));
         match rung {
             Rung::Naive => {
                 let elements = problem.heads() * problem.length(part) * params.head as usize;

@@ -40,7 +40,7 @@ pub(super) fn forward(cx: &mut Context, problem: &Problem, [y, lse]: [&Tensor; 2
     let launch = problem.launch(cx.launch(if checked { &CHECKED } else { &FORWARD }));
     // q holds the place of dy, unread.
     let launch = launch.bind(&problem.q).bind(y).bind(lse).params(&problem.params);
-    launch.variant("tiled 64x64").over_groups(workgroups(problem, 0));
+    launch.variant(format_args!("{}tiled 64x64", problem.kind())).over_groups(workgroups(problem, 0));
 }
 
 /// One part of the gradient.
@@ -56,6 +56,6 @@ pub(super) fn backward(
     let launch = problem.launch(cx.launch(if checked { &CHECKED_BACKWARD } else { &BACKWARD }));
     let launch = launch.bind(dy).bind(lse).bind(delta).bind(&target.tensor);
     let launch = launch.params(&params).constant("PART", part as f64);
-    let name = PARTS[part];
-    launch.variant(format_args!("{name} tiled 64x64")).over_groups(workgroups(problem, part));
+    let (kind, name) = (problem.kind(), PARTS[part]);
+    launch.variant(format_args!("{kind}{name} tiled 64x64")).over_groups(workgroups(problem, part));
 }
