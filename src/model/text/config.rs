@@ -14,7 +14,8 @@ use crate::ops::Gelu;
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Theirs {
-    architectures: Vec<String>,
+    /// Null in a configuration that was never saved with its network.
+    architectures: Option<Vec<String>>,
     model_type: Option<String>,
     hidden_size: usize,
     intermediate_size: usize,
@@ -31,7 +32,7 @@ struct Theirs {
 impl Default for Theirs {
     fn default() -> Self {
         Theirs {
-            architectures: Vec::new(),
+            architectures: None,
             model_type: None,
             hidden_size: 512,
             intermediate_size: 2048,
@@ -60,7 +61,7 @@ pub(super) fn read(path: &Path, projection: Option<usize>) -> Result<Sizes> {
     let mut theirs: Theirs =
         serde_json::from_str(&text).map_err(|error| Error::format(path, error.to_string()))?;
     let bad = |what: String| Error::format(path, what);
-    let named = theirs.architectures.first().or(theirs.model_type.as_ref());
+    let named = theirs.architectures.iter().flatten().next().or(theirs.model_type.as_ref());
     if let Some(other) = named.filter(|name| !name.to_lowercase().starts_with("clip")) {
         let what = "CLIPTextModel, CLIPTextModelWithProjection and CLIPModel are";
         return Err(bad(format!("is of a {}, which is not read; {what}", brief(other))));
