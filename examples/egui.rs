@@ -137,7 +137,8 @@ impl App {
         };
         let guidance = Guidance::from_weight(if config.can_guide() { options.weight } else { 0.0 })?;
         let steps = Some(options.steps.unwrap_or(config.sampling.steps));
-        let request = Request::new(class.into(), guidance, options.seed, steps, ..Request::default());
+        let request =
+            Request { condition: class.into(), guidance, seed: options.seed, steps, ..Request::default() };
         let extent = config.unet.sample_size;
         let size = [extent.width() as u32, extent.height() as u32];
         let mut app = App {

@@ -85,7 +85,7 @@ impl Showing {
         let class = model.config.unet.num_classes.map(|classes| 7.min(classes as u32 - 1));
         let weight = if model.config.can_guide() { 2.0 } else { 0.0 };
         let guidance = Guidance::from_weight(weight)?;
-        let request = Request::new(class.into(), guidance, 1, ..Request::default());
+        let request = Request { condition: class.into(), guidance, seed: 1, ..Request::default() };
         session.start(&request)?;
         let frame_begun = Instant::now();
         Ok(Showing { window, device, queue, surface, surface_options, session, request, frame_begun })

@@ -12,7 +12,7 @@
 //! let model = Model::digits(&Gpu::from_device(&device, &queue))?; // or Model::load(&gpu, "out/quickstart".as_ref())
 //! let options = SessionOptions { budget_ms: Some(8.0), ..SessionOptions::default() };
 //! let mut session = Session::new(&device, &queue, &model, options)?;
-//! session.start(&Request::new(Some(7), 1, ..Request::default()))?;
+//! session.start(&Request { condition: Some(7).into(), seed: 1, ..Request::default() })?;
 //! while !session.progress().finished {
 //!     let mut encoder = device.create_command_encoder(&Default::default());
 //!     session.step(&mut encoder)?; // a slice of a denoising step: at most 8 ms of GPU time

@@ -80,6 +80,14 @@ impl Gpu {
         Ok(())
     }
 
+    /// Hands on to the device what was written so far, and takes back what it is done with: copies of much that is written one
+    /// after the other would otherwise all lie in memory until the next submission. Waits for nothing.
+    pub(crate) fn hand_on(&self) {
+        self.queue().submit([]);
+        // What it has to say is said by the next call that submits.
+        let _ = self.device().poll(wgpu::PollType::Poll);
+    }
+
     /// Slots for a plan's transient values, one for each wanted size, shared with other plans; `kept` bytes more are to be
     /// taken beside them.
     ///

@@ -2,13 +2,21 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::error::{Error, Result};
 use crate::io::{Dtype, TensorBytes, TensorSource, write_atomic, write_safetensors};
-use crate::nn::Parameters;
+use crate::nn::{ParameterSpec, Parameters};
 
 use super::config::ModelConfig;
 use super::weights_kind::WeightsKind;
+
+/// Numbers that are read at a time, more only of a tensor that has more: the host holds them once as they are in the file, and
+/// once in order.
+const AT_ONCE: usize = 32 << 20;
+
+/// Threads at most that read; more only wait for the disk or the memory.
+const THREADS: usize = 8;
 
 /// The values of every parameter, in the kernels' order, from the tensors named `PREFIX + name`.
 ///
@@ -32,15 +40,52 @@ pub(super) fn for_each_value(
     mut take: impl FnMut(usize, Vec<f32>) -> Result<()>,
 ) -> Result<()> {
     check_tensors(file, parameters, prefix)?;
-    for (place, spec) in parameters.specs().iter().enumerate() {
+    let read = |spec: &ParameterSpec| -> Result<Vec<f32>> {
         let name = format!("{prefix}{}", spec.name);
         let (_, data) = file.values(&name)?;
         if let Some(at) = data.iter().position(|x| !x.is_finite()) {
             return Err(Error::tensor(file.path(), name, format!("holds {} at element {at}", data[at])));
         }
-        take(place, spec.from_file(&data))?;
+        Ok(spec.from_file(&data))
+    };
+    let (specs, mut first) = (parameters.specs(), 0);
+    while first < specs.len() {
+        let mut numbers = 0;
+        let fits = |spec: &&ParameterSpec| {
+            numbers += spec.len();
+            numbers <= AT_ONCE
+        };
+        let some = &specs[first..][..specs[first..].iter().take_while(fits).count().max(1)];
+        for (place, values) in in_threads(some, read).into_iter().enumerate() {
+            take(first + place, values?)?;
+        }
+        first += some.len();
     }
     Ok(())
+}
+
+/// What `make` makes of each item, in their order, by as many threads as there are processors for, up to [`THREADS`].
+fn in_threads<T: Sync, R: Send>(items: &[T], make: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS).min(items.len());
+    // A browser has one.
+    if threads < 2 {
+        return items.iter().map(make).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mine = std::iter::from_fn(|| {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            items.get(at).map(|item| (at, make(item)))
+        });
+        mine.collect::<Vec<_>>()
+    };
+    let mut made: Vec<(usize, R)> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = running.into_iter().map(|thread| thread.join());
+        joined.flat_map(|made| made.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+    });
+    made.sort_by_key(|(at, _)| *at);
+    made.into_iter().map(|(_, made)| made).collect()
 }
 
 /// Checks that the names under `prefix` and their shapes are exactly the network's.

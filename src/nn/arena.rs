@@ -161,7 +161,9 @@ impl Arena {
     pub fn write_one(&self, gpu: &Gpu, copy: usize, place: usize, values: &[f32]) -> Result<()> {
         let (buffer, first, dtype) = self.place(place, copy);
         if dtype != DType::F16 {
-            return gpu.write(buffer, first, bytemuck::cast_slice(values));
+            gpu.write(buffer, first, bytemuck::cast_slice(values))?;
+            gpu.hand_on();
+            return Ok(());
         }
         // Whole words are written.
         let mut halves = vec![half::f16::ZERO; values.len().next_multiple_of(2)];
@@ -170,7 +172,9 @@ impl Arena {
             let value = values[at];
             return Err(Error::Config(format!("holds {value}, more than f16 can: use f32 (precision)")));
         }
-        gpu.write(buffer, first, bytemuck::cast_slice(&halves))
+        gpu.write(buffer, first, bytemuck::cast_slice(&halves))?;
+        gpu.hand_on();
+        Ok(())
     }
 
     /// Reads the values of every parameter of one copy, in the kernels' order, as f32 whatever they are stored in. Waits

@@ -93,7 +93,7 @@ impl Sampling {
     /// Hands what has changed to the session: into the picture under way where that can be, else to a new one.
     fn follow(&mut self, picture: &Picture) -> freeguide::Result<()> {
         let guidance = Guidance::from_weight(picture.weight)?;
-        let wanted = Request::new(picture.class.into(), guidance, picture.seed, ..Request::default());
+        let wanted = Request { condition: picture.class.into(), guidance, seed: picture.seed, ..Request::default() };
         if self.asked.as_ref() == Some(&wanted) {
             return Ok(());
         }

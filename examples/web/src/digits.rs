@@ -100,7 +100,7 @@ impl Digits {
     /// For a class the model has not and a w that is not finite.
     pub fn start(&mut self, class: Option<u32>, w: f64, seed: u32) -> Result<(), JsError> {
         let guidance = Guidance::from_weight(w)?;
-        Ok(self.session.start(&Request::new(class.into(), guidance, seed.into(), ..Request::default()))?)
+        Ok(self.session.start(&Request { condition: class.into(), guidance, seed: seed.into(), ..Request::default() })?)
     }
 
     /// A frame: up to `steps` denoising steps, unless the GPU lags behind, and both canvases drawn, with square pixels or
