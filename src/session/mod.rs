@@ -27,6 +27,7 @@ mod slices;
 #[cfg(test)]
 mod tests;
 mod timer;
+mod wanted;
 
 pub use options::{Progress, Render, Request, SessionOptions, Show};
 pub use picture::PictureLater;

@@ -14,6 +14,7 @@ use super::painter::Painter;
 use super::picture::PictureLater;
 use super::program::Program;
 use super::slices::Pace;
+use super::wanted::Wanted;
 
 /// A sampler in a host's frame loop; see the [module](super). It makes one picture at a time; make a session for each
 /// picture that is to form beside others.
@@ -29,18 +30,6 @@ pub struct Session {
     /// What the host wants now; a step begins under it.
     wanted: Wanted,
     run: Option<Run>,
-}
-
-/// The condition of a request, as it may change between steps.
-#[derive(Clone, Debug, PartialEq)]
-struct Wanted {
-    guidance: Guidance,
-    /// Classes and their parts, of sum 1; empty for no class.
-    mix: Vec<(u32, f32)>,
-    tokens: Option<Sequence>,
-    /// What stands for "nothing" where the network takes tokens.
-    negative: Option<Sequence>,
-    vector: Option<Vec<f32>>,
 }
 
 /// A request under way or done.
