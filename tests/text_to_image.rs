@@ -144,6 +144,12 @@ fn what_cannot_be_drawn_is_refused_and_what_is_cut_is_told() {
     assert!(refused(&["--prompt", "x", "--clip-skip", "9"]).contains("layer"));
     assert!(refused(&["--prompt", "x", "--vae", "nowhere"]).contains("nowhere"));
     assert!(refused(&["--prompt", "x", "--float", "--out", "x.png"]).contains(".npz"));
+    // What is there is refused before anything is drawn, and of several pictures before the first.
+    let pictures = ["--prompt", "x", "--steps", "1", "--seeds", "1,2", "--out", "pictures/"];
+    std::fs::create_dir(folder.path().join("pictures")).unwrap();
+    std::fs::write(folder.path().join("pictures/prompt000-seed000002.png"), "mine").unwrap();
+    assert!(refused(&pictures).contains("prompt000-seed000002.png"));
+    assert!(!folder.path().join("pictures/prompt000-seed000001.png").exists());
     let long = "fox ".repeat(100);
     let output = sample(folder.path(), &["--prompt", &long, "--steps", "1", "--seeds", "1"]);
     assert!(output.status.success(), "{}", told(&output));

@@ -53,6 +53,13 @@ pub fn run(args: &Args) -> Result<()> {
             "{count} pictures are more than the {most} that can be asked for at once"
         )));
     }
+    if kind == Output::Folder {
+        for (prompt, seed) in
+            (0..args.prompt.len()).flat_map(|prompt| seeds.iter().map(move |seed| (prompt, seed)))
+        {
+            outputs::check_free(&args.out.join(file_name(prompt, *seed)), args.force.force)?;
+        }
+    }
     let precision = args.precision.read()?;
     let stop = interrupt::flag();
     let gpu = args.device.open()?;
@@ -185,9 +192,7 @@ pub fn run(args: &Args) -> Result<()> {
             }
             Output::Folder => {
                 for (at, (request, values)) in chunk.iter().zip(each).enumerate() {
-                    let name = format!("prompt{:03}-seed{:06}.png", (first + at) / seeds.len(), request.seed);
-                    let path = args.out.join(name);
-                    outputs::check_free(&path, args.force.force)?;
+                    let path = args.out.join(file_name((first + at) / seeds.len(), request.seed));
                     pictures::save(&path, &image(values)?, &said(request, first + at))?;
                 }
             }
@@ -289,6 +294,11 @@ fn encoded(args: &Args, gpu: &Gpu, dtype: DType) -> Result<(Vec<Sequence>, Seque
     let mut all = states.sequences()?;
     let nothing = all.pop().expect("the negative is the last text");
     Ok((all, nothing, notes))
+}
+
+/// The file of a picture in a folder.
+fn file_name(prompt: usize, seed: u64) -> String {
+    format!("prompt{prompt:03}-seed{seed:06}.png")
 }
 
 /// Noise of a file, one for each picture.
